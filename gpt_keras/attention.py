@@ -1,0 +1,149 @@
+"""Attention (multi-head, grouped-query), its masks, and what a cache has to offer.
+
+A cache is an argument and a result, never hidden state: `attend` returns the cache that the next
+call is to be given.
+"""
+
+from typing import NamedTuple, Protocol
+
+from keras import ops
+
+from gpt_keras.config import GPTConfig
+from gpt_keras.layers import ConfigLayer, Projection, residual_stddev
+
+MASKED = -1e9  # added to a score that must not count; finite, so that an all-masked row is no NaN
+
+
+class LayerCache(Protocol):
+    """Keys and values of one layer's earlier tokens."""
+
+    def attend(self, q, k, v) -> tuple[object, "LayerCache"]:
+        """Adds this call's tokens and attends to all that are visible.
+
+        Args:
+          q: (B, H, T, h). k, v: (B, K, T, h).
+
+        Returns:
+          Context (B, H, T, h), and the cache that holds the new tokens too.
+        """
+
+
+class Visibility(NamedTuple):
+    """Which token sees which, and where each stands.
+
+    Attributes:
+      bias: (1 or B, 1, T, T) float32, 0 where the query (row) sees the key (column), else MASKED.
+      positions: (1 or B, T) int32, place of each token within its own document.
+    """
+
+    bias: object
+    positions: object
+
+
+def visibility(config: GPTConfig, length, segment_ids=None, padding_mask=None) -> Visibility:
+    """Mask and positions of T tokens.
+
+    Args:
+      length: T, int or scalar tensor.
+      segment_ids: (B, T) int or None. Packed documents: tokens see their own segment only, and
+        positions start anew in each.
+      padding_mask: (B, T) bool or None; False marks padding, on either side.
+    """
+    index = ops.arange(length, dtype="int32")
+    earlier = index[:, None] >= index[None, :]  # (T, T)
+    together = earlier[None]  # (1, T, T)
+    if segment_ids is not None:
+        together = together & (segment_ids[:, :, None] == segment_ids[:, None, :])  # (B, T, T)
+    if padding_mask is not None:
+        together = together & ops.cast(padding_mask, "bool")[:, None, :]  # (B, T, T)
+    if segment_ids is None and padding_mask is None:
+        positions = index[None]
+    else:
+        # The number of earlier tokens of the same document is the place in it, wherever it starts.
+        seen = ops.sum(ops.cast(together, "int32"), axis=-1)  # (B, T)
+        positions = ops.maximum(seen - 1, 0)
+    if not config.causal:
+        together = _whole_document(segment_ids, padding_mask, together)
+    if config.sliding_window:
+        near = ops.abs(index[:, None] - index[None, :]) < config.sliding_window
+        together = together & near[None]
+    bias = ops.where(together, 0.0, MASKED)
+    return Visibility(ops.cast(bias, "float32")[:, None], positions)  # (B, 1, T, T)
+
+
+def _whole_document(segment_ids, padding_mask, like):
+    together = ops.ones_like(like)
+    if segment_ids is not None:
+        together = together & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    if padding_mask is not None:
+        together = together & ops.cast(padding_mask, "bool")[:, None, :]
+    return together
+
+
+def dot_product_attention(q, k, v, bias):
+    """softmax(q k^T / sqrt(h) + bias) v, with H query heads on K key/value heads.
+
+    Args:
+      q: (B, H, T, h). k, v: (B, K, S, h). bias: broadcastable to (B, H, T, S).
+
+    Returns:
+      (B, H, T, h). The softmax is taken in float32.
+    """
+    _, H, T, h = ops.shape(q)
+    _, K, S, _ = ops.shape(k)
+    # The query heads of a group become extra rows of one product: nothing is repeated in memory.
+    grouped = ops.reshape(q * h**-0.5, (-1, K, H // K * T, h))  # (B, K, G*T, h)
+    scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
+    scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + bias
+    weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
+    context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)
+    return ops.reshape(context, (-1, H, T, h))  # (B, H, T, h)
+
+
+class Attention(ConfigLayer):
+    """Self-attention: (B, T, D) -> (B, T, D), and the cache if one was given.
+
+    One matrix makes queries, keys and values: the columns of the H query heads first, then those
+    of the K key heads, then those of the K value heads.
+    """
+
+    def build(self, input_shape):
+        config = self.config
+        heads = config.num_heads + 2 * config.num_kv_heads
+        self.qkv = Projection(
+            config, heads * config.head_dim, config.qkv_bias, dtype=self.dtype_policy, name="qkv"
+        )
+        self.out = Projection(
+            config, config.hidden_size, config.attention_output_bias, residual_stddev(config),
+            dtype=self.dtype_policy, name="out",
+        )  # fmt: skip
+        self.qkv.build(input_shape)
+        self.out.build((*input_shape[:-1], config.num_heads * config.head_dim))
+
+    def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None):
+        """Attends among the tokens of `x` under `bias`, or through `cache`, which then decides.
+
+        Args:
+          x: (B, T, D).
+          rotation: `rotary.Rotation` of the tokens' positions, or None without rotary positions.
+          bias: (1 or B, 1, T, T), see `Visibility`; unused with a cache.
+          cache: holds the earlier tokens, or None.
+
+        Returns:
+          (B, T, D); with a cache the pair of that and the next cache.
+        """
+        H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        B, T, _ = ops.shape(x)
+        heads = ops.reshape(self.qkv(x), (B, T, H + 2 * K, h))  # (B, T, H+2K, h)
+        qk, v = heads[:, :, : H + K], heads[:, :, H + K :]
+        if rotation is not None:
+            qk = rotation(qk)
+        qk, v = ops.swapaxes(qk, 1, 2), ops.swapaxes(v, 1, 2)  # (B, H+K, T, h), (B, K, T, h)
+        q, k = qk[:, :H], qk[:, H:]
+        if cache is None:
+            context = dot_product_attention(q, k, v, bias)  # (B, H, T, h)
+        else:
+            context, cache = cache.attend(q, k, v)
+        context = ops.reshape(ops.swapaxes(context, 1, 2), (B, T, H * h))  # (B, T, H*h)
+        y = self.out(context)
+        return y if cache is None else (y, cache)

@@ -1,0 +1,114 @@
+"""The Transformer trunk: token ids in, one vector per token out."""
+
+import keras
+
+from gpt_keras.attention import Attention, LayerCache, Visibility, visibility
+from gpt_keras.config import GPTConfig
+from gpt_keras.layers import ConfigLayer, Embedding, FeedForward, Norm
+from gpt_keras.rotary import rotation
+
+
+class Block(ConfigLayer):
+    """Pre-norm Transformer block (Radford et al., 2019): (B, T, D) -> (B, T, D)."""
+
+    def build(self, input_shape):
+        policy = self.dtype_policy
+        self.attention_norm = Norm(self.config, dtype=policy, name="attention_norm")
+        self.attention = Attention(self.config, dtype=policy, name="attention")
+        self.feed_forward_norm = Norm(self.config, dtype=policy, name="feed_forward_norm")
+        self.feed_forward = FeedForward(self.config, dtype=policy, name="feed_forward")
+        self.dropout = keras.layers.Dropout(self.config.dropout, dtype=policy, name="dropout")
+        for layer in (
+            self.attention_norm, self.attention, self.feed_forward_norm, self.feed_forward,
+        ):  # fmt: skip
+            layer.build(input_shape)
+
+    def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None, training=False):
+        """As `Attention.call`, with the feed-forward after it."""
+        y = self.attention(self.attention_norm(x), rotation=rotation, bias=bias, cache=cache)
+        if cache is not None:
+            y, cache = y
+        x = x + self._drop(y, training)
+        x = x + self._drop(self.feed_forward(self.feed_forward_norm(x)), training)
+        return x if cache is None else (x, cache)
+
+    def _drop(self, x, training):
+        return self.dropout(x, training=training) if self.config.dropout else x
+
+
+class GPTBackbone(keras.Model):
+    """Decoder-only Transformer without a head.
+
+    Call: token ids (B, T) int -> (B, T, D) in the compute dtype, after the last norm.
+
+    Args:
+      config: the architecture.
+      with_head: makes room for an untied language-model head in the embedding.
+      dtype: Keras dtype policy; "mixed_bfloat16" keeps float32 weights.
+    """
+
+    def __init__(self, config: GPTConfig, with_head: bool = True, dtype=None, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.config, self.with_head = config, with_head
+        policy = self.dtype_policy
+        self.embedding = Embedding(config, with_head, dtype=policy, name="embedding")
+        self.blocks = [
+            Block(config, dtype=policy, name=f"block_{i}") for i in range(config.num_layers)
+        ]
+        self.final_norm = Norm(config, dtype=policy, name="final_norm")
+        self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
+        # The weights exist from here on: a checkpoint is read into them before any call.
+        self.embedding.build()
+        for layer in (*self.blocks, self.final_norm):
+            layer.build((None, None, config.hidden_size))
+        self.built = True
+
+    def call(self, token_ids, segment_ids=None, padding_mask=None, training=False):
+        """Hidden states of whole sequences.
+
+        Args:
+          token_ids: (B, T) int.
+          segment_ids: (B, T) int or None; packed documents do not see each other.
+          padding_mask: (B, T) bool or None; False marks padding, left or right.
+        """
+        seen = visibility(self.config, keras.ops.shape(token_ids)[1], segment_ids, padding_mask)
+        x = self.embed(token_ids, seen.positions, training=training)
+        x = self.transform(x, seen, training=training)
+        return self.final_norm(x)
+
+    def embed(self, token_ids, positions, training=False):
+        """Input of the first block: (B, T) ids and their positions -> (B, T, D)."""
+        x = self.embedding(token_ids, positions)
+        return self.dropout(x, training=training) if self.config.dropout else x
+
+    def transform(self, x, seen: Visibility, first=0, last=None, training=False):
+        """Blocks `first` to `last` (not included; None: the end) on (B, T, D)."""
+        turn = rotation(self.config, seen.positions) if self.config.rotary else None
+        for block in self.blocks[first:last]:
+            x = block(x, rotation=turn, bias=seen.bias, training=training)
+        return x
+
+    def decode(self, token_ids, positions, caches: list[LayerCache]):
+        """Hidden states of new tokens that follow those in the caches.
+
+        Args:
+          token_ids, positions: (B, T) int; positions count from the start of each row's text.
+          caches: one LayerCache per block; they decide what is visible.
+
+        Returns:
+          (B, T, D) after the last norm, and the next caches.
+        """
+        turn = rotation(self.config, positions) if self.config.rotary else None
+        x, following = self.embedding(token_ids, positions), []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block(x, rotation=turn, cache=cache)
+            following.append(cache)
+        return self.final_norm(x), following
+
+    def get_config(self):
+        return {"config": self.config.to_dict(), "with_head": self.with_head, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(GPTConfig.from_dict(config.pop("config")), **config)

@@ -1,0 +1,176 @@
+"""Norm, projection, feed-forward, token embedding and language-model head."""
+
+import keras
+from keras import ops
+
+from gpt_keras.config import GPTConfig
+
+ACTIVATIONS = {
+    "silu": ops.silu,
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "relu": ops.relu,
+}
+
+
+class ConfigLayer(keras.layers.Layer):
+    """A layer made from a GPTConfig: what Keras needs to clone or serialise it, in one place."""
+
+    def __init__(self, config: GPTConfig, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+
+    def get_config(self):
+        return {**super().get_config(), "config": self.config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(GPTConfig.from_dict(config.pop("config")), **config)
+
+
+class Norm(ConfigLayer):
+    """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016) over the last axis.
+
+    (..., D) -> (..., D). Statistics are taken in float32 whatever the compute dtype is.
+    """
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.scale = self.add_weight(name="scale", shape=(width,), initializer="ones")
+        if self.config.norm == "layer":
+            self.bias = self.add_weight(name="bias", shape=(width,), initializer="zeros")
+
+    def call(self, x):
+        dtype, x = x.dtype, ops.cast(x, "float32")
+        if self.config.norm == "layer":
+            x = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
+        x = x * ops.rsqrt(variance + self.config.norm_epsilon)
+        x = ops.cast(x, dtype) * ops.cast(self.scale, dtype)
+        return x + ops.cast(self.bias, dtype) if self.config.norm == "layer" else x
+
+
+class Projection(ConfigLayer):
+    """Affine map of the last axis by one matrix product: (..., D) -> (..., units).
+
+    `keras.layers.Dense` with the leading axes folded into one: TensorFlow multiplies a rank-3
+    tensor by a matrix as a batch of small products otherwise.
+    """
+
+    def __init__(self, config, units: int, use_bias: bool = False, stddev: float | None = None,
+                 **kwargs):  # fmt: skip
+        super().__init__(config, **kwargs)
+        self.units, self.use_bias = units, use_bias
+        self.stddev = config.initializer_range if stddev is None else stddev
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.units),
+            initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+
+    def call(self, x):
+        y = matmul(x, self.kernel)
+        return y + ops.cast(self.bias, y.dtype) if self.use_bias else y
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "use_bias": self.use_bias,
+            "stddev": self.stddev,
+        }
+
+
+class FeedForward(ConfigLayer):
+    """Position-wise feed-forward, gated (Shazeer, 2020) or plain: (B, T, D) -> (B, T, D).
+
+    Gate and up projection are one matrix of 2F columns, gate first: one product instead of two.
+    """
+
+    def build(self, input_shape):
+        config = self.config
+        width = config.intermediate_size * (2 if config.gated else 1)
+        self.up = Projection(config, width, config.mlp_bias, dtype=self.dtype_policy, name="up")
+        self.down = Projection(
+            config, config.hidden_size, config.mlp_bias, residual_stddev(config),
+            dtype=self.dtype_policy, name="down",
+        )  # fmt: skip
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], config.intermediate_size))
+
+    def call(self, x):
+        activation = ACTIVATIONS[self.config.activation]
+        up = self.up(x)  # (B, T, 2F) if gated else (B, T, F)
+        if self.config.gated:
+            gate, up = ops.split(up, 2, axis=-1)  # each (B, T, F)
+            return self.down(activation(gate) * up)
+        return self.down(activation(up))
+
+
+class Embedding(ConfigLayer):
+    """Token table, stored as (D, V), with the tied or the untied language-model head.
+
+    The table is kept as the head wants it: for a few rows `x @ W` with W (D, V) is several times
+    faster on CPU than `x @ E^T` with E (V, D), and a look-up may as well gather columns.
+
+    Call: token ids (B, T) int -> (B, T, D). `logits`: (..., D) -> (..., V) float32.
+    """
+
+    def __init__(self, config, with_head: bool = True, **kwargs):
+        super().__init__(config, **kwargs)
+        self.with_head = with_head
+
+    def build(self, input_shape=None):
+        config = self.config
+        normal = keras.initializers.RandomNormal(stddev=config.initializer_range)
+        shape = (config.hidden_size, config.vocab_size)
+        self.table = self.add_weight(name="table", shape=shape, initializer=normal)
+        self.head = self.table
+        if self.with_head and not config.tie_embeddings:
+            self.head = self.add_weight(name="head", shape=shape, initializer=normal)
+        if config.rotary is None:
+            self.positions = self.add_weight(
+                name="positions",
+                shape=(config.max_position_embeddings, config.hidden_size),
+                initializer=normal,
+            )
+
+    def call(self, token_ids, positions):
+        columns = ops.take(self.table, token_ids, axis=1)  # (D, B, T)
+        x = ops.cast(ops.transpose(columns, (1, 2, 0)), self.compute_dtype)  # (B, T, D)
+        if self.config.rotary is None:
+            x = x + ops.cast(ops.take(self.positions, positions, axis=0), x.dtype)
+        return x
+
+    def logits(self, x):
+        return ops.cast(matmul(x, self.head), "float32")
+
+    def compute_output_shape(self, input_shape, *_):
+        return (*input_shape, self.config.hidden_size)
+
+
+def residual_stddev(config: GPTConfig) -> float:
+    """GPT-2's smaller initialisation of what is added to the residual stream (Radford, 2019)."""
+    return config.initializer_range / (2 * config.num_layers) ** 0.5
+
+
+def matmul(x, kernel):
+    """(..., D) @ (D, F) -> (..., F) as one two-dimensional product."""
+    kernel = ops.cast(kernel, x.dtype)
+    if len(x.shape) == 2:
+        return ops.matmul(x, kernel)
+    leading = x.shape[:-1]
+    if sum(n is None for n in leading) > 1:
+        leading = ops.shape(x)[:-1]
+    else:
+        leading = tuple(-1 if n is None else n for n in leading)
+    y = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)  # (B*T, F)
+    return ops.reshape(y, (*leading, kernel.shape[-1]))  # (B, T, F)

@@ -1,0 +1,49 @@
+"""SequenceClassifier: one label for a whole text."""
+
+from keras import ops
+
+from gpt_keras.layers import Projection
+from gpt_keras.tasks.task import Task
+
+
+class SequenceClassifier(Task):
+    """Classifier: token ids (B, T) int -> logits (B, C) float32, one per label of `id2label`.
+
+    The vector of the last real token goes through a linear head without bias, as in Hugging
+    Face's `LlamaForSequenceClassification`.
+    """
+
+    head_weights = {"score/kernel": "score.weight"}
+
+    def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
+        if len(config.id2label) < 2:
+            raise ValueError(
+                f"id2label={config.id2label!r}: a classifier needs two labels or more; give "
+                "from_pretrained(..., id2label=(...)) the names in index order"
+            )
+        super().__init__(config, tokenizer, dtype, **kwargs)
+        self.score = Projection(config, len(config.id2label), dtype=self.dtype_policy, name="score")
+        self.score.build((None, config.hidden_size))
+        self.built = True
+
+    def call(self, token_ids, padding_mask=None, training=False):
+        """Logits of the labels.
+
+        Args:
+          token_ids: (B, T) int.
+          padding_mask: (B, T) bool, False on padding (left or right); None when all are real.
+        """
+        hidden = self.backbone(token_ids, padding_mask=padding_mask, training=training)
+        return self.classify(hidden, padding_mask)
+
+    def classify(self, hidden, padding_mask=None):
+        """(B, T, D) hidden states after the last norm -> (B, C) float32."""
+        if padding_mask is None:
+            pooled = hidden[:, -1]  # (B, D)
+        else:
+            # The last real token, wherever the padding is: the largest index that is not padding.
+            T = ops.shape(hidden)[1]
+            index = ops.arange(T, dtype="int32") * ops.cast(padding_mask, "int32")  # (B, T)
+            last = ops.one_hot(ops.max(index, axis=1), T, dtype=hidden.dtype)  # (B, T)
+            pooled = ops.squeeze(ops.matmul(last[:, None], hidden), axis=1)  # (B, D)
+        return ops.cast(self.score(pooled), "float32")
