@@ -1,0 +1,288 @@
+"""Args: flags, config files under them, and how a program ends.
+
+Each program names its groups of flags and hands them to `run`:
+
+    if __name__ == "__main__":
+        args.run(main, [args.run_flags, args.data_flags, training_flags])
+
+A group is a function that defines flags on an `absl.flags.FlagValues`; its docstring is its title
+in `--help`. Nothing is global, so programs can be called in one process.
+"""
+
+import csv
+import difflib
+import dis
+import functools
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+import yaml
+from absl import flags as absl_flags
+
+FlagValues = absl_flags.FlagValues
+FlagGroup = Callable[[FlagValues], None]
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+OUR_PACKAGES = {"gpt_keras", "trainers", "export", "examples", "benchmarks", "__main__"}
+
+
+class UsageError(ValueError):
+    """Flags that make no sense, alone or together: exit status 2."""
+
+
+def run(
+    main: Callable[[FlagValues], None],
+    groups: Sequence[FlagGroup],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses the command line, calls `main(flags)` and exits.
+
+    Status 0: done. 1: failed; what a user can put right (OSError, or a ValueError that our code
+    raises) is one line on stderr, anything else a traceback. 2: flags misused. 130: interrupted.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    sys.exit(exit_status(main, groups, argv))
+
+
+def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
+    """As `run`, but returns the exit status."""
+    program = _program_name(main, argv)
+    try:
+        flags = parse(groups, argv)
+        if flags is None:
+            print(help_text(main, groups, program))
+            return 0
+        main(flags)
+    except UsageError as error:
+        print(f"{program}: error: {_one_line(error)} (--help lists the flags)", file=sys.stderr)
+        return MISUSED
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        name = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
+        return FAILED
+    except ValueError as error:
+        if not _is_for_users(error):
+            traceback.print_exc()
+            return FAILED
+        print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def parse(groups: Sequence[FlagGroup], argv: Sequence[str]) -> FlagValues | None:
+    """Flags of a command line; None if it asks for help.
+
+    Files of `--config_file` lie under the flags given on the command line, later files over
+    earlier ones.
+
+    Args:
+      groups: define the flags.
+      argv: program name and arguments.
+
+    Raises:
+      UsageError: unknown flag or key (the closest match is named), bad value, stray argument.
+    """
+    flags = define(groups)
+    arguments = list(argv[1:])
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
+        return None
+    try:
+        files = _config_files(argv)
+        config = _read_configs(files, flags)
+        stray = flags([argv[0], *(f"--{key}={text}" for key, text in config.items()), *arguments])
+    except absl_flags.Error as error:
+        raise UsageError(str(error)) from error
+    if len(stray) > 1:
+        raise UsageError(f"{stray[1]!r} is no flag; flags are written --name=value")
+    return flags
+
+
+def define(groups: Sequence[FlagGroup]) -> FlagValues:
+    """Flags with their default values."""
+    flags = FlagValues()
+    _config_flag(flags)
+    for group in groups:
+        group(flags)
+    return flags
+
+
+def _config_flag(flags: FlagValues) -> None:
+    """Config files"""
+    absl_flags.DEFINE_multi_string(
+        "config_file",
+        [],
+        "YAML file of flag names and values, which lie under the flags given here; repeatable, "
+        "later files over earlier ones",
+        flag_values=flags,
+    )
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    flags = FlagValues()
+    _config_flag(flags)
+    flags(list(argv), known_only=True)
+    return flags.config_file
+
+
+def _read_configs(paths: Sequence[str], flags: FlagValues) -> dict[str, str]:
+    """Flag name -> value as it would stand on the command line."""
+    config: dict[str, str] = {}
+    for path in paths:
+        for where, key, text in _read_config(path):
+            if key not in flags or key == "config_file":
+                close = difflib.get_close_matches(key, list(flags), 1)
+                hint = f"; did you mean {close[0]!r}?" if close else "; --help lists the flags"
+                raise UsageError(f"{where}: unknown key {key!r}{hint}")
+            if text is None:  # null: back to the default
+                config.pop(key, None)
+                continue
+            try:
+                flags[key].parser.parse(text)
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{where}: {key}: {text!r}: {error}") from error
+            config[key] = text
+    return config
+
+
+def _read_config(path: str) -> list[tuple[str, str, str | None]]:
+    """(file:line, key, value) of a YAML mapping; values stay as they are written."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UsageError(f"--config_file={path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not YAML: {_one_line(error)}") from error
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise UsageError(f"{path}: write one `flag: value` a line")
+    entries, seen = [], {}
+    for key, value in root.value:
+        where = f"{path}:{key.start_mark.line + 1}"
+        if key.value in seen:
+            raise UsageError(f"{where}: key {key.value!r} again; {seen[key.value]} has it already")
+        seen[key.value] = where
+        entries.append((where, key.value, _config_value(where, key.value, value)))
+    return entries
+
+
+def _config_value(where: str, key: str, node: yaml.Node) -> str | None:
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+    if isinstance(node, yaml.SequenceNode) and all(
+        isinstance(item, yaml.ScalarNode) for item in node.value
+    ):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow([item.value for item in node.value])
+        return line.getvalue()
+    raise UsageError(f"{where}: {key}: give one value or a list, not a mapping")
+
+
+def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
+    """Writes the values of all flags as YAML that `--config_file` reads back."""
+    values = {name: flags[name].value for name in _names(flags) if name != "config_file"}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+
+
+def help_text(main, groups: Sequence[FlagGroup], program: str) -> str:
+    """What `--help` prints: flags by group, with units and defaults."""
+    module = sys.modules.get(main.__module__)
+    lines = [
+        (module.__doc__ or "").strip() if module else "",
+        "",
+        f"Usage: {program} [--flag=value ...]",
+    ]
+    flags = FlagValues()
+    for group in (_config_flag, *groups):
+        before = set(flags)
+        group(flags)
+        lines += ["", f"{(group.__doc__ or '').strip().rstrip('.:')}:"]
+        for name in _names(flags):
+            if name not in before:
+                lines.append(_flag_help(flags[name]))
+    return "\n".join(lines).strip()
+
+
+def _flag_help(flag: absl_flags.Flag) -> str:
+    default = "no default" if flag.default in (None, []) else f"default {flag.default_as_str}"
+    text = absl_flags.text_wrap(f"{flag.help} ({default})", 88, " " * 6)
+    return f"  --{'[no]' if flag.boolean else ''}{flag.name}\n{text}"
+
+
+def _names(flags: FlagValues) -> list[str]:
+    """Flag names in the order of their definition."""
+    return [flag.name for group in flags.flags_by_module_dict().values() for flag in group]
+
+
+def _program_name(main, argv: Sequence[str]) -> str:
+    """`trainers.finetune` for `python -m trainers.finetune`."""
+    spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
+    return spec.name if spec else os.path.basename(argv[0])
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_for_users(error: ValueError) -> bool:
+    """Whether a `raise` of ours made the error, and not a bug that a library stumbled over."""
+    frame = error.__traceback__
+    while frame.tb_next:
+        frame = frame.tb_next
+    package = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
+    opcode = frame.tb_frame.f_code.co_code[frame.tb_lasti]
+    return package in OUR_PACKAGES and dis.opname[opcode] == "RAISE_VARARGS"
+
+
+def train_data_flags(flags: FlagValues) -> None:
+    """Training data."""
+    absl_flags.DEFINE_list(
+        "train_data",
+        [],
+        "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
+        ".zst; folders and globs too",
+        flag_values=flags,
+    )
+
+
+def data_flags(flags: FlagValues) -> None:
+    """Data."""
+    many, string, integer, enum = (
+        functools.partial(define, flag_values=flags)
+        for define in (
+            absl_flags.DEFINE_list,
+            absl_flags.DEFINE_string,
+            absl_flags.DEFINE_integer,
+            absl_flags.DEFINE_enum,
+        )
+    )
+    many("eval_data", [], "files, folders or globs to evaluate on, written as --train_data")
+    string("text_column", "text", "column of the text")
+    string("label_column", "label", "column of the label, for --task=classification")
+    string("prompt_column", "prompt", "column of the prompt, for --task=causal_lm")
+    string("completion_column", "completion", "column of what to learn to say after the prompt")
+    string("messages_column", "messages", "column of the conversation, for --task=chat")
+    many("labels", [], "names of the labels in index order; empty: those in the data, sorted")
+    enum("text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document")
+    string("data_encoding", "utf-8", "character encoding of the data files, but for Parquet")
+    integer("max_length", 512, "tokens of a text or packed row; longer ones are cut", lower_bound=2)
+    integer(
+        "length_buckets",
+        3,
+        "lengths that texts to classify are padded to; each costs a compilation of 8-22 s",
+        lower_bound=1,
+    )
+    enum(
+        "packing",
+        "concat",
+        ["concat", "best_fit", "none"],
+        "texts in the rows of a language model: end to end, whole where they fit, or one a row",
+    )

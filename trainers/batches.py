@@ -1,0 +1,296 @@
+"""Batches: each a pure function of the seed and the step.
+
+Nothing is remembered from one batch to the next, so a run resumes exactly at any step, and any
+worker can make any batch.  An epoch is a permutation of the samples that depends on (seed, epoch)
+alone; each sample comes exactly once in it.
+"""
+
+import functools
+import math
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from trainers.features import ClassificationFeatures
+from trainers.packing import PackedRows
+
+Batch = dict[str, np.ndarray]
+
+
+class BatchSource(Protocol):
+    """Where the batches of a run come from.
+
+    Attributes:
+      steps_per_epoch: batches in which every sample comes once.
+      shapes: the (rows, length) that batches have; each costs one XLA compilation.
+      num_samples: texts of an epoch, or packed rows.
+      num_tokens: real tokens of an epoch (no padding).
+      num_bytes: bytes of text that the predicted tokens of an epoch stand for (0: unknown).
+
+    A batch holds int32 `token_ids` (B, T), right-padded, and
+
+    - of a classifier: `padding_mask` (B, T) bool, `label` (B,) int32, `weight` (B,) float32,
+      `sample_id` (B,) int32. Filler rows, which complete the last batch of an epoch, have weight
+      0, label 0, sample_id -1 and one token;
+    - of a language model: `segment_ids` (B, T) int32 (1, 2, ... along the row, 0 padding),
+      `loss_mask` (B, T) float32, the weight of predicting the token AT this position from those
+      before it (0 on the first of a segment), `sample_id` (B,) int32, the row's number. Filler
+      rows are all padding, with sample_id -1.
+    """
+
+    steps_per_epoch: int
+    shapes: list[tuple[int, int]]
+    num_samples: int
+    num_tokens: int
+    num_bytes: int
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step, 0 being the first of the first epoch."""
+        ...
+
+
+class ClassificationBatches:
+    """Batches of labelled texts in few lengths.
+
+    Texts are sorted into length buckets. Batches are of one bucket each and come in random order.
+    What does not fill a batch of its bucket moves up to the next longer one, so an epoch has
+    one incomplete batch at most, filled up with rows of weight 0.
+
+    Args:
+      features: see `trainers.features`.
+      global_batch_size: rows of a batch, over all replicas and accumulation steps.
+      seed: of the shuffling.
+      shuffle: False takes the samples by bucket, in their order (evaluation).
+      bucket_lengths: ascending, the last at least the longest text; see `bucket_lengths`.
+      pad_id: token id of the padding.
+    """
+
+    def __init__(
+        self,
+        features: ClassificationFeatures,
+        global_batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        bucket_lengths: Sequence[int] | None = None,
+        pad_id: int = 0,
+    ):
+        check_batch_size(global_batch_size, len(features.labels), "samples")
+        self.features, self.pad_id = features, pad_id
+        self.seed, self.shuffle = seed, shuffle
+        self.global_batch_size = global_batch_size
+        lengths = np.diff(features.row_splits)
+        self.lengths = list(bucket_lengths or choose_bucket_lengths(lengths))
+        if lengths.max() > self.lengths[-1]:
+            raise ValueError(
+                f"bucket_lengths={self.lengths}: the longest text has {lengths.max()} tokens; "
+                "truncate the texts or add a bucket"
+            )
+        self.bucket_of = np.searchsorted(self.lengths, lengths)  # (n,)
+        self.num_samples = len(lengths)
+        self.num_tokens, self.num_bytes = int(lengths.sum()), 0
+        self.steps_per_epoch = math.ceil(self.num_samples / global_batch_size)
+        self.shapes = sorted({(global_batch_size, T) for T, _ in self._plan(0)})
+        self._plan = functools.lru_cache(maxsize=2)(self._plan)
+
+    def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """(length, sample indices) of each batch of an epoch."""
+        rng = _generator(self.seed, epoch)
+        order = rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        plan, rest = [], order[:0]
+        for bucket, length in enumerate(self.lengths):
+            members = np.concatenate([rest, order[self.bucket_of[order] == bucket]])
+            full = len(members) - len(members) % self.global_batch_size
+            plan += [(length, rows) for rows in members[:full].reshape(-1, self.global_batch_size)]
+            rest = members[full:]
+        if len(rest):
+            plan.append((self.lengths[-1], rest))
+        return [plan[i] for i in rng.permutation(len(plan))] if self.shuffle else plan
+
+    def batch(self, step: int) -> Batch:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        T, samples = self._plan(epoch)[index]
+        B, splits = self.global_batch_size, self.features.row_splits
+        batch = {
+            "token_ids": np.full((B, T), self.pad_id, np.int32),
+            "padding_mask": np.zeros((B, T), bool),
+            "label": np.zeros(B, np.int32),
+            "weight": np.zeros(B, np.float32),
+            "sample_id": np.full(B, -1, np.int32),
+        }
+        batch["padding_mask"][:, 0] = True  # a filler row has a last token to pool as well
+        for row, sample in enumerate(samples):
+            ids = self.features.values[splits[sample] : splits[sample + 1]]
+            batch["token_ids"][row, : len(ids)] = ids
+            batch["padding_mask"][row, : len(ids)] = True
+        batch["label"][: len(samples)] = self.features.labels[samples]
+        batch["weight"][: len(samples)] = 1.0
+        batch["sample_id"][: len(samples)] = samples
+        return batch
+
+
+class PackedBatches:
+    """Batches of packed rows for language modelling; one shape.
+
+    Args:
+      rows: see `trainers.packing.pack`.
+      global_batch_size: rows of a batch, over all replicas and accumulation steps.
+      seed: of the shuffling of the rows.
+      shuffle: False takes the rows in their order (evaluation).
+      pad_id: token id of the padding.
+    """
+
+    def __init__(
+        self,
+        rows: PackedRows,
+        global_batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        pad_id: int = 0,
+    ):
+        check_batch_size(global_batch_size, rows.num_rows, f"rows of {rows.length} tokens")
+        self.rows, self.pad_id = rows, pad_id
+        self.seed, self.shuffle = seed, shuffle
+        self.global_batch_size = global_batch_size
+        self.num_samples = rows.num_rows
+        self.num_tokens, self.num_bytes = rows.num_tokens, rows.num_bytes
+        self.steps_per_epoch = math.ceil(rows.num_rows / global_batch_size)
+        self.shapes = [(global_batch_size, rows.length)]
+        self._order = functools.lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(self.num_samples)
+        return _generator(self.seed, epoch).permutation(self.num_samples)
+
+    def batch(self, step: int) -> Batch:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.global_batch_size
+        samples = self._order(epoch)[start : start + self.global_batch_size]
+        B, T = self.global_batch_size, self.rows.length
+        batch = {
+            "token_ids": np.full((B, T), self.pad_id, np.int32),
+            "segment_ids": np.zeros((B, T), np.int32),
+            "loss_mask": np.zeros((B, T), np.float32),
+            "sample_id": np.full(B, -1, np.int32),
+        }
+        for row, sample in enumerate(samples):
+            self.rows.fill(
+                sample, batch["token_ids"][row], batch["segment_ids"][row], batch["loss_mask"][row]
+            )
+        batch["sample_id"][: len(samples)] = samples
+        return batch
+
+
+class Prefetcher:
+    """Makes batches ahead in a thread.
+
+    Iterating gives `(step, batch)` for `start_step`, `start_step + 1`, ... up to `stop_step`
+    (not included; None: without end). An error of the source is raised here. Leave it with
+    `with` or `close()`.
+    """
+
+    def __init__(
+        self, source: BatchSource, start_step: int = 0, stop_step: int | None = None, depth: int = 2
+    ):
+        self.source = source
+        self._queue: queue.Queue = queue.Queue(maxsize=depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._produce, args=(start_step, stop_step), name="prefetch", daemon=True
+        )
+        self._thread.start()
+
+    def _produce(self, step: int, stop_step: int | None) -> None:
+        try:
+            while stop_step is None or step < stop_step:
+                if not self._put((step, self.source.batch(step))):
+                    return
+                step += 1
+            self._put(None)
+        except BaseException as error:  # raised again where the batches are used
+            self._put(error)
+
+    def _put(self, item) -> bool:
+        """False once closed."""
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        while not self._stop.is_set():
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Ends the thread; batches made ahead are dropped."""
+        self._stop.set()
+        self._thread.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def choose_bucket_lengths(
+    lengths: np.ndarray, max_buckets: int = 3, multiple: int = 8, tolerance: float = 0.05
+) -> list[int]:
+    """The few lengths to pad to that waste the least.
+
+    Args:
+      lengths: (n,) int, tokens of each sample.
+      max_buckets: how many at most.
+      multiple: lengths are multiples of it.
+      tolerance: take fewer buckets where that pads by no more than this share.
+
+    Returns:
+      Ascending lengths; the last covers the longest sample.
+    """
+    units = np.maximum(1, -(-np.asarray(lengths) // multiple))  # length in multiples
+    top = int(units.max())
+    below = np.concatenate([[0], np.cumsum(np.bincount(units, minlength=top + 1)[1:])])  # (top+1,)
+    # cost[j]: padded units of all samples of up to j units in the best k buckets, the last at j.
+    ends = np.arange(top + 1)
+    cost, cuts = below * ends, []
+    totals = [cost[top]]
+    for _ in range(max_buckets - 1):
+        # Last bucket from i (exclusive) to j: (below[j] - below[i]) * j on top of cost[i].
+        table = cost[:, None] + (below[None, :] - below[:, None]) * ends[None, :]
+        table = np.where(ends[:, None] <= ends[None, :], table, np.iinfo(np.int64).max)
+        cuts.append(table.argmin(axis=0))
+        cost = table.min(axis=0)
+        totals.append(cost[top])
+    k = next(k for k, total in enumerate(totals) if total <= totals[-1] * (1 + tolerance))
+    chosen = [top]
+    for cut in reversed(cuts[:k]):
+        chosen.append(int(cut[chosen[-1]]))
+    return sorted({int(u) * multiple for u in chosen if u})
+
+
+def check_batch_size(global_batch_size: int, available: int, what: str) -> None:
+    """Raises ValueError for a batch that the data cannot fill."""
+    if global_batch_size < 1:
+        raise ValueError(f"global_batch_size={global_batch_size}: give 1 or more")
+    if global_batch_size > available:
+        raise ValueError(
+            f"global_batch_size={global_batch_size} is larger than the data, which has "
+            f"{available} {what}; give a smaller batch or more data"
+        )
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch]))

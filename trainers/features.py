@@ -1,0 +1,295 @@
+"""Features: records in, token ids and what to predict of them out, by task.
+
+Whatever is wrong with a record is a ValueError that names its file and line.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# Messages of a conversation -> pieces of its text, each with whether the model is to say it.
+RenderChat = Callable[[list[dict]], Iterable[tuple[str, bool]]]
+
+CHUNK_BYTES = (
+    1 << 20
+)  # of text that goes to the tokenizer at once: its working memory is a multiple
+
+
+@dataclass(frozen=True)
+class ClassificationFeatures:
+    """n labelled texts.
+
+    Attributes:
+      values: (N,) int32, the token ids of all texts end to end.
+      row_splits: (n + 1,) int64, where each text begins and the last ends.
+      labels: (n,) int32, index in `label_names`.
+      label_names: name of each label.
+      texts: the n texts, for reports.
+      num_truncated: texts cut at the length limit.
+    """
+
+    values: np.ndarray
+    row_splits: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    texts: tuple[str, ...]
+    num_truncated: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each text."""
+        return np.diff(self.row_splits)
+
+
+@dataclass(frozen=True)
+class LanguageFeatures:
+    """n token sequences to learn to continue.
+
+    Attributes:
+      values: (N,) int32, the token ids of all sequences end to end.
+      row_splits: (n + 1,) int64, where each sequence begins and the last ends.
+      is_target: (N,) bool, whether the token is to be predicted; False on the first of a sequence,
+        which nothing stands before.
+      num_target_bytes: bytes of text of the targets, for bits per byte.
+      num_truncated: sequences cut at the length limit.
+      num_dropped: records of which nothing is left to predict.
+    """
+
+    values: np.ndarray
+    row_splits: np.ndarray
+    is_target: np.ndarray
+    num_target_bytes: int
+    num_truncated: int = 0
+    num_dropped: int = 0
+
+
+def classification_features(
+    records: Sequence[dict], tokenizer, *, max_length: int, label_names: Sequence[str] | None = None
+) -> ClassificationFeatures:
+    """Records with `text` and `label` -> token ids and label indices.
+
+    Texts get no special tokens. What is longer than `max_length` loses its end; a text of no token
+    becomes one of padding.
+
+    Args:
+      records: see `trainers.records.read_records`.
+      tokenizer: see `gpt_keras.tokenizers`.
+      max_length: tokens.
+      label_names: in index order; None takes the sorted set of those in the records.
+
+    Raises:
+      ValueError: a text that is no string, a label that is missing, no name, or not among
+        `label_names`.
+    """
+    labels = [_label(record) for record in records]
+    names = tuple(label_names) if label_names else _sorted_labels(set(labels))
+    if len(names) < 2:
+        raise ValueError(
+            f"labels {', '.join(names)}: a classifier needs two or more; give data of more labels, "
+            "or --labels"
+        )
+    index = {name: i for i, name in enumerate(names)}
+    for record, label in zip(records, labels, strict=True):
+        if label not in index:
+            raise ValueError(
+                f"{record['where']}: unknown label {label!r}; known are {', '.join(names)} "
+                "(--labels names others)"
+            )
+    texts = tuple(_text(record, "text") for record in records)
+    values, row_splits = tokenize(texts, tokenizer)
+    values, row_splits = _fill_empty(values, row_splits, pad_id(tokenizer))
+    values, row_splits, num_truncated = _truncate(values, row_splits, max_length)
+    label_ids = np.array([index[label] for label in labels], np.int32)
+    return ClassificationFeatures(values, row_splits, label_ids, names, texts, num_truncated)
+
+
+def document_features(
+    records: Sequence[dict], tokenizer, *, add_bos: bool = False
+) -> LanguageFeatures:
+    """Records with `text` -> documents, each ended by the end-of-sequence token.
+
+    Args:
+      records: see `trainers.records.read_records`.
+      tokenizer: see `gpt_keras.tokenizers`.
+      add_bos: begin each with the beginning-of-sequence token, from which its first is predicted.
+    """
+    texts = [_text(record, "text") for record in records]
+    segments = [[(text, True)] for text in texts]
+    return _language_features(segments, tokenizer, add_bos=add_bos, add_eos=True)
+
+
+def completion_features(
+    records: Sequence[dict], tokenizer, *, max_length: int, add_bos: bool = False
+) -> LanguageFeatures:
+    """Records with `prompt` and `completion`; the completion and its end are the targets.
+
+    Prompt and completion are tokenized apart, since generation sees the prompt alone. What is
+    longer than `max_length` tokens loses its end; where that leaves no target the record is
+    dropped.
+    """
+    segments = [
+        [(_text(record, "prompt"), False), (_text(record, "completion"), True)]
+        for record in records
+    ]
+    return _language_features(
+        segments, tokenizer, add_bos=add_bos, add_eos=True, max_length=max_length
+    )
+
+
+def chat_features(
+    records: Sequence[dict], tokenizer, *, max_length: int, render: RenderChat
+) -> LanguageFeatures:
+    """Records with `messages`; what the assistant says, with the end of its turn, is the target.
+
+    Args:
+      records: see `trainers.records.read_records`.
+      tokenizer: see `gpt_keras.tokenizers`.
+      max_length: tokens; a longer conversation loses its end, and is dropped where that leaves no
+        target.
+      render: messages -> pieces of the conversation's text, each with whether it is a target.
+    """
+    segments = []
+    for record in records:
+        try:
+            segments.append(list(render(_messages(record))))
+        except ValueError as error:
+            raise ValueError(f"{record['where']}: {error}") from error
+    return _language_features(segments, tokenizer, max_length=max_length)
+
+
+def _language_features(
+    segments: Sequence[Sequence[tuple[str, bool]]],
+    tokenizer,
+    *,
+    add_bos: bool = False,
+    add_eos: bool = False,
+    max_length: int | None = None,
+) -> LanguageFeatures:
+    """Sequences of (text, is target) pieces -> features."""
+    bos = [_special(tokenizer, "bos")] if add_bos else []
+    eos = [_special(tokenizer, "eos")] if add_eos else []
+    pieces, splits = tokenize([text for parts in segments for text, _ in parts], tokenizer)
+    values, targets, row_splits = [], [], [0]
+    num_truncated = num_dropped = piece = 0
+    for parts in segments:
+        ids, mask = list(bos), [False] * len(bos)
+        for _, is_target in parts:
+            part = pieces[splits[piece] : splits[piece + 1]]
+            ids.extend(part)
+            mask.extend([is_target] * len(part))
+            piece += 1
+        ids, mask = ids + eos, mask + [True] * len(eos)
+        if max_length is not None and len(ids) > max_length:
+            ids, mask, num_truncated = ids[:max_length], mask[:max_length], num_truncated + 1
+        if not any(mask[1:]):
+            num_dropped += 1
+            continue
+        mask[0] = False
+        values.append(np.array(ids, np.int32))
+        targets.append(np.array(mask, bool))
+        row_splits.append(row_splits[-1] + len(ids))
+    if not values:
+        raise ValueError(
+            f"nothing to learn in any of {len(segments)} records: they are empty, or --max_length="
+            f"{max_length} cuts off all that is to be predicted"
+        )
+    values, is_target = np.concatenate(values), np.concatenate(targets)
+    num_bytes = int(token_bytes(tokenizer)[values[is_target]].sum())
+    return LanguageFeatures(
+        values, np.array(row_splits), is_target, num_bytes, num_truncated, num_dropped
+    )
+
+
+def tokenize(texts: Sequence[str], tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the texts end to end (N,) int32, and where each begins (n + 1,) int64."""
+    values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    chunk, size = [], 0
+    for i, text in enumerate(texts):
+        chunk.append(text)
+        size += len(text.encode())
+        if size >= CHUNK_BYTES or i + 1 == len(texts):
+            ragged = tokenizer.tokenize(chunk)
+            values.append(ragged.values.numpy().astype(np.int32))
+            lengths.append(ragged.row_lengths().numpy().astype(np.int64))
+            chunk, size = [], 0
+    return np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+
+
+def token_bytes(tokenizer) -> np.ndarray:
+    """(V,) int32: bytes of text each token stands for, 0 for special tokens."""
+    special = set(tokenizer.special_tokens.values())
+    ids = [[i] for i in range(tokenizer.vocab_size)]
+    texts = tokenizer.detokenize(ids).numpy()
+    return np.array([0 if i in special else len(text) for i, text in enumerate(texts)], np.int32)
+
+
+def pad_id(tokenizer) -> int:
+    """The token to pad with; what it is does not matter, since it is masked."""
+    for name in ("pad_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) is not None:
+            return getattr(tokenizer, name)
+    return 0
+
+
+def _special(tokenizer, name: str) -> int:
+    token = getattr(tokenizer, f"{name}_token_id")
+    if token is None:
+        raise ValueError(f"the tokenizer has no {name} token; name one in tokenizer_config.json")
+    return token
+
+
+def _fill_empty(values, row_splits, token: int):
+    """Gives each sequence without tokens one."""
+    empty = np.flatnonzero(np.diff(row_splits) == 0)
+    values = np.insert(values, row_splits[empty], token)
+    shift = np.zeros(len(row_splits), np.int64)
+    shift[empty + 1] = 1
+    return values, row_splits + np.cumsum(shift)
+
+
+def _truncate(values, row_splits, max_length: int):
+    """Cuts sequences to their first tokens; the count of those cut comes third."""
+    lengths = np.diff(row_splits)
+    position = np.arange(len(values)) - np.repeat(row_splits[:-1], lengths)
+    kept = np.minimum(lengths, max_length)
+    splits = np.concatenate([[0], np.cumsum(kept)])
+    return values[position < max_length], splits, int((lengths > max_length).sum())
+
+
+def _text(record: dict, field: str) -> str:
+    value = record[field]
+    if not isinstance(value, str):
+        raise ValueError(f"{record['where']}: {field} must be a string, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{record['where']}: {field} holds half a surrogate pair, {value[error.start]!r} at "
+            f"character {error.start}; write the whole pair or drop it"
+        ) from error
+    return value
+
+
+def _label(record: dict) -> str:
+    value = record["label"]
+    if not isinstance(value, str | int) or value == "":
+        raise ValueError(f"{record['where']}: label must be a name or an integer, got {value!r}")
+    return str(value)
+
+
+def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
+    """By number where all are integers, else by name."""
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))
+
+
+def _messages(record: dict) -> list[dict]:
+    messages = record["messages"]
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise ValueError(
+            f'messages must be a list such as [{{"role": "user", "content": "Hi"}}], '
+            f"got {str(messages)[:60]!r}"
+        )
+    return messages
