@@ -1,19 +1,58 @@
-"""Model directories in and out."""
+"""Model directories in Hugging Face layout in and out, and GGUF files in."""
+
+import os
 
 from gpt_keras import tokenizers
+from gpt_keras.checkpoint import directory, gguf_file, hf_config, weights
+from gpt_keras.config import GPTConfig
 
 
-def read_config(path):
-    raise NotImplementedError
+def read_config(path) -> GPTConfig:
+    """Architecture of the model in a directory or `.gguf` file."""
+    return hf_config.from_fields(_fields(_existing(path)))
 
 
 def read_tokenizer(path):
+    """Its `tokenizers.Tokenizer`, or None if it has none."""
+    path = _existing(path)
+    if not hasattr(tokenizers, "load"):
+        return None
+    if _is_gguf(path):
+        return gguf_file.open_file(path).tokenizer()
+    names = ("tokenizer.json", "tokenizer.model")
+    if not any(os.path.isfile(os.path.join(path, name)) for name in names):
+        return None
     return tokenizers.load(path)
 
 
-def read_weights(path, model):
-    raise NotImplementedError
+def read_weights(path, model) -> None:
+    """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
+    path = _existing(path)
+    if _is_gguf(path):
+        weights.read_into(model, gguf_file.open_file(path), with_head=False)
+        return
+    with_head = hf_config.is_classifier(directory.read_fields(path))
+    weights.read_into(model, directory.SafetensorsSource(path), with_head)
+    model.generation_config = directory.read_generation_config(path)
 
 
-def save(model, path):
-    raise NotImplementedError
+def save(model, path) -> None:
+    """Writes a model directory; it appears whole or not at all. See `directory.save`."""
+    directory.save(model, os.fspath(path))
+
+
+def _fields(path: str):
+    return gguf_file.open_file(path).fields() if _is_gguf(path) else directory.read_fields(path)
+
+
+def _is_gguf(path: str) -> bool:
+    return os.path.isfile(path)
+
+
+def _existing(path) -> str:
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such model directory or .gguf file")
+    if os.path.isfile(path) and not path.lower().endswith(".gguf"):
+        raise ValueError(f"{path}: expected a model directory or a .gguf file")
+    return path

@@ -1,7 +1,7 @@
 """Task: what every model with a head has in common."""
 
 import os
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 
@@ -20,13 +20,13 @@ class Task(keras.Model):
     """
 
     with_lm_head = False  # room for an untied language-model head
-    head_weights: dict[
-        str, str
-    ] = {}  # variable path -> name in the checkpoint, beyond the backbone
+    # Variable path -> name in the checkpoint, beyond the backbone.
+    head_weights: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
         super().__init__(dtype=dtype, **kwargs)
         self.config, self.tokenizer = config, tokenizer
+        self.generation_config = {}  # of the directory it was read from, to be written again
         self.backbone = GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
         )

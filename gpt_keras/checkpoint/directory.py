@@ -1,0 +1,216 @@
+"""Model directories in Hugging Face layout: safetensors in, safetensors out."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gpt_keras.checkpoint import hf_config, weights
+from gpt_keras.checkpoint.fields import Fields
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_SHARD_SIZE = 5 * 10**9  # bytes
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_TOKENIZER = {
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+}  # fmt: skip
+
+
+class SafetensorsSource:
+    """Tensors of `model.safetensors`, or of the shards of its index. A `weights.TensorSource`."""
+
+    def __init__(self, directory: str):
+        self.where = directory
+        self._files = {}  # tensor -> open file; an open file is a mapping, not a copy
+        single, index = os.path.join(directory, WEIGHTS), os.path.join(directory, INDEX)
+        if os.path.isfile(single):
+            self.where = single
+            self._add(single)
+        elif os.path.isfile(index):
+            shards = set(Fields.read(index).get("weight_map", dict).values())
+            for shard in sorted(shards):
+                path = os.path.join(directory, os.path.basename(str(shard)))
+                if not os.path.isfile(path):
+                    raise ValueError(f"{path}: missing; {index} names it as a shard")
+                self._add(path)
+        else:
+            raise ValueError(_no_weights(directory))
+
+    def _add(self, path):
+        try:
+            file = safe_open(path, framework="np")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: truncated or damaged safetensors file: {error}") from None
+        self._files.update(dict.fromkeys(file.keys(), (path, file)))
+
+    def names(self):
+        return set(self._files)
+
+    def shape(self, name):
+        return tuple(self._slice(name).get_shape()) if name in self._files else None
+
+    def read(self, name) -> np.ndarray:
+        dtype = self._slice(name).get_dtype()
+        if dtype not in _FLOATS:
+            raise ValueError(
+                f"{self._files[name][0]}: tensor {name} has dtype {dtype}; supported are "
+                f"{', '.join(sorted(_FLOATS))}"
+            )
+        return self._files[name][1].get_tensor(name)
+
+    def _slice(self, name):
+        return self._files[name][1].get_slice(name)
+
+
+def _no_weights(directory: str) -> str:
+    names = os.listdir(directory)
+    if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
+        return (
+            f"{directory}: holds no {WEIGHTS}, only a pickled checkpoint, which is never read: "
+            "convert it to safetensors where it was made"
+        )
+    return f"{directory}: holds no {WEIGHTS} and no {INDEX}"
+
+
+def read_fields(directory: str) -> Fields:
+    """Entries of config.json, with the token ids that generation_config.json sets differently."""
+    path = os.path.join(directory, CONFIG)
+    if not os.path.isfile(path):
+        found = ", ".join(sorted(os.listdir(directory))[:5]) or "nothing"
+        raise ValueError(f"{directory}: no model directory: it has no {CONFIG} (found {found})")
+    fields = Fields.read(path)
+    generation = read_generation_config(directory)
+    values = dict(fields.values)
+    # What ends a generation is Hugging Face's generation_config to say (chat models differ there).
+    if generation.get("eos_token_id") is not None:
+        values["eos_token_id"] = generation["eos_token_id"]
+    for key in ("bos_token_id", "pad_token_id"):
+        if values.get(key) is None and generation.get(key) is not None:
+            values[key] = generation[key]
+    return Fields(values, path)
+
+
+def read_generation_config(directory: str) -> dict:
+    path = os.path.join(directory, GENERATION_CONFIG)
+    return dict(Fields.read(path).values) if os.path.isfile(path) else {}
+
+
+def save(model, path: str, max_shard_size: int = MAX_SHARD_SIZE) -> None:
+    """Writes a model directory beside `path` and renames it once it is whole.
+
+    Args:
+      model: a `tasks.Task`.
+      path: the directory; a model directory there is replaced, anything else is refused.
+      max_shard_size: bytes of tensors in one safetensors file.
+    """
+    path = os.path.abspath(path)
+    _check_target(path)
+    config = _config_dict(model)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
+    try:
+        os.chmod(partial, 0o777 & ~_umask())
+        _write_json(os.path.join(partial, CONFIG), config)
+        _write_json(os.path.join(partial, GENERATION_CONFIG), _generation_dict(model, config))
+        _write_weights(model, partial, max_shard_size)
+        if model.tokenizer is not None:
+            model.tokenizer.save(partial)
+        _publish(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _config_dict(model) -> dict:
+    config = model.config
+    values = hf_config.to_dict(config, type(model).__name__)
+    if config.pad_token_id is None and config.id2label:
+        # Hugging Face finds the token to pool by looking for the padding.
+        pad = getattr(model.tokenizer, "pad_token_id", None)
+        values["pad_token_id"] = next((i for i in (pad, *config.eos_token_ids) if i is not None),
+                                      None)  # fmt: skip
+    # `torch_dtype` is what transformers 4 and 5 both read.
+    values["torch_dtype"] = str(model.weights[0].dtype)
+    return values
+
+
+def _generation_dict(model, config: dict) -> dict:
+    ids = {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    values = {**model.generation_config, **ids}
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _check_target(path: str) -> None:
+    if not os.path.exists(path):
+        return
+    if not os.path.isdir(path):
+        raise ValueError(f"{path}: is a file; give a directory to write the model to")
+    names = set(os.listdir(path))
+    ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
+    foreign = sorted(names - ours - {CONFIG, GENERATION_CONFIG, INDEX})
+    if foreign:
+        raise ValueError(
+            f"{path}: holds {', '.join(foreign[:3])}, which a model directory written here would "
+            "replace; give a new directory"
+        )
+
+
+def _write_weights(model, directory: str, max_shard_size: int) -> None:
+    shards, total = [], 0  # names of each shard
+    for shard in _shards(weights.tensors(model), max_shard_size):
+        # The total of shards is unknown yet, so a shard gets its final name at the end.
+        partial = os.path.join(directory, f"{len(shards)}.partial")
+        save_file(shard, partial, metadata={"format": "pt"})
+        shards.append(list(shard))
+        total += sum(tensor.nbytes for tensor in shard.values())
+    weight_map = {}
+    for i, names in enumerate(shards):
+        file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
+        os.rename(os.path.join(directory, f"{i}.partial"), os.path.join(directory, file))
+        weight_map.update(dict.fromkeys(names, file))
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(os.path.join(directory, INDEX), index)
+
+
+def _shards(tensors, max_shard_size: int) -> Iterator[dict[str, np.ndarray]]:
+    shard, size = {}, 0
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > max_shard_size:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def _publish(partial: str, path: str) -> None:
+    """Renames the finished directory; the former one exists under some name until it is done."""
+    if not os.path.isdir(path):
+        os.rename(partial, path)
+        return
+    former = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.old.", dir=os.path.dirname(path))
+    os.rename(path, former)  # onto an empty directory
+    os.rename(partial, path)
+    shutil.rmtree(former)
+
+
+def _write_json(path: str, values: dict) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

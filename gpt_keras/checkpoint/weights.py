@@ -1,0 +1,129 @@
+"""Tensors of a checkpoint to a model's variables and back, by the tables of `families`."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
+from gpt_keras.config import GPTConfig
+
+
+class TensorSource(Protocol):
+    """A checkpoint's tensors, read one at a time."""
+
+    where: str  # the file or directory, as errors are to name it
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The tensor's shape without reading it; None if there is no such tensor."""
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor, in a floating-point dtype."""
+
+    def names(self) -> set[str]:
+        """All tensors that the checkpoint holds."""
+
+
+def read_into(model, source: TensorSource, with_head: bool) -> None:
+    """Fills every variable of a task's model.
+
+    Args:
+      model: a `tasks.Task`.
+      source: the checkpoint.
+      with_head: the checkpoint must have the task's own head; a fresh one is kept otherwise.
+
+    Raises:
+      ValueError: a tensor is missing, has another shape than the configuration says, or is not
+        one that the configuration has a place for.
+    """
+    family = FAMILIES[model.config.model_type]
+    prefix = _prefix(family, source)
+    expected = set()
+    for variable, weight, names in _assignments(model, family, prefix):
+        is_head = variable.path in model.head_weights
+        if is_head and not with_head and source.shape(names[0]) is None:
+            continue
+        shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
+        _check_shapes(source, names, shapes)
+        parts = (source.read(name) for name in names)
+        if len(variable.shape) == 2 and weight.transposed:
+            parts = (part.T for part in parts)
+        values = np.concatenate(list(parts), axis=-1) if len(names) > 1 else next(parts)
+        variable.assign(np.ascontiguousarray(values, dtype=values.dtype))
+        expected.update(names)
+    _check_surplus(source, expected, family)
+
+
+def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the model's checkpoint, named as Hugging Face does, made one at a time."""
+    family = FAMILIES[model.config.model_type]
+    for variable, weight, names in _assignments(model, family, family.prefix):
+        values = np.asarray(variable)
+        widths = weight.widths(model.config) if weight.widths else (values.shape[-1],)
+        parts = np.split(values, np.cumsum(widths)[:-1], axis=-1)
+        for name, part in zip(names, parts, strict=True):
+            turned = part.T if part.ndim == 2 and weight.transposed else part
+            yield name, np.ascontiguousarray(turned)
+
+
+def _assignments(model, family: Family, prefix: str):
+    """(variable, weight, names of its tensors) of every variable of the model."""
+    table = {}
+    for weight in family.weights:
+        for i in range(model.config.num_layers if "{i}" in weight.variable else 1):
+            table[weight.variable.format(i=i)] = weight, i
+    for variable in model.backbone.weights:
+        weight, i = table[variable.path]
+        yield variable, weight, tuple(_full_name(n.format(i=i), prefix) for n in weight.names)
+    heads = {variable.path: variable for variable in model.weights}
+    for path, name in model.head_weights.items():
+        yield heads[path], Weight(path, (name,)), (name,)
+
+
+def _full_name(name: str, prefix: str) -> str:
+    return name if name.startswith("lm_head.") else prefix + name
+
+
+def _prefix(family: Family, source: TensorSource) -> str:
+    """A checkpoint of the backbone alone, such as the first GPT-2, has no prefix."""
+    return family.prefix if any(n.startswith(family.prefix) for n in source.names()) else ""
+
+
+def _stored_shapes(weight: Weight, config: GPTConfig, shape) -> list[tuple[int, ...]]:
+    widths = weight.widths(config) if weight.widths else shape[-1:]
+    if len(shape) == 1:
+        return [(width,) for width in widths]
+    return [(width, shape[0]) if weight.transposed else (shape[0], width) for width in widths]
+
+
+def _check_shapes(source: TensorSource, names, shapes) -> None:
+    for name, shape in zip(names, shapes, strict=True):
+        found = source.shape(name)
+        if found is None:
+            raise ValueError(
+                f"{source.where}: tensor {name} is missing; the configuration asks for it with "
+                f"shape {shape}"
+            )
+        if tuple(found) != shape:
+            raise ValueError(
+                f"{source.where}: tensor {name} has shape {tuple(found)}, but the configuration "
+                f"asks for {shape}"
+            )
+
+
+def _check_surplus(source: TensorSource, expected: set[str], family: Family) -> None:
+    """Refuses tensors that would be dropped: the model would compute something else.
+
+    Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
+    """
+    surplus = sorted(
+        name
+        for name in source.names() - expected
+        if name not in ("lm_head.weight", "score.weight") and not name.endswith(family.ignored)
+    )
+    if surplus:
+        more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""
+        raise ValueError(
+            f"{source.where}: tensors {', '.join(surplus[:3])}{more} have no place in the model "
+            "that the configuration describes; is the configuration that of this checkpoint?"
+        )
