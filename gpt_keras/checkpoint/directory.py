@@ -113,7 +113,7 @@ def save(model, path: str, max_shard_size: int = MAX_SHARD_SIZE) -> None:
       max_shard_size: bytes of tensors in one safetensors file.
     """
     path = os.path.abspath(path)
-    _check_target(path)
+    check_target(path)
     config = _config_dict(model)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
@@ -149,7 +149,8 @@ def _generation_dict(model, config: dict) -> dict:
     return {k: v for k, v in values.items() if v is not None}
 
 
-def _check_target(path: str) -> None:
+def check_target(path: str) -> None:
+    """Raises a ValueError if something lies at `path` that a model directory may not replace."""
     if not os.path.exists(path):
         return
     if not os.path.isdir(path):
@@ -175,7 +176,9 @@ def _write_weights(model, directory: str, max_shard_size: int) -> None:
     weight_map = {}
     for i, names in enumerate(shards):
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" if len(shards) > 1 else WEIGHTS
-        os.rename(os.path.join(directory, f"{i}.partial"), os.path.join(directory, file))
+        partial = os.path.join(directory, f"{i}.partial")
+        os.chmod(partial, 0o666 & ~_umask())  # safetensors lets the owner alone read it
+        os.rename(partial, os.path.join(directory, file))
         weight_map.update(dict.fromkeys(names, file))
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -1,0 +1,80 @@
+"""Turns a GGUF file into a model directory in Hugging Face layout.
+
+    python -m gpt_keras.import_checkpoint --source=model.gguf --output_dir=model_dir
+
+Exit status: 0 done, 1 failed, 2 misused.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from gpt_keras.checkpoint import directory
+from gpt_keras.tasks import CausalLM
+
+
+def define_flags() -> absl_flags.FlagValues:
+    """The program's flags, on an object of their own: nothing is global."""
+    flags = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("source", None, "GGUF file to read", flag_values=flags)
+    absl_flags.DEFINE_string(
+        "output_dir",
+        None,
+        "directory to write; a model directory there is replaced, anything else is refused",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_boolean("help", False, "show this help", flag_values=flags, short_name="h")
+    return flags
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the program with these arguments, program name first, and returns its exit status."""
+    flags = define_flags()
+    try:
+        stray = flags(list(argv))[1:]
+        if flags.help:
+            print(__doc__ + flags.get_help())
+            return 0
+        missing = [name for name in ("source", "output_dir") if not flags[name].value]
+        if stray or missing:
+            problem = f"{stray[0]!r} is no flag" if stray else f"--{missing[0]} is missing"
+            raise absl_flags.Error(f"{problem}; --help lists the flags")
+    except absl_flags.Error as error:
+        print(f"import_checkpoint: error: {error}", file=sys.stderr)
+        return 2
+    try:
+        import_gguf(flags.source, flags.output_dir)
+    except (ValueError, OSError) as error:
+        print(f"import_checkpoint: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def import_gguf(source: str, output_dir: str) -> None:
+    """Reads the causal language model of a GGUF file, writes it as a model directory.
+
+    Raises:
+      ValueError: the file, or what is in it, cannot be read; the directory cannot be written.
+    """
+    if os.path.isdir(source):
+        raise ValueError(f"--source={source}: is a directory; give a .gguf file")
+    directory.check_target(output_dir)  # before the minutes that a large model takes
+    start = time.monotonic()
+    print(f"reading {source}", flush=True)
+    model = CausalLM.from_pretrained(source)
+    parameters = sum(weight.shape.num_elements() for weight in model.weights)
+    print(
+        f"{model.config.model_type} with {parameters / 1e6:.1f} M parameters, "
+        f"{model.config.num_layers} layers, {model.config.vocab_size} tokens; "
+        f"writing {output_dir}",
+        flush=True,
+    )
+    model.save_pretrained(output_dir)
+    print(f"done in {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
