@@ -6,6 +6,7 @@ call is to be given.
 
 from typing import NamedTuple, Protocol
 
+import tensorflow as tf
 from keras import ops
 
 from gpt_keras.config import GPTConfig
@@ -95,7 +96,8 @@ def dot_product_attention(q, k, v, bias):
     grouped = ops.reshape(q * h**-0.5, (-1, K, H // K * T, h))  # (B, K, G*T, h)
     scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
     scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + bias
-    weights = ops.cast(ops.softmax(scores, axis=-1), v.dtype)
+    # Not ops.softmax, which warns of a single token's single score.
+    weights = ops.cast(tf.nn.softmax(scores), v.dtype)
     context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)
     return ops.reshape(context, (-1, H, T, h))  # (B, H, T, h)
 

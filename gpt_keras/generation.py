@@ -171,7 +171,9 @@ def _step(model, state: _State, prefixes, prefix_bias, sampler, prompt_lengths, 
         StepCache(prefix, tail, here, bias[:, None])
         for prefix, tail in zip(prefixes, state.tails, strict=True)
     ]
-    positions = prompt_lengths + state.step  # (B,)
+    # A row that has ended is computed on with its neighbours, but not beyond its context.
+    last = model.config.max_position_embeddings - 1
+    positions = tf.minimum(prompt_lengths + state.step, last)  # (B,)
     hidden, caches = model.backbone.decode(token[:, None], positions[:, None], caches)
     return _State(
         step=state.step + 1,
