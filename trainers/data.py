@@ -12,7 +12,6 @@ from trainers.batches import (
 from trainers.features import (
     ClassificationFeatures,
     LanguageFeatures,
-    RenderChat,
     chat_features,
     classification_features,
     completion_features,
@@ -31,7 +30,7 @@ def load_features(
     flags: FlagValues,
     *,
     label_names: Sequence[str] | None = None,
-    render: RenderChat | None = None,
+    filler: int = 0,
 ) -> ClassificationFeatures | LanguageFeatures:
     """Reads the files of --train_data or --eval_data and tokenizes them.
 
@@ -41,7 +40,7 @@ def load_features(
       tokenizer: the model's.
       flags: those of `trainers.args.data_flags`.
       label_names: of a classifier, in index order; None takes --labels, or those in the data.
-      render: of the task chat; see `trainers.features.chat_features`.
+      filler: the token that stands for an empty text; see `gpt_keras.preprocessing.filler`.
 
     Raises:
       ValueError: naming file, line, value and remedy.
@@ -55,9 +54,10 @@ def load_features(
             tokenizer,
             max_length=flags.max_length,
             label_names=label_names or flags.labels or None,
+            filler=filler,
         )
     if task == "chat":
-        return chat_features(records, tokenizer, max_length=flags.max_length, render=render)
+        return chat_features(records, tokenizer, max_length=flags.max_length)
     kinds = {"prompt" in record for record in records}
     if len(kinds) > 1:
         raise ValueError("the data holds plain texts as well as prompts; train on one kind at once")
@@ -93,7 +93,7 @@ def batch_source(
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       shuffle: True to train, False to evaluate.
       seed: of the shuffling.
-      pad_id: see `trainers.features.pad_id`.
+      pad_id: see `gpt_keras.preprocessing.filler`; what it is does not matter, since it is masked.
 
     Raises:
       ValueError: a batch larger than the data.

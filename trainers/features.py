@@ -3,13 +3,12 @@
 Whatever is wrong with a record is a ValueError that names its file and line.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-# Messages of a conversation -> pieces of its text, each with whether the model is to say it.
-RenderChat = Callable[[list[dict]], Iterable[tuple[str, bool]]]
+from gpt_keras.chat.template import render_segments
 
 CHUNK_BYTES = (
     1 << 20
@@ -65,18 +64,23 @@ class LanguageFeatures:
 
 
 def classification_features(
-    records: Sequence[dict], tokenizer, *, max_length: int, label_names: Sequence[str] | None = None
+    records: Sequence[dict],
+    tokenizer,
+    *,
+    max_length: int,
+    label_names: Sequence[str] | None = None,
+    filler: int = 0,
 ) -> ClassificationFeatures:
     """Records with `text` and `label` -> token ids and label indices.
 
-    Texts get no special tokens. What is longer than `max_length` loses its end; a text of no token
-    becomes one of padding.
+    Texts get no special tokens. What is longer than `max_length` loses its end.
 
     Args:
       records: see `trainers.records.read_records`.
       tokenizer: see `gpt_keras.tokenizers`.
       max_length: tokens.
       label_names: in index order; None takes the sorted set of those in the records.
+      filler: the token that stands for an empty text; see `gpt_keras.preprocessing.filler`.
 
     Raises:
       ValueError: a text that is no string, a label that is missing, no name, or not among
@@ -84,10 +88,10 @@ def classification_features(
     """
     labels = [_label(record) for record in records]
     names = tuple(label_names) if label_names else _sorted_labels(set(labels))
-    if len(names) < 2:
+    if len(set(names)) < max(2, len(names)):
         raise ValueError(
-            f"labels {', '.join(names)}: a classifier needs two or more; give data of more labels, "
-            "or --labels"
+            f"labels {', '.join(names)}: a classifier needs two or more, each once; give data with "
+            "more of them, or --labels"
         )
     index = {name: i for i, name in enumerate(names)}
     for record, label in zip(records, labels, strict=True):
@@ -98,7 +102,7 @@ def classification_features(
             )
     texts = tuple(_text(record, "text") for record in records)
     values, row_splits = tokenize(texts, tokenizer)
-    values, row_splits = _fill_empty(values, row_splits, pad_id(tokenizer))
+    values, row_splits = _fill_empty(values, row_splits, filler)
     values, row_splits, num_truncated = _truncate(values, row_splits, max_length)
     label_ids = np.array([index[label] for label in labels], np.int32)
     return ClassificationFeatures(values, row_splits, label_ids, names, texts, num_truncated)
@@ -137,24 +141,35 @@ def completion_features(
     )
 
 
-def chat_features(
-    records: Sequence[dict], tokenizer, *, max_length: int, render: RenderChat
-) -> LanguageFeatures:
+def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> LanguageFeatures:
     """Records with `messages`; what the assistant says, with the end of its turn, is the target.
 
     Args:
-      records: see `trainers.records.read_records`.
-      tokenizer: see `gpt_keras.tokenizers`.
+      records: see `trainers.records.read_records`; messages as in
+        `[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]`.
+      tokenizer: with a chat template; see `gpt_keras.tokenizers`.
       max_length: tokens; a longer conversation loses its end, and is dropped where that leaves no
         target.
-      render: messages -> pieces of the conversation's text, each with whether it is a target.
     """
+    template = tokenizer.chat_template
+    if template is None:
+        raise ValueError(
+            "the model has no chat template: put `chat_template` into its tokenizer_config.json, "
+            "or use --task=causal_lm with prompt and completion"
+        )
+    names = {}
+    for name in ("bos", "eos"):
+        token = getattr(tokenizer, f"{name}_token_id")
+        names[f"{name}_token"] = "" if token is None else tokenizer.id_to_token(token)
     segments = []
     for record in records:
         try:
-            segments.append(list(render(_messages(record))))
+            parts = render_segments(template, _messages(record), **names)
         except ValueError as error:
             raise ValueError(f"{record['where']}: {error}") from error
+        for text, _ in parts:
+            _check_unicode(record, "messages", text)
+        segments.append(parts)
     return _language_features(segments, tokenizer, max_length=max_length)
 
 
@@ -169,35 +184,35 @@ def _language_features(
     """Sequences of (text, is target) pieces -> features."""
     bos = [_special(tokenizer, "bos")] if add_bos else []
     eos = [_special(tokenizer, "eos")] if add_eos else []
-    pieces, splits = tokenize([text for parts in segments for text, _ in parts], tokenizer)
-    values, targets, row_splits = [], [], [0]
-    num_truncated = num_dropped = piece = 0
+    ids, splits = tokenize([text for parts in segments for text, _ in parts], tokenizer)
+    values, targets, piece = [], [], 0
+    num_truncated = num_dropped = 0
     for parts in segments:
-        ids, mask = list(bos), [False] * len(bos)
-        for _, is_target in parts:
-            part = pieces[splits[piece] : splits[piece + 1]]
-            ids.extend(part)
-            mask.extend([is_target] * len(part))
-            piece += 1
-        ids, mask = ids + eos, mask + [True] * len(eos)
-        if max_length is not None and len(ids) > max_length:
-            ids, mask, num_truncated = ids[:max_length], mask[:max_length], num_truncated + 1
-        if not any(mask[1:]):
+        pieces = range(piece, piece := piece + len(parts))
+        sequence = np.concatenate([bos, *(ids[splits[i] : splits[i + 1]] for i in pieces), eos])
+        mask = np.ones(len(sequence), bool)
+        at = len(bos)
+        mask[:at] = False
+        for i, (_, is_target) in zip(pieces, parts, strict=True):
+            mask[at : (at := at + splits[i + 1] - splits[i])] = is_target
+        num_truncated += max_length is not None and len(sequence) > max_length
+        sequence, mask = sequence[:max_length], mask[:max_length]
+        mask[:1] = False  # nothing stands before the first
+        if mask.any():
+            values.append(sequence.astype(np.int32))
+            targets.append(mask)
+        else:
             num_dropped += 1
-            continue
-        mask[0] = False
-        values.append(np.array(ids, np.int32))
-        targets.append(np.array(mask, bool))
-        row_splits.append(row_splits[-1] + len(ids))
     if not values:
         raise ValueError(
             f"nothing to learn in any of {len(segments)} records: they are empty, or --max_length="
             f"{max_length} cuts off all that is to be predicted"
         )
+    row_splits = np.cumsum([0, *map(len, values)])
     values, is_target = np.concatenate(values), np.concatenate(targets)
     num_bytes = int(token_bytes(tokenizer)[values[is_target]].sum())
     return LanguageFeatures(
-        values, np.array(row_splits), is_target, num_bytes, num_truncated, num_dropped
+        values, row_splits, is_target, num_bytes, int(num_truncated), num_dropped
     )
 
 
@@ -222,14 +237,6 @@ def token_bytes(tokenizer) -> np.ndarray:
     ids = [[i] for i in range(tokenizer.vocab_size)]
     texts = tokenizer.detokenize(ids).numpy()
     return np.array([0 if i in special else len(text) for i, text in enumerate(texts)], np.int32)
-
-
-def pad_id(tokenizer) -> int:
-    """The token to pad with; what it is does not matter, since it is masked."""
-    for name in ("pad_token_id", "eos_token_id"):
-        if getattr(tokenizer, name) is not None:
-            return getattr(tokenizer, name)
-    return 0
 
 
 def _special(tokenizer, name: str) -> int:
@@ -261,6 +268,12 @@ def _text(record: dict, field: str) -> str:
     value = record[field]
     if not isinstance(value, str):
         raise ValueError(f"{record['where']}: {field} must be a string, got {value!r}")
+    _check_unicode(record, field, value)
+    return value
+
+
+def _check_unicode(record: dict, field: str, value: str) -> None:
+    """JSON can write what UTF-8 cannot."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -268,14 +281,14 @@ def _text(record: dict, field: str) -> str:
             f"{record['where']}: {field} holds half a surrogate pair, {value[error.start]!r} at "
             f"character {error.start}; write the whole pair or drop it"
         ) from error
-    return value
 
 
 def _label(record: dict) -> str:
     value = record["label"]
-    if not isinstance(value, str | int) or value == "":
+    name = str(value).strip()
+    if not isinstance(value, str | int) or not name:
         raise ValueError(f"{record['where']}: label must be a name or an integer, got {value!r}")
-    return str(value)
+    return name
 
 
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
