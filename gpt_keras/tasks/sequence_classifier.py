@@ -1,8 +1,11 @@
 """SequenceClassifier: one label for a whole text."""
 
+import tensorflow as tf
 from keras import ops
 
+from gpt_keras import metrics, preprocessing
 from gpt_keras.layers import Projection
+from gpt_keras.losses import Loss, cross_entropy
 from gpt_keras.tasks.task import Task
 
 
@@ -47,3 +50,34 @@ class SequenceClassifier(Task):
             last = ops.one_hot(ops.max(index, axis=1), T, dtype=hidden.dtype)  # (B, T)
             pooled = ops.squeeze(ops.matmul(last[:, None], hidden), axis=1)  # (B, D)
         return ops.cast(self.score(pooled), "float32")
+
+    def loss(self, batch, features) -> Loss:
+        """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
+        hidden = self.backbone.final_norm(features)
+        logits = self.classify(hidden, batch["padding_mask"])  # (B, C)
+        total = cross_entropy(logits, batch["label"], batch["weight"])
+        return Loss(total, ops.sum(batch["weight"]), logits)
+
+    def new_metrics(self, num_bytes=0):
+        return metrics.ClassificationMetrics(self.config.id2label)
+
+    def classify_texts(self, texts):
+        """Labels of texts, the most likely first; works in a `tf.function` too.
+
+        A text longer than the model's context loses its end, as in training.
+
+        Args:
+          texts: (B,) string.
+
+        Returns:
+          labels (B, C) string and their probabilities (B, C) float32, falling.
+
+        Raises:
+          ValueError: the model has no tokenizer.
+        """
+        tokens = self.require_tokenizer().tokenize(texts)  # (B, None)
+        tokens = tokens[:, : self.config.max_position_embeddings]
+        batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
+        scores = ops.softmax(self(batch.token_ids, padding_mask=batch.padding_mask))  # (B, C)
+        scores, order = tf.math.top_k(scores, len(self.config.id2label))
+        return tf.gather(tf.constant(self.config.id2label), order), scores
