@@ -128,7 +128,7 @@ def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
             continue
         raise ValueError(
             f"{name}={getattr(config, name)!r} cannot be written as model_type="
-            f"{config.model_type!r}, which always has {name}={getattr(back, name)!r}"
+            f"{config.model_type!r}: it would be read back as {name}={getattr(back, name)!r}"
         )
 
 

@@ -1,0 +1,247 @@
+"""GGUF files, written here with the `gguf` library in the way llama.cpp's converter does."""
+
+import struct
+
+import gguf
+import numpy as np
+import pytest
+
+import gpt_keras
+from gpt_keras import import_checkpoint
+from gpt_keras.checkpoint import gguf_file, read_config, weights
+
+Type = gguf.GGMLQuantizationType
+LLAMA = gpt_keras.GPTConfig(
+    vocab_size=40, hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, intermediate_size=96,
+    max_position_embeddings=128, rotary=gpt_keras.RotaryConfig(5000.0), norm_epsilon=1e-6,
+    bos_token_id=1, eos_token_ids=(2,), pad_token_id=0,
+)  # fmt: skip
+GPT2 = gpt_keras.GPTConfig(
+    vocab_size=40, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=128, norm="layer",
+    max_position_embeddings=16, activation="gelu_tanh", gated=False, rotary=None, qkv_bias=True,
+    attention_output_bias=True, mlp_bias=True, model_type="gpt2", dropout=0.1, eos_token_ids=(2,),
+)  # fmt: skip
+IDS = np.array([[5, 6, 7, 8, 9]], np.int32)
+NAMES = [  # Hugging Face -> GGUF
+    ("model.layers.", "blk."), ("transformer.h.", "blk."),
+    ("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"), ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"), ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"), ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"), ("model.embed_tokens", "token_embd"),
+    ("model.norm", "output_norm"), ("lm_head", "output"), ("attn.c_attn", "attn_qkv"),
+    ("attn.c_proj", "attn_output"), ("mlp.c_fc", "ffn_up"), ("mlp.c_proj", "ffn_down"),
+    ("ln_1", "attn_norm"), ("ln_2", "ffn_norm"), ("transformer.wte", "token_embd"),
+    ("transformer.wpe", "position_embd"), ("transformer.ln_f", "output_norm"),
+]  # fmt: skip
+
+
+def permute(values, heads):
+    """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
+    return (
+        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(values.shape)
+    )
+
+
+def write(path, model, kind=Type.F32, metadata=None, change=None):
+    """Writes the model as a GGUF file with matrices of a type; metadata None leaves a key out."""
+    config, arch = model.config, model.config.model_type
+    values = {
+        f"{arch}.block_count": config.num_layers,
+        f"{arch}.context_length": config.max_position_embeddings,
+        f"{arch}.embedding_length": config.hidden_size,
+        f"{arch}.feed_forward_length": config.intermediate_size,
+        f"{arch}.attention.head_count": config.num_heads,
+        "tokenizer.ggml.bos_token_id": config.bos_token_id,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": config.pad_token_id,
+    }
+    if arch == "llama":
+        values |= {
+            "llama.vocab_size": config.vocab_size,
+            "llama.attention.head_count_kv": config.num_kv_heads,
+            "llama.rope.dimension_count": config.head_dim,
+            "llama.rope.freq_base": config.rotary.theta,
+            "llama.attention.layer_norm_rms_epsilon": config.norm_epsilon,
+        }
+    else:
+        values["gpt2.attention.layer_norm_epsilon"] = config.norm_epsilon
+        values["gpt2.vocab_size"] = config.vocab_size
+    writer = gguf.GGUFWriter(path, arch)
+    for key, value in {**values, **(metadata or {})}.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif value is not None:
+            writer.add_uint32(key, value)
+    tensors = {}
+    for name, tensor in weights.tensors(model):
+        if "q_proj" in name or "k_proj" in name:
+            tensor = permute(tensor, config.num_heads if "q_proj" in name else config.num_kv_heads)
+        if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            tensor = tensor.T
+        for theirs, ours in NAMES:
+            name = name.replace(theirs, ours)
+        tensors[name] = tensor
+    if change:
+        change(tensors)
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or tensor.dtype == np.int8:
+            writer.add_tensor(name, np.ascontiguousarray(tensor))
+        else:
+            data = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)
+            writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return gpt_keras.CausalLM(LLAMA.replace(initializer_range=0.2))
+
+
+def read(path):
+    return gpt_keras.CausalLM.from_pretrained(path)
+
+
+def refuses(path, *words):
+    with pytest.raises(ValueError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    assert not [word for word in words if word not in message], message
+
+
+def test_float32_is_exact(llama, tmp_path):
+    model = read(write(tmp_path / "m.gguf", llama))
+    assert model.config == LLAMA
+    for ours, exact in zip(model.weights, llama.weights, strict=True):
+        np.testing.assert_array_equal(ours, exact, err_msg=ours.path)
+
+
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_1])
+def test_other_types_are_what_gguf_makes_of_them(llama, tmp_path, kind):
+    model = read(write(tmp_path / "m.gguf", llama, kind))
+    found = dict(weights.tensors(model))
+    for name, exact in weights.tensors(llama):
+        if exact.ndim == 2:  # rows are quantized one by one, so their order plays no part
+            exact = gguf.dequantize(gguf.quantize(exact, kind), kind)
+        np.testing.assert_array_equal(found[name], exact, err_msg=name)
+
+
+@pytest.mark.parametrize("changes", [{"tie_embeddings": False}, {"head_dim": 32}, {
+    "qkv_bias": True, "attention_output_bias": True, "mlp_bias": True,
+}])  # fmt: skip
+def test_llama_options(tmp_path, changes):
+    config = LLAMA.replace(**changes)
+    model = gpt_keras.CausalLM(config)
+    for variable in model.weights:  # biases begin as zeros, which would compare equal anywhere
+        variable.assign(np.random.default_rng(0).normal(size=variable.shape))
+    again = read(write(tmp_path / "m.gguf", model))
+    assert again.config == config
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+
+
+def test_gpt2(tmp_path):
+    model = gpt_keras.CausalLM(GPT2.replace(initializer_range=0.2))
+    again = read(write(tmp_path / "m.gguf", model))
+    assert again.config == GPT2
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+
+
+def test_linear_rope_scaling_and_end_of_turn(llama, tmp_path):
+    metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0,
+                "tokenizer.ggml.eot_token_id": 3,
+                "tokenizer.ggml.padding_token_id": None}  # fmt: skip
+    config = read_config(write(tmp_path / "m.gguf", llama, metadata=metadata))
+    assert dict(config.rotary.scaling) == {"rope_type": "linear", "factor": 4.0}
+    assert (config.eos_token_ids, config.pad_token_id) == ((2, 3), None)
+
+
+def test_imported_directory_is_the_same_model(llama, tmp_path, capsys):
+    source, output_dir = write(tmp_path / "m.gguf", llama, Type.Q8_0), tmp_path / "dir"
+    arguments = [f"--source={source}", f"--output_dir={output_dir}"]
+    assert import_checkpoint.main(["import_checkpoint", *arguments]) == 0
+    assert "llama with 0.1 M parameters" in capsys.readouterr().out
+    model, again = read(source), read(output_dir)
+    assert again.config == model.config
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+
+
+def test_file_is_parsed_once_until_it_changes(llama, tmp_path):
+    path = str(write(tmp_path / "m.gguf", llama))
+    assert gguf_file.open_file(path) is gguf_file.open_file(path)
+    write(path, llama, metadata={"llama.context_length": 64})
+    assert read_config(path).max_position_embeddings == 64
+
+
+def test_no_gguf_and_truncated(llama, tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"")
+    refuses(path, "no GGUF file")
+    path.write_bytes(b"PK\x03\x04 something else")
+    refuses(path, "no GGUF file")
+    whole = write(path, llama).read_bytes()
+    for length in (5, 20, 300, 1500, len(whole) // 2, len(whole) - 100):
+        path.write_bytes(whole[:length])
+        refuses(path, "truncated or damaged")
+    refuses(tmp_path / "nowhere.gguf", "no such")
+
+
+def test_unknown_types_are_named(llama, tmp_path):
+    path = write(tmp_path / "m.gguf", llama)
+    name, dimensions = b"output_norm.weight", struct.pack("<IQ", 1, 64)
+    data = path.read_bytes()
+    before = name + dimensions + struct.pack("<I", Type.F32)
+    assert data.count(before) == 1
+    path.write_bytes(data.replace(before, name + dimensions + struct.pack("<I", 77)))
+    refuses(path, "type", "77")
+
+    def as_integers(tensors):
+        tensors["output_norm.weight"] = np.ones(64, np.int8)
+
+    refuses(write(path, llama, change=as_integers), "output_norm.weight", "I8", "not supported")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"llama.block_count": None}, "llama.block_count"),
+        ({"llama.block_count": 3}, "model.layers.2.input_layernorm.weight is missing"),
+        ({"llama.block_count": 1}, "no place"),
+        ({"llama.embedding_length": 32}, "(40, 64)"),
+        ({"llama.attention.head_count": 3}, "head"),
+        ({"llama.attention.head_count": "four"}, "expected an integer"),
+        ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type='yarn'"),
+        ({"llama.rope.dimension_count": 8, "llama.attention.key_length": 16}, "dimension_count=8"),
+        ({"llama.expert_count": 8}, "experts"),
+        ({"split.count": 2}, "merge"),
+        ({"general.architecture": "rwkv"}, "general.architecture='rwkv'"),
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model='llama'"),
+        ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "kimi"}, "pre='kimi'"),
+    ],
+)
+def test_metadata_that_is_refused(llama, tmp_path, metadata, words):
+    refuses(write(tmp_path / "m.gguf", llama, metadata=metadata), words)
+
+
+def test_tensors_that_are_refused(llama, tmp_path):
+    path = tmp_path / "m.gguf"
+
+    def rope_freqs(tensors):
+        tensors["rope_freqs.weight"] = np.ones(8, np.float32)
+
+    refuses(write(path, llama, change=rope_freqs), "rope_freqs.weight")
+    refuses(write(path, llama, change=lambda t: t.pop("blk.1.attn_v.weight")),
+            "model.layers.1.self_attn.v_proj.weight is missing")  # fmt: skip
+
+    def surplus(tensors):
+        tensors["blk.0.attn_q_norm.weight"] = np.ones(16, np.float32)
+
+    refuses(write(path, llama, change=surplus), "blk.0.attn_q_norm.weight", "no place")

@@ -1,0 +1,184 @@
+"""config.json to GPTConfig and back."""
+
+import pytest
+
+from gpt_keras import GPTConfig, RotaryConfig
+from gpt_keras.checkpoint import hf_config
+from gpt_keras.checkpoint.fields import Fields
+
+LLAMA = {"model_type": "llama", "vocab_size": 32, "hidden_size": 24, "num_hidden_layers": 2,
+         "num_attention_heads": 6, "intermediate_size": 40}  # fmt: skip
+GPT2 = {"model_type": "gpt2", "vocab_size": 32, "n_embd": 24, "n_layer": 2, "n_head": 6,
+        "n_positions": 16}  # fmt: skip
+TINY = GPTConfig(vocab_size=32, hidden_size=24, num_layers=2, num_heads=6, intermediate_size=40)
+# The published config.json of HuggingFaceTB/SmolLM2-135M-Instruct, as transformers 4 wrote it.
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
+    "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 576,
+    "initializer_range": 0.041666666666666664, "intermediate_size": 1536,
+    "is_llama_config": True, "max_position_embeddings": 8192, "mlp_bias": False,
+    "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30,
+    "num_key_value_heads": 3, "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+    "rope_interleaved": False, "rope_scaling": None, "rope_theta": 100000,
+    "tie_word_embeddings": True, "torch_dtype": "bfloat16", "transformers_version": "4.42.3",
+    "use_cache": True, "vocab_size": 49152,
+}  # fmt: skip
+LLAMA3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+          "original_max_position_embeddings": 8192}  # fmt: skip
+
+
+def parse(values, **changes):
+    return hf_config.from_fields(Fields({**values, **changes}, "dir/config.json"))
+
+
+def test_smollm2():
+    assert parse(SMOLLM2) == GPTConfig(
+        vocab_size=49152, hidden_size=576, num_layers=30, num_heads=9, num_kv_heads=3,
+        intermediate_size=1536, max_position_embeddings=8192, rotary=RotaryConfig(100000.0),
+        initializer_range=0.041666666666666664, bos_token_id=1, eos_token_ids=(2,), pad_token_id=2,
+    )  # fmt: skip
+
+
+def test_what_is_absent_is_what_transformers_assumes():
+    config = parse(LLAMA)
+    assert (config.norm_epsilon, config.tie_embeddings) == (1e-6, False)
+    assert (config.bos_token_id, config.eos_token_ids, config.pad_token_id) == (1, (2,), None)
+    assert (config.num_kv_heads, config.head_dim) == (6, 4)
+    config = parse(GPT2)
+    assert (config.activation, config.intermediate_size) == ("gelu_tanh", 96)
+    assert (config.tie_embeddings, config.dropout, config.rotary) == (True, 0.1, None)
+    assert config.eos_token_ids == (50256,)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "llama3", **LLAMA3}},
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **LLAMA3}},
+    ],
+)
+def test_rotary_scaling_in_every_form(changes):
+    rotary = parse(LLAMA, **changes).rotary
+    assert rotary.theta == 5e5
+    assert dict(rotary.scaling) == {"rope_type": "llama3", **LLAMA3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "theta", "scaling"),
+    [
+        ({}, 1e4, {}),
+        ({"rope_theta": 2e4, "rope_scaling": None}, 2e4, {}),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 3e4}}, 3e4, {}),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, 1e4,
+         {"rope_type": "linear", "factor": 4.0}),
+    ],
+)  # fmt: skip
+def test_rotary(changes, theta, scaling):
+    rotary = parse(LLAMA, **changes).rotary
+    assert (rotary.theta, dict(rotary.scaling)) == (theta, scaling)
+
+
+def test_token_ids():
+    config = parse(LLAMA, bos_token_id=None, eos_token_id=[2, 7], pad_token_id=-1)
+    assert (config.bos_token_id, config.eos_token_ids, config.pad_token_id) == (None, (2, 7), None)
+    assert parse(LLAMA, eos_token_id=None).eos_token_ids == ()
+
+
+def test_labels():
+    classifier = {**LLAMA, "architectures": ["LlamaForSequenceClassification"]}
+    assert parse(classifier, id2label={"1": "b", "0": "a"}).id2label == ("a", "b")
+    assert parse(classifier, num_labels=3).id2label == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert parse(classifier).id2label == ("LABEL_0", "LABEL_1")
+    # Old versions wrote two dummy labels into every configuration.
+    assert parse(LLAMA, id2label={"0": "LABEL_0", "1": "LABEL_1"}).id2label == ()
+    with pytest.raises(ValueError, match="without a gap"):
+        parse(classifier, id2label={"0": "a", "2": "b"})
+    with pytest.raises(ValueError, match="problem_type='regression'"):
+        parse(classifier, problem_type="regression")
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "words"),
+    [
+        (LLAMA, {"model_type": "t5"}, "model_type='t5': unsupported; supported are llama, gpt2"),
+        (LLAMA, {"model_type": 3}, "model_type=3: expected a string"),
+        (LLAMA, {"architectures": ["LlamaForTokenClassification"]}, "supported are LlamaForCausal"),
+        (LLAMA, {"architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM'"),
+        (LLAMA, {"hidden_size": "24"}, "hidden_size='24': expected an integer"),
+        (LLAMA, {"hidden_size": True}, "hidden_size=True: expected an integer"),
+        (LLAMA, {"hidden_size": None}, "hidden_size is missing"),
+        (LLAMA, {"hidden_size": -24}, "hidden_size=-24"),
+        (LLAMA, {"num_attention_heads": 7}, "num_heads=7"),
+        (LLAMA, {"num_key_value_heads": 4}, "num_kv_heads=4"),
+        (LLAMA, {"attention_bias": 1}, "attention_bias=1: expected true or false"),
+        (LLAMA, {"hidden_act": "swiglu"}, "hidden_act='swiglu': unsupported"),
+        (LLAMA, {"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling={'type': 'yarn'"),
+        (LLAMA, {"rope_scaling": {"type": "linear"}}, "rope_scaling: factor is missing"),
+        (LLAMA, {"rope_scaling": 2}, "rope_scaling=2: expected an object"),
+        (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+        (LLAMA, {"quantization_config": {"bits": 4}}, "quantized checkpoints are not read"),
+        (LLAMA, {"eos_token_id": ["</s>"]}, "eos_token_id"),
+        (LLAMA, {"bos_token_id": [1, 2]}, "expected one token id"),
+        (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
+        (GPT2, {"add_cross_attention": True}, "supported is False"),
+        (GPT2, {"activation_function": "tanh"}, "activation_function='tanh'"),
+    ],
+)
+def test_refused_by_file_key_and_value(base, changes, words):
+    with pytest.raises(ValueError) as caught:
+        parse(base, **changes)
+    assert str(caught.value).startswith("dir/config.json: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+GPT2_CONFIG = GPTConfig(
+    vocab_size=32, hidden_size=24, num_layers=2, num_heads=6, intermediate_size=50, norm="layer",
+    activation="gelu_tanh", gated=False, rotary=None, qkv_bias=True, attention_output_bias=True,
+    mlp_bias=True, model_type="gpt2", eos_token_ids=(3,), dropout=0.2,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        TINY.replace(eos_token_ids=(2, 3), bos_token_id=1, pad_token_id=0, tie_embeddings=False),
+        TINY.replace(head_dim=6, num_kv_heads=2, activation="gelu_tanh", norm_epsilon=1e-3),
+        TINY.replace(qkv_bias=True, attention_output_bias=True, mlp_bias=True),
+        TINY.replace(rotary=RotaryConfig(5e5, (*sorted(LLAMA3.items()), ("rope_type", "llama3")))),
+        GPT2_CONFIG,
+        GPT2_CONFIG.replace(activation="relu", tie_embeddings=False),
+    ],
+)  # fmt: skip
+def test_round_trip(config):
+    assert parse(hf_config.to_dict(config, "CausalLM")) == config
+    labelled = config.replace(id2label=("x", "y"))
+    assert parse(hf_config.to_dict(labelled, "SequenceClassifier")) == labelled
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (TINY.replace(causal=False), "causal=False cannot be written as model_type='llama'"),
+        (TINY.replace(sliding_window=8), "sliding_window=8"),
+        (TINY.replace(norm="layer"), "norm='layer'"),
+        (TINY.replace(gated=False), "gated=False"),
+        (TINY.replace(rotary=None), "rotary=None"),
+        (TINY.replace(qkv_bias=True), "qkv_bias=True"),
+        (TINY.replace(model_type="gpt2"), "cannot be written as model_type='gpt2'"),
+        (TINY.replace(model_type="own"), "model_type='own' cannot be written"),
+        (GPT2_CONFIG.replace(num_kv_heads=2), "num_kv_heads=2"),
+        (GPT2_CONFIG.replace(head_dim=8), "head_dim=8"),
+    ],
+)
+def test_what_the_family_cannot_express_is_not_written(config, words):
+    with pytest.raises(ValueError) as caught:
+        hf_config.to_dict(config, "CausalLM")
+    assert words in str(caught.value)
+
+
+def test_task_without_a_class_in_hugging_face():
+    with pytest.raises(ValueError, match="no llama class for Tagger"):
+        hf_config.to_dict(TINY, "Tagger")
