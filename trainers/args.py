@@ -26,7 +26,7 @@ FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-OUR_PACKAGES = {"gpt_keras", "trainers", "export", "examples", "benchmarks", "__main__"}
+OUR_PACKAGES = {"gpt_keras", "trainers"}
 
 
 class UsageError(ValueError):
@@ -67,7 +67,7 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
         print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
         return FAILED
     except ValueError as error:
-        if not _is_for_users(error):
+        if not _is_for_users(error, OUR_PACKAGES | {main.__module__.split(".")[0]}):
             traceback.print_exc()
             return FAILED
         print(f"{program}: error: {_one_line(error)}", file=sys.stderr)
@@ -93,9 +93,15 @@ def parse(groups: Sequence[FlagGroup], argv: Sequence[str]) -> FlagValues | None
     if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
         return None
     try:
-        files = _config_files(argv)
-        config = _read_configs(files, flags)
-        stray = flags([argv[0], *(f"--{key}={text}" for key, text in config.items()), *arguments])
+        config = _read_configs(_config_files(argv), flags)
+        given = {argument.lstrip("-").split("=")[0] for argument in arguments}
+        under = [
+            f"--{key}={text}"
+            for key, texts in config.items()
+            for text in texts
+            if key not in given  # matters to repeatable flags, which would collect both
+        ]
+        stray = flags([argv[0], *under, *arguments])
     except absl_flags.Error as error:
         raise UsageError(str(error)) from error
     if len(stray) > 1:
@@ -130,59 +136,71 @@ def _config_files(argv: Sequence[str]) -> list[str]:
     return flags.config_file
 
 
-def _read_configs(paths: Sequence[str], flags: FlagValues) -> dict[str, str]:
-    """Flag name -> value as it would stand on the command line."""
-    config: dict[str, str] = {}
+def _read_configs(paths: Sequence[str], flags: FlagValues) -> dict[str, list[str]]:
+    """Flag name -> values as they would stand on the command line."""
+    config: dict[str, list[str]] = {}
     for path in paths:
-        for where, key, text in _read_config(path):
+        for where, key, node in _read_config(path):
             if key not in flags or key == "config_file":
-                close = difflib.get_close_matches(key, list(flags), 1)
-                hint = f"; did you mean {close[0]!r}?" if close else "; --help lists the flags"
+                close = difflib.get_close_matches(key, set(flags) - {"config_file"}, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UsageError(f"{where}: unknown key {key!r}{hint}")
-            if text is None:  # null: back to the default
+            if node.tag == "tag:yaml.org,2002:null":  # back to the default
                 config.pop(key, None)
                 continue
-            try:
-                flags[key].parser.parse(text)
-            except (ValueError, TypeError) as error:
-                raise UsageError(f"{where}: {key}: {text!r}: {error}") from error
-            config[key] = text
+            texts = _config_texts(f"{where}: {key}", node, flags[key])
+            for text in texts:
+                try:
+                    flags[key].parser.parse(text)
+                except (ValueError, TypeError) as error:
+                    raise UsageError(f"{where}: {key}: {text!r}: {error.args[0]}") from error
+            config[key] = texts
     return config
 
 
-def _read_config(path: str) -> list[tuple[str, str, str | None]]:
-    """(file:line, key, value) of a YAML mapping; values stay as they are written."""
+def _read_config(path: str) -> list[tuple[str, str, yaml.Node]]:
+    """(file:line, key, value) of each entry of a YAML mapping."""
     try:
         with open(path, encoding="utf-8") as file:
             root = yaml.compose(file, Loader=yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"--config_file={path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not YAML: {_one_line(error)}") from error
+        raise UsageError(f"{path}: not YAML: {error}") from error
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: write one `flag: value` a line")
     entries, seen = [], {}
     for key, value in root.value:
-        where = f"{path}:{key.start_mark.line + 1}"
-        if key.value in seen:
-            raise UsageError(f"{where}: key {key.value!r} again; {seen[key.value]} has it already")
-        seen[key.value] = where
-        entries.append((where, key.value, _config_value(where, key.value, value)))
+        where, name = f"{path}:{key.start_mark.line + 1}", str(key.value)
+        if name in seen:
+            raise UsageError(f"{where}: key {name!r} again, which {seen[name]} has already")
+        seen[name] = where
+        entries.append((where, name, value))
     return entries
 
 
-def _config_value(where: str, key: str, node: yaml.Node) -> str | None:
+def _config_texts(where: str, node: yaml.Node, flag: absl_flags.Flag) -> list[str]:
+    """The value as it is written; a list as one comma list, or as several values of the flag."""
+    if flag.boolean and node.tag == "tag:yaml.org,2002:bool":  # yes, no, on, off as well
+        return [str(yaml.SafeLoader.bool_values[node.value.lower()])]
     if isinstance(node, yaml.ScalarNode):
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
-    if isinstance(node, yaml.SequenceNode) and all(
-        isinstance(item, yaml.ScalarNode) for item in node.value
-    ):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow([item.value for item in node.value])
-        return line.getvalue()
-    raise UsageError(f"{where}: {key}: give one value or a list, not a mapping")
+        return [node.value]
+    items = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    if not all(isinstance(item, yaml.ScalarNode) for item in items):
+        raise UsageError(f"{where}: give one value or a list of them")
+    texts = [item.value for item in items]
+    if isinstance(flag, absl_flags.MultiFlag):
+        return texts
+    if not isinstance(flag.parser, absl_flags.ListParser):
+        raise UsageError(f"{where}: give one value, not a list")
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(texts)
+    return [line.getvalue()]
 
 
 def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
@@ -232,14 +250,14 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _is_for_users(error: ValueError) -> bool:
-    """Whether a `raise` of ours made the error, and not a bug that a library stumbled over."""
-    frame = error.__traceback__
-    while frame.tb_next:
-        frame = frame.tb_next
-    package = frame.tb_frame.f_globals.get("__name__", "").split(".")[0]
-    opcode = frame.tb_frame.f_code.co_code[frame.tb_lasti]
-    return package in OUR_PACKAGES and dis.opname[opcode] == "RAISE_VARARGS"
+def _is_for_users(error: ValueError, packages: set[str]) -> bool:
+    """Whether a `raise` in these packages made the error, and not a bug that a library met."""
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    package = last.tb_frame.f_globals.get("__name__", "").split(".")[0]
+    opcode = last.tb_frame.f_code.co_code[last.tb_lasti]
+    return package in packages and dis.opname[opcode] == "RAISE_VARARGS"
 
 
 def train_data_flags(flags: FlagValues) -> None:
