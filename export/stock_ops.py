@@ -20,19 +20,20 @@ from export import cli
 PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")  # registered everywhere, kernels nowhere
 XLA_MARK = "_XlaMustCompile"
 
-_SAVED_MODEL = flags.DEFINE_string(
-    "saved_model", None, "SavedModel directory to check (the one that holds saved_model.pb)."
-)
-
 
 @functools.cache
 def servers() -> dict[str, dict[str, frozenset[str]]]:
     """Server version -> op -> names of its attributes, for the versions we promise to run on."""
     file = importlib.resources.files("export").joinpath("data", "stock_ops.json.gz")
-    lists = json.loads(gzip.decompress(file.read_bytes()))["servers"]
+    return parse(file.read_bytes())
+
+
+def parse(data: bytes) -> dict[str, dict[str, frozenset[str]]]:
+    """The content of a file that `data/build_stock_ops.py` wrote, as `servers` gives it."""
+    lists = json.loads(gzip.decompress(data))["servers"]
     return {
-        version: {op: frozenset(attrs) for ops in by_library.values() for op, attrs in ops.items()}
-        for version, by_library in lists.items()
+        version: {op: frozenset(attrs) for ops in libraries.values() for op, attrs in ops.items()}
+        for version, libraries in lists.items()
     }
 
 
@@ -98,8 +99,13 @@ def _by_xla(attrs):
     return XLA_MARK in attrs and attrs[XLA_MARK].b
 
 
-def count_ops(saved_model: saved_model_pb2.SavedModel) -> int:
-    """Number of nodes, of the graphs and of their function libraries together."""
+def server_names() -> str:
+    """The versions we promise to run on, such as "2.19 and 2.20"."""
+    return " and ".join(servers())
+
+
+def count_nodes(saved_model: saved_model_pb2.SavedModel) -> int:
+    """Number of nodes, those of the graphs and of their function libraries together."""
     graphs = [meta_graph.graph_def for meta_graph in saved_model.meta_graphs]
     return sum(
         len(graph.node) + sum(len(function.node_def) for function in graph.library.function)
@@ -108,17 +114,16 @@ def count_ops(saved_model: saved_model_pb2.SavedModel) -> int:
 
 
 def main():
-    if not _SAVED_MODEL.value:
-        raise cli.UsageError("--saved_model is missing: give the SavedModel directory to check")
-    saved_model = read(_SAVED_MODEL.value)
+    saved_model = read(flags.FLAGS.saved_model)
     findings = check(saved_model)
     for finding in findings:
         print(finding)
-    versions = " and ".join(servers())
     if findings:
         raise ValueError(f"{len(findings)} finding(s): TensorFlow Serving would not run this model")
-    print(f"{count_ops(saved_model)} nodes, all known to stock TensorFlow Serving {versions}")
+    print(f"TensorFlow Serving {server_names()} knows all {count_nodes(saved_model):,} nodes")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("saved_model", None, "SavedModel directory, with saved_model.pb in it.")
+    flags.mark_flag_as_required("saved_model")
     cli.run(main)
