@@ -44,20 +44,25 @@ def test_a_server_that_looks_meanwhile_sees_no_version(tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="out of luck"), publish.new_version(tmp_path) as (d, _):
-        (d / "saved_model.pb").write_text("half")
-        raise RuntimeError("out of luck")
+    def fail():
+        with publish.new_version(tmp_path) as (directory, _):
+            (directory / "saved_model.pb").write_text("half")
+            raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fail()
     assert os.listdir(tmp_path) == []
 
 
 def test_a_number_taken_meanwhile_is_left_alone(tmp_path):
-    with (
-        pytest.raises(ValueError, match=r"/1 cannot be made: .*; export again"),
-        publish.new_version(tmp_path) as (directory, final),
-    ):
-        (directory / "saved_model.pb").write_text("mine")
-        final.mkdir()
-        (final / "saved_model.pb").write_text("theirs")
+    def lose():
+        with publish.new_version(tmp_path) as (directory, final):
+            (directory / "saved_model.pb").write_text("mine")
+            final.mkdir()
+            (final / "saved_model.pb").write_text("theirs")
+
+    with pytest.raises(ValueError, match=r"/1 cannot be made: .*; export again"):
+        lose()
     assert os.listdir(tmp_path) == ["1"]
     assert (tmp_path / "1" / "saved_model.pb").read_text() == "theirs"
 
