@@ -51,7 +51,7 @@ class SequenceClassifier(Task):
             pooled = ops.squeeze(ops.matmul(last[:, None], hidden), axis=1)  # (B, D)
         return ops.cast(self.score(pooled), "float32")
 
-    def loss(self, batch, features) -> Loss:
+    def batch_loss(self, batch, features) -> Loss:
         """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
         hidden = self.backbone.final_norm(features)
         logits = self.classify(hidden, batch["padding_mask"])  # (B, C)

@@ -6,8 +6,10 @@ from typing import ClassVar, Self
 import keras
 
 from gpt_keras import checkpoint
+from gpt_keras.attention import visibility
 from gpt_keras.backbone import GPTBackbone
 from gpt_keras.config import GPTConfig
+from gpt_keras.losses import Loss
 
 
 class Task(keras.Model):
@@ -61,8 +63,49 @@ class Task(keras.Model):
             )
         return self.tokenizer
 
+    def features(self, batch, first=0, last=None, training=False):
+        """Output of the backbone's blocks `first` to `last` (not included; None: the end).
+
+        Args:
+          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
+            `padding_mask` (B, T) bool; and, to start behind the first block, `features`
+            (B, T, D): what this gave up to there.
+
+        Returns:
+          (B, T, D), before the last norm.
+        """
+        token_ids = batch["token_ids"]
+        seen = visibility(
+            self.config,
+            keras.ops.shape(token_ids)[1],
+            batch.get("segment_ids"),
+            batch.get("padding_mask"),
+        )
+        if first:
+            x = keras.ops.cast(batch["features"], self.compute_dtype)
+        else:
+            x = self.backbone.embed(token_ids, seen.positions, training=training)
+        return self.backbone.transform(x, seen, first=first, last=last, training=training)
+
+    def batch_loss(self, batch, features) -> Loss:
+        """Loss of a batch.
+
+        Args:
+          batch: as for `features`, and the task's targets.
+          features: (B, T, D), what `features` gave.
+        """
+        raise NotImplementedError
+
+    def new_metrics(self, num_bytes=0):
+        """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
+        raise NotImplementedError
+
     def get_config(self):
-        return {"config": self.config.to_dict(), "name": self.name}
+        return {
+            "config": self.config.to_dict(),
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
 
     @classmethod
     def from_config(cls, config):

@@ -1,0 +1,117 @@
+"""RunFolder: what a run leaves behind, and that no other run writes over it."""
+
+import json
+import os
+from collections.abc import Mapping
+
+import yaml
+
+from trainers import args
+from trainers.args import FlagValues, UsageError
+
+# Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
+# change the order of sums only.
+HARMLESS = frozenset(
+    ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas", "xla",
+     "frozen_features", "sample_prompts")
+)  # fmt: skip
+
+
+class RunFolder:
+    """The output folder of one run.
+
+    It holds `config.yaml` (the flags), `metrics.jsonl` (one line a step, one an evaluation),
+    `tensorboard/`, `training_state/` (to resume), `report.json`, and when the run is finished
+    `model/`, a Hugging Face directory.
+
+    Args:
+      flags: of the program, with `output_dir` and `resume`.
+
+    Raises:
+      UsageError: no folder given; the folder holds a run and `--resume` was not given; or it was,
+        and a flag that changes results differs from that run's.
+    """
+
+    def __init__(self, flags: FlagValues):
+        if not flags.output_dir:
+            raise UsageError("--output_dir is missing: name the folder that the run is to fill")
+        self.path = os.path.abspath(os.path.expanduser(flags.output_dir))
+        self.resumes = os.path.exists(self.file("config.yaml"))
+        if self.resumes:
+            self._check_resumable(flags)
+        elif os.path.isdir(self.path) and os.listdir(self.path):
+            raise UsageError(
+                f"--output_dir={flags.output_dir}: the folder is not empty, and holds no run to "
+                "resume; name another or empty it"
+            )
+        os.makedirs(self.path, exist_ok=True)
+        if not self.resumes:
+            # By rename: a kill leaves no half of it, which a resume could not read.
+            args.write_config(flags, self.file("config.yaml.new"))
+            os.replace(self.file("config.yaml.new"), self.file("config.yaml"))
+        self._metrics = None
+
+    def file(self, *names: str) -> str:
+        """Path of something in the folder."""
+        return os.path.join(self.path, *names)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model of the run has been written."""
+        return os.path.isdir(self.file("model"))
+
+    def _check_resumable(self, flags: FlagValues) -> None:
+        if not flags.resume:
+            raise UsageError(
+                f"--output_dir={flags.output_dir}: holds a run already; name another, or continue "
+                "that one with --resume"
+            )
+        with open(self.file("config.yaml"), encoding="utf-8") as file:
+            before = yaml.safe_load(file)
+        for name in before:
+            if name not in HARMLESS and name in flags and flags[name].value != before[name]:
+                raise UsageError(
+                    f"--{name}={flags[name].value} differs from {before[name]}, with which the run "
+                    f"in {flags.output_dir} began; resume with the same, or name another folder"
+                )
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops the lines of later steps than this, which the run will do again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        with open(self.file("metrics.jsonl.new"), "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        os.replace(self.file("metrics.jsonl.new"), self.file("metrics.jsonl"))
+
+    def read_metrics(self) -> list[dict]:
+        """Lines of `metrics.jsonl`; one that a kill cut short is left out."""
+        if not os.path.exists(self.file("metrics.jsonl")):
+            return []
+        lines = []
+        with open(self.file("metrics.jsonl"), encoding="utf-8") as file:
+            for line in file:
+                try:
+                    lines.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return lines
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Adds a line to `metrics.jsonl`."""
+        if self._metrics is None:
+            self._metrics = open(  # noqa: SIM115, closed with the run
+                self.file("metrics.jsonl"), "a", encoding="utf-8"
+            )
+        self._metrics.write(json.dumps(dict(values)) + "\n")
+        self._metrics.flush()
+
+    def write_json(self, name: str, value) -> None:
+        """Writes a JSON file into the folder, whole or not at all."""
+        with open(self.file(f"{name}.new"), "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.replace(self.file(f"{name}.new"), self.file(name))
+
+    def close(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None

@@ -1,0 +1,228 @@
+"""TrainStep: one optimizer update over a global batch, on all replicas."""
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras.tasks import Task
+from trainers.strategy import distribute
+
+
+class StepResult(NamedTuple):
+    """Of one update.
+
+    Attributes:
+      loss: mean over the targets of the global batch, in nats, before the update.
+      grad_norm: global norm of the mean gradient, before clipping.
+    """
+
+    loss: float
+    grad_norm: float
+
+
+class TrainStep:
+    """Gradient, reduction, clipping and update.
+
+    The gradient is that of the weighted sum of losses; it is divided by the sum of the weights
+    after both were summed over micro-batches and replicas. So any cut of a global batch gives the
+    same update, but for the order of the sums (and for dropout, whose masks follow the cut).
+
+    Only the gradient of a micro-batch is compiled with XLA. It costs seconds per batch shape; the
+    update is traced once for all shapes.
+
+    Args:
+      task: made under `strategy.scope()`, as `optimizer`.
+      variables: Keras variables to train, those the optimizer was made for.
+      optimizer: applies gradients that are reduced already, see `trainers.optimizer.AdamW`.
+      strategy: a `tf.distribute.Strategy`.
+      first: the backbone's first block that is trained; the batch's `features` enter there.
+      gradient_accumulation_steps: micro-batches that a replica's rows are cut into.
+      max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
+      seed: of dropout.
+      xla: compile the gradient.
+      notify: is told, in one line, of what takes long or went another way.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        variables: Sequence[keras.Variable],
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy,
+        *,
+        first: int = 0,
+        gradient_accumulation_steps: int = 1,
+        max_grad_norm: float = 0.0,
+        seed: int = 0,
+        xla: bool = True,
+        notify: Callable[[str], None] = print,
+    ):
+        self.task, self.variables, self.optimizer = task, list(variables), optimizer
+        self.strategy, self.first = strategy, first
+        self.micro_batches, self.max_grad_norm = gradient_accumulation_steps, max_grad_norm
+        self.xla, self.notify = xla, notify
+        self._dropout = _DropoutSeeds(task, seed)
+        self._shapes: set[tuple[int, ...]] = set()  # of the batches that ran
+        self._trace()
+
+    def _trace(self):
+        """Functions that retrace by batch shape; made anew when XLA is given up."""
+        self._gradient = tf.function(
+            self._gradient_of_micro_batch, jit_compile=self.xla, autograph=False
+        )
+        self._accumulate = tf.function(self._accumulate_on_replicas, autograph=False)
+        self._apply = tf.function(self._apply_on_replicas, autograph=False)
+
+    def __call__(self, batch: dict[str, np.ndarray], step: int) -> StepResult:
+        """Updates the weights.
+
+        Args:
+          batch: see `trainers.batches.BatchSource`; its rows are a multiple of replicas times
+            micro-batches.
+          step: updates before this one; dropout depends on it.
+        """
+        shape = batch["token_ids"].shape
+        self._check_rows(shape[0])
+        inputs = distribute(self.strategy, batch)
+        step = tf.constant(step, tf.int64)
+        if self.xla and shape not in self._shapes:
+            self.notify(f"compiling the step for batches of {shape[0]} x {shape[1]} tokens (XLA)")
+        try:
+            sums = self._accumulate(inputs, step)
+        except tf.errors.OpError as error:
+            if not self.xla or shape in self._shapes:
+                raise
+            reason = " ".join(str(error.message).split())[:200]
+            self.notify(f"XLA cannot compile this step; going on without (--noxla): {reason}")
+            self.xla = False
+            self._trace()
+            sums = self._accumulate(inputs, step)
+        self._shapes.add(shape)
+        loss, norm = self._apply(sums)
+        return StepResult(float(loss), float(norm))
+
+    def _check_rows(self, rows: int):
+        replicas = self.strategy.num_replicas_in_sync
+        if rows % (replicas * self.micro_batches):
+            raise ValueError(
+                f"global_batch_size={rows} is not a multiple of num_replicas={replicas} x "
+                f"gradient_accumulation_steps={self.micro_batches}; change one of them"
+            )
+
+    def _accumulate_on_replicas(self, batch, step):
+        return self.strategy.run(self._accumulate_on_replica, (batch, step))
+
+    def _accumulate_on_replica(self, batch, step):
+        """Sums over this replica's rows: loss, weight, gradient of each variable."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        part = step * (self.strategy.num_replicas_in_sync * self.micro_batches)
+        part += tf.cast(replica, tf.int64) * self.micro_batches
+        if self.micro_batches == 1:
+            return self._gradient(batch, part)
+        rows = batch["token_ids"].shape[0] // self.micro_batches
+        micro = {
+            name: tf.reshape(value, (self.micro_batches, rows, *value.shape[1:]))
+            for name, value in batch.items()
+        }
+
+        def add(i, sums):
+            one = {name: value[i] for name, value in micro.items()}
+            return i + 1, tf.nest.map_structure(
+                tf.add, sums, self._gradient(one, part + tf.cast(i, tf.int64))
+            )
+
+        zeros = tf.zeros(()), tf.zeros(()), [tf.zeros(v.shape, v.dtype) for v in self.variables]
+        # One at a time, or the activations of several would be in memory.
+        _, sums = tf.while_loop(
+            lambda i, _: i < self.micro_batches, add, (0, zeros), parallel_iterations=1
+        )
+        return sums
+
+    def _gradient_of_micro_batch(self, batch, part):
+        """Sums over the rows: loss, weight, gradient of each variable. `part` seeds dropout."""
+        variables = [v.value for v in self.variables]
+        if self.first and "features" not in batch:
+            batch = {**batch, "features": self.task.features(batch, last=self.first)}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            with self._dropout(part):
+                features = self.task.features(batch, first=self.first, training=True)
+            loss = self.task.batch_loss(batch, features)
+        gradients = tape.gradient(loss.total, variables, unconnected_gradients="zero")
+        return loss.total, loss.weight, [tf.convert_to_tensor(g) for g in gradients]
+
+    def _apply_on_replicas(self, sums):
+        loss, norm = self.strategy.run(self._apply_on_replica, (sums,))
+        first = self.strategy.experimental_local_results  # all replicas hold the same
+        return first(loss)[0], first(norm)[0]
+
+    def _apply_on_replica(self, sums):
+        context = tf.distribute.get_replica_context()
+        total, weight, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        weight = tf.maximum(weight, 1e-9)
+        norm = tf.linalg.global_norm(gradients) / weight
+        scale = 1.0 / weight
+        if self.max_grad_norm:
+            scale *= self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
+        self.optimizer.apply([g * tf.cast(scale, g.dtype) for g in gradients], self.variables)
+        return total / weight, norm
+
+
+class _DropoutSeeds:
+    """Makes dropout a function of (seed, step, part of the batch), with nothing remembered.
+
+    Keras' dropout layers count their calls in a variable. Within this scope that variable reads as
+    a constant made of the seed and the step, and the count is not kept.
+    """
+
+    def __init__(self, task: Task, seed: int):
+        self.states = [v for v in task.variables if v.name == "seed_generator_state"]
+        self.keys = [np.int64(zlib.crc32(f"{seed} {v.path}".encode())) for v in self.states]
+
+    def __call__(self, part):
+        mapping = [
+            (state, tf.cast(tf.stack([key, part]), state.dtype))
+            for state, key in zip(self.states, self.keys, strict=True)
+        ]
+        return keras.StatelessScope(state_mapping=mapping)
+
+
+def trained_variables(task: Task, top_layers: int = 0) -> tuple[list[keras.Variable], int]:
+    """What `--train_top_layers` trains.
+
+    Args:
+      task: the model.
+      top_layers: the last N blocks, the last norm and the head; 0 trains everything. A head that
+        is the embedding table stays as it is: training it would change the frozen body.
+
+    Returns:
+      The variables, and the first block among them.
+
+    Raises:
+      ValueError: more layers than there are.
+    """
+    backbone, layers = task.backbone, task.config.num_layers
+    if not 0 <= top_layers <= layers:
+        raise ValueError(
+            f"train_top_layers={top_layers}: the model has {layers}; give 1 to {layers}, or 0 for "
+            "all weights"
+        )
+    if not top_layers:
+        return task.trainable_variables, 0
+    first = layers - top_layers
+    body = {id(v) for layer in backbone.blocks[:first] for v in layer.trainable_variables}
+    body.update(
+        id(v)
+        for v in backbone.embedding.trainable_variables
+        if v is not backbone.embedding.head or v is backbone.embedding.table
+    )
+    return [v for v in task.trainable_variables if id(v) not in body], first
+
+
+def count_parameters(variables: Sequence[keras.Variable]) -> int:
+    return sum(math.prod(v.shape) for v in variables)
