@@ -77,6 +77,7 @@ class _State(NamedTuple):
     tails: tuple[KeysValues, ...]
 
 
+@tf.autograph.experimental.do_not_convert
 def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Generated:
     """Continues every row of `token_ids`.
 
