@@ -95,7 +95,8 @@ def dot_product_attention(q, k, v, bias):
     # The query heads of a group become extra rows of one product: nothing is repeated in memory.
     grouped = ops.reshape(q * h**-0.5, (-1, K, H // K * T, h))  # (B, K, G*T, h)
     scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
-    scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + bias
+    # A layer of half precision gets its arguments cast, the bias too.
+    scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + ops.cast(bias, "float32")
     # Not ops.softmax, which warns of a single token's single score.
     weights = ops.cast(tf.nn.softmax(scores), v.dtype)
     context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)

@@ -106,7 +106,12 @@ class GPTBackbone(keras.Model):
         return self.final_norm(x), following
 
     def get_config(self):
-        return {"config": self.config.to_dict(), "with_head": self.with_head, "name": self.name}
+        return {
+            "config": self.config.to_dict(),
+            "with_head": self.with_head,
+            "name": self.name,
+            "dtype": self.dtype_policy.name,
+        }
 
     @classmethod
     def from_config(cls, config):

@@ -1,0 +1,135 @@
+"""Attention against NumPy, and which token sees which."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt_keras.attention import MASKED, Attention, dot_product_attention, visibility
+from gpt_keras.rotary import rotation
+
+RNG = np.random.default_rng(0)
+
+
+def seen(config, length, **masks):
+    """(B, T, T) bool and (B, T) positions."""
+    result = visibility(config, length, **{k: np.array(v) for k, v in masks.items()})
+    bias = np.asarray(result.bias)
+    assert set(np.unique(bias)) <= {0.0, np.float32(MASKED)}
+    return bias[:, 0] == 0, np.asarray(result.positions)
+
+
+def numpy_attention(q, k, v, visible):
+    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True)) * visible[:, None]
+    return weights / weights.sum(-1, keepdims=True) @ v
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
+def test_grouped_queries(tiny, kv_heads):
+    q = RNG.normal(size=(2, 6, 5, 4)).astype(np.float32)
+    k, v = RNG.normal(size=(2, 2, kv_heads, 5, 4)).astype(np.float32)
+    mask = visibility(tiny, 5)
+    ours = dot_product_attention(q, k, v, mask.bias)
+    expected = numpy_attention(q, k, v, np.asarray(mask.bias)[:, 0] == 0)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_more_keys_than_queries():
+    q = RNG.normal(size=(1, 4, 1, 4)).astype(np.float32)
+    k, v = RNG.normal(size=(2, 1, 2, 7, 4)).astype(np.float32)
+    bias = np.where(np.arange(7) < 5, 0.0, MASKED).astype(np.float32)[None, None, None]
+    ours = dot_product_attention(q, k, v, bias)
+    expected = numpy_attention(q, k[:, :, :5], v[:, :, :5], np.ones((1, 1, 5), bool))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_query_that_sees_nothing_is_no_nan():
+    q = RNG.normal(size=(1, 2, 3, 4)).astype(np.float32)
+    context = dot_product_attention(q, q, q, np.full((1, 1, 3, 3), MASKED, np.float32))
+    assert np.isfinite(context).all()
+
+
+def test_causal(tiny):
+    visible, positions = seen(tiny, 4)
+    np.testing.assert_array_equal(visible[0], np.tril(np.ones((4, 4), bool)))
+    np.testing.assert_array_equal(positions, [[0, 1, 2, 3]])
+
+
+def test_segments_are_separate_documents(tiny):
+    ids = [[1, 1, 2, 2, 2, 3]]
+    visible, positions = seen(tiny, 6, segment_ids=ids)
+    np.testing.assert_array_equal(positions, [[0, 1, 0, 1, 2, 0]])
+    ids = np.array(ids[0])
+    np.testing.assert_array_equal(
+        visible[0], np.tril(np.ones((6, 6), bool)) & (ids[:, None] == ids[None])
+    )
+
+
+def test_padding_on_either_side(tiny):
+    mask = [[True, True, True, False], [False, False, True, True]]
+    visible, positions = seen(tiny, 4, padding_mask=mask)
+    assert not visible[0, :, 3].any()
+    assert not visible[1, :, :2].any()
+    np.testing.assert_array_equal(positions[0, :3], [0, 1, 2])
+    np.testing.assert_array_equal(positions[1, 2:], [0, 1])
+    assert positions.min() == 0
+
+
+def test_sliding_window(tiny):
+    visible, positions = seen(tiny.replace(sliding_window=2), 4)
+    np.testing.assert_array_equal(
+        visible[0].astype(int), [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    )
+    np.testing.assert_array_equal(positions, [[0, 1, 2, 3]])
+
+
+def test_bidirectional(tiny):
+    config = tiny.replace(causal=False)
+    visible, positions = seen(config, 3)
+    assert visible.all()
+    np.testing.assert_array_equal(positions, [[0, 1, 2]])
+    visible, positions = seen(
+        config, 5, segment_ids=[[1, 1, 2, 2, 2]], padding_mask=[[True, True, True, True, False]]
+    )
+    np.testing.assert_array_equal(visible[0, :4].astype(int), [
+        [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 0],
+    ])  # fmt: skip
+    np.testing.assert_array_equal(positions[0, :4], [0, 1, 0, 1])
+    visible, _ = seen(config.replace(sliding_window=2), 4)
+    assert visible[0].sum(1).tolist() == [2, 3, 3, 2]
+
+
+def test_layer_against_numpy(tiny):
+    config = tiny.replace(qkv_bias=True, attention_output_bias=True, rotary=None)
+    layer = Attention(config)
+    x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
+    bias = visibility(config, 5).bias
+    layer(x, bias=bias)
+    for weight in layer.weights:
+        weight.assign(RNG.normal(size=weight.shape))
+    kernel, qkv_bias, out, out_bias = (w.numpy() for w in layer.weights)
+    heads = (x @ kernel + qkv_bias).reshape(2, 5, 10, 2).swapaxes(1, 2)  # (B, H + 2K, T, h)
+    context = numpy_attention(
+        heads[:, :6], heads[:, 6:8], heads[:, 8:], np.tril(np.ones((1, 5, 5)))
+    )
+    expected = context.swapaxes(1, 2).reshape(2, 5, 12) @ out + out_bias
+    np.testing.assert_allclose(layer(x, bias=bias), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"head_dim": 4, "num_kv_heads": 1, "qkv_bias": True}])
+def test_as_a_layer(tiny, check_layer, options):
+    config = tiny.replace(**options)
+
+    class Called(Attention):
+        """The harness calls a layer with inputs alone."""
+
+        def call(self, x):
+            length = tf.shape(x)[1]
+            turn = rotation(config, tf.range(length)[None])
+            return super().call(x, rotation=turn, bias=visibility(config, length).bias)
+
+    x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
+    # Keys have no bias that counts: it adds the same to all scores of a query at one position;
+    # rotation breaks that, so every weight is checked.
+    check_layer(lambda policy: Called(config, dtype=policy), x)

@@ -1,0 +1,134 @@
+"""The trunk: packing, padding, causality, caches, and the harness for layers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt_keras.attention import MASKED, dot_product_attention, visibility
+from gpt_keras.backbone import Block, GPTBackbone
+
+RNG = np.random.default_rng(0)
+IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
+
+STYLES = {
+    "llama": {},
+    "gpt2": {
+        "norm": "layer", "gated": False, "rotary": None, "activation": "gelu_tanh",
+        "qkv_bias": True, "attention_output_bias": True, "mlp_bias": True,
+    },
+    "bidirectional": {"causal": False},
+}  # fmt: skip
+
+
+@pytest.fixture(params=STYLES)
+def config(request, tiny):
+    return tiny.replace(**STYLES[request.param])
+
+
+def close(ours, expected):
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_as_a_layer(config, check_layer):
+    check_layer(lambda policy: GPTBackbone(config, with_head=False, dtype=policy), IDS)
+
+
+def test_block_as_a_layer(tiny, check_layer):
+    class Called(Block):
+        """The harness calls a layer with inputs alone."""
+
+        def call(self, x):
+            return super().call(x, bias=tf.zeros([1, 1, 1, 1]))
+
+    x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
+    check_layer(lambda policy: Called(tiny, dtype=policy), x)
+
+
+def test_packed_documents_are_as_if_alone(config):
+    backbone = GPTBackbone(config)
+    packed = np.concatenate([IDS[0, :4], IDS[1, :5]])[None]
+    hidden = backbone(packed, segment_ids=np.array([[7, 7, 7, 7, 3, 3, 3, 3, 3]]))
+    close(hidden[:, :4], backbone(IDS[:1, :4]))
+    close(hidden[:, 4:], backbone(IDS[1:, :5]))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(config, side):
+    backbone = GPTBackbone(config)
+    start = 3 if side == "left" else 0
+    real = slice(start, start + 6)
+    mask = np.zeros((2, 9), bool)
+    mask[0, real], mask[1] = True, True
+    hidden = backbone(IDS, padding_mask=mask)
+    close(hidden[:1, real], backbone(IDS[:1, real]))
+    close(hidden[1:], backbone(IDS[1:]))
+    other = np.where(mask, IDS, 1)
+    close(backbone(other, padding_mask=mask)[:1, real], hidden[:1, real])
+
+
+def test_who_depends_on_a_token(tiny):
+    changed = IDS[:1].copy()
+    changed[0, 4] = (changed[0, 4] + 1) % 37
+    for options, expected in [
+        ({}, range(4, 9)),
+        ({"causal": False}, range(9)),
+        # Two layers, each of which sees the token before.
+        ({"sliding_window": 2}, range(4, 7)),
+    ]:
+        backbone = GPTBackbone(tiny.replace(**options))
+        difference = np.abs(backbone(IDS[:1]) - backbone(changed)).max(-1)[0]
+        assert np.flatnonzero(difference > 1e-6).tolist() == list(expected), options
+
+
+def test_transform_in_parts(config):
+    backbone = GPTBackbone(config)
+    mask = np.arange(9) < np.array([[9], [5]])
+    seen = visibility(config, 9, padding_mask=mask)
+    x = backbone.embed(IDS, seen.positions)
+    x = backbone.transform(x, seen, last=1)
+    x = backbone.transform(x, seen, first=1)
+    np.testing.assert_array_equal(backbone.final_norm(x), backbone(IDS, padding_mask=mask))
+
+
+class ConcatenatedCache:
+    """The simplest cache: all keys and values so far."""
+
+    def __init__(self, k=None, v=None):
+        self.k, self.v = k, v
+
+    def attend(self, q, k, v):
+        if self.k is not None:
+            k, v = tf.concat([self.k, k], 2), tf.concat([self.v, v], 2)
+        T, S = q.shape[2], k.shape[2]
+        late = np.arange(S)[None, :] > np.arange(S - T, S)[:, None]
+        bias = np.where(late, MASKED, 0.0).astype(np.float32)[None, None]
+        return dot_product_attention(q, k, v, bias), ConcatenatedCache(k, v)
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2"])
+@pytest.mark.parametrize("chunks", [(9,), (4, 5), (1,) * 9])
+def test_decoding_in_chunks_is_the_whole_sequence(tiny, style, chunks):
+    backbone = GPTBackbone(tiny.replace(**STYLES[style]))
+    caches, parts, start = [ConcatenatedCache() for _ in range(2)], [], 0
+    for length in chunks:
+        positions = np.arange(start, start + length)[None]
+        hidden, caches = backbone.decode(IDS[:, start : start + length], positions, caches)
+        parts.append(hidden)
+        start += length
+    close(tf.concat(parts, 1), backbone(IDS))
+
+
+def test_dropout_in_training_alone(tiny):
+    backbone = GPTBackbone(tiny.replace(dropout=0.5))
+    np.testing.assert_array_equal(backbone(IDS), backbone(IDS))
+    assert np.abs(backbone(IDS, training=True) - backbone(IDS)).max() > 0.1
+    assert np.abs(backbone(IDS, training=True) - backbone(IDS, training=True)).max() > 0.1
+
+
+def test_weight_names(tiny):
+    backbone = GPTBackbone(tiny.replace(tie_embeddings=False), name="anything")
+    assert [w.path for w in backbone.weights][:5] == [
+        "embedding/table", "embedding/head", "block_0/attention_norm/scale",
+        "block_0/attention/qkv/kernel", "block_0/attention/out/kernel",
+    ]  # fmt: skip
+    assert len({w.path for w in backbone.weights}) == len(backbone.weights)

@@ -1,0 +1,77 @@
+"""GPTConfig: derived fields, validation, JSON."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gpt_keras.config import GPTConfig, RotaryConfig
+
+BASE = {"vocab_size": 10, "hidden_size": 12, "num_layers": 2, "num_heads": 6,
+        "intermediate_size": 20}  # fmt: skip
+
+
+def test_derived_fields():
+    config = GPTConfig(**BASE)
+    assert (config.num_kv_heads, config.head_dim) == (6, 2)
+    config = GPTConfig(**{**BASE, "num_kv_heads": 2, "head_dim": 8})
+    assert (config.num_kv_heads, config.head_dim) == (2, 8)
+    assert GPTConfig(**{**BASE, "hidden_size": 13, "head_dim": 2}).head_dim == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocab_size": 0}, "vocab_size=0: expected a positive integer"),
+        ({"num_layers": 2.0}, "num_layers=2.0"),
+        ({"num_layers": True}, "num_layers=True"),
+        ({"num_heads": 0}, "num_heads=0"),
+        ({"hidden_size": 13}, "hidden_size=13 is not a multiple of num_heads=6"),
+        ({"num_kv_heads": 4}, "num_heads=6 is not a multiple of num_kv_heads=4"),
+        ({"head_dim": 3}, "head_dim=3: rotary positions need an even head width"),
+        ({"norm": "batch"}, "norm='batch': expected one of"),
+        ({"activation": "swish"}, "activation='swish'"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"sliding_window": -1}, "sliding_window=-1"),
+        ({"eos_token_ids": (2, -1)}, "token id -1"),
+        ({"pad_token_id": -1}, "token id -1"),
+    ],
+)
+def test_validation(changes, words):
+    with pytest.raises(ValueError) as caught:
+        GPTConfig(**{**BASE, **changes})
+    assert words in str(caught.value)
+    if "hidden_size" not in changes:
+        with pytest.raises(ValueError):  # a copy is validated too
+            GPTConfig(**BASE).replace(**changes)
+
+
+def test_json_round_trip():
+    scaling = (("factor", 2.0), ("rope_type", "linear"))
+    for config in (
+        GPTConfig(**BASE),
+        GPTConfig(**BASE, rotary=RotaryConfig(5e5, scaling), id2label=("a", "b"), bos_token_id=0),
+        GPTConfig(**BASE, rotary=None, eos_token_ids=(3, 4), causal=False, dropout=0.1),
+    ):
+        again = GPTConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+        assert again == config
+        assert hash(again) == hash(config)
+
+
+def test_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GPTConfig(**BASE).num_layers = 3
+
+
+def test_importable_without_tensorflow():
+    code = (
+        "import importlib.util, sys;"
+        "s = importlib.util.spec_from_file_location('config', sys.argv[1]);"
+        "m = importlib.util.module_from_spec(s); sys.modules['config'] = m;"
+        "s.loader.exec_module(m); m.GPTConfig(9, 4, 1, 2, 8);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    path = sys.modules[GPTConfig.__module__].__file__
+    subprocess.run([sys.executable, "-c", code, path], check=True)

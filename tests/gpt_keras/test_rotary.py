@@ -1,0 +1,58 @@
+"""Rotary positions: their algebra, and their scalings."""
+
+import numpy as np
+import pytest
+
+from gpt_keras import RotaryConfig
+from gpt_keras.rotary import inverse_frequencies, rotation
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+
+
+def rotate(config, x, position):
+    """One vector (h,) at a position."""
+    turn = rotation(config, np.array([[position]]))
+    return turn(x[None, None, None]).numpy()[0, 0, 0]
+
+
+def test_half_split_pairs_turn_by_their_own_angle(tiny):
+    config = tiny.replace(head_dim=6, rotary=RotaryConfig(100.0))
+    x = np.arange(1.0, 7.0, dtype=np.float32)
+    angles = 5 * 100.0 ** -(np.arange(3) / 3)
+    turned = (x[:3] + 1j * x[3:]) * np.exp(1j * angles)  # (x[i], x[i + 3]) is one pair
+    expected = np.concatenate([turned.real, turned.imag])
+    np.testing.assert_allclose(rotate(config, x, 5), expected, rtol=1e-5)
+    np.testing.assert_array_equal(rotate(config, x, 0), x)
+
+
+def test_scores_depend_on_distance_alone(tiny):
+    config = tiny.replace(head_dim=8)
+    q, k = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    scores = [rotate(config, q, m + 3) @ rotate(config, k, m) for m in (0, 1, 50)]
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-4)
+    assert abs(rotate(config, q, 9) @ rotate(config, k, 0) - scores[0]) > 1e-3
+
+
+def test_linear_scaling_divides_positions(tiny):
+    plain = tiny.replace(head_dim=8)
+    scaled = plain.replace(rotary=RotaryConfig(scaling=(("factor", 4.0), ("type", "linear"))))
+    x = np.random.default_rng(0).normal(size=8).astype(np.float32)
+    np.testing.assert_allclose(rotate(scaled, x, 12), rotate(plain, x, 3), rtol=1e-5)
+
+
+def test_llama3_scaling_stretches_long_waves_and_keeps_short_ones():
+    plain = inverse_frequencies(RotaryConfig(500.0), 16)
+    scaled = inverse_frequencies(RotaryConfig(500.0, tuple(LLAMA3.items())), 16)
+    waves = 2 * np.pi / plain
+    short, long = waves < 64 / 4, waves > 64 / 1
+    np.testing.assert_allclose(scaled[short], plain[short])
+    np.testing.assert_allclose(scaled[long], plain[long] / 8, rtol=1e-6)
+    between = ~short & ~long
+    assert min(short.sum(), long.sum(), between.sum()) > 0
+    assert np.all((scaled[between] < plain[between]) & (scaled[between] > plain[between] / 8))
+
+
+def test_unknown_scaling_is_refused():
+    with pytest.raises(ValueError, match="'yarn': expected one of default, linear, llama3"):
+        inverse_frequencies(RotaryConfig(scaling=(("rope_type", "yarn"),)), 8)
