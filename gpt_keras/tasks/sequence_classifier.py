@@ -1,5 +1,7 @@
 """SequenceClassifier: one label for a whole text."""
 
+from typing import ClassVar
+
 import tensorflow as tf
 from keras import ops
 
@@ -16,7 +18,7 @@ class SequenceClassifier(Task):
     Face's `LlamaForSequenceClassification`.
     """
 
-    head_weights = {"score/kernel": "score.weight"}
+    head_weights: ClassVar = {"score/kernel": "score.weight"}
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
         if len(config.id2label) < 2:
