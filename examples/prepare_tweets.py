@@ -51,7 +51,7 @@ _REPAIRS = {
     "åÊ": " ",
 }
 _BROKEN = re.compile("|".join(map(re.escape, _REPAIRS)))
-_LINK_OR_NAME = re.compile(r"http\S*|@\w+")
+_LINK_OR_NAME = re.compile(r"http\S*|\bht{0,2}…|@\w+")  # cut off links too
 _NO_WORD = re.compile(r"[^a-z0-9#]+")
 
 

@@ -63,9 +63,12 @@ class ClassificationBatches:
       features: see `trainers.features`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling.
-      shuffle: False takes the samples by bucket, in their order (evaluation).
+      shuffle: True to train; False takes the samples by bucket, in their order (evaluation).
       bucket_lengths: ascending, the last at least the longest text; see `bucket_lengths`.
       pad_id: token id of the padding.
+
+    Raises:
+      ValueError: a batch to train on larger than the data.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class ClassificationBatches:
         bucket_lengths: Sequence[int] | None = None,
         pad_id: int = 0,
     ):
-        check_batch_size(global_batch_size, len(features.labels), "samples")
+        check_batch_size(global_batch_size, len(features.labels), "samples", shuffle)
         self.features, self.pad_id = features, pad_id
         self.seed, self.shuffle = seed, shuffle
         self.global_batch_size = global_batch_size
@@ -139,8 +142,11 @@ class PackedBatches:
       rows: see `trainers.packing.pack`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling of the rows.
-      shuffle: False takes the rows in their order (evaluation).
+      shuffle: True to train; False takes the rows in their order (evaluation).
       pad_id: token id of the padding.
+
+    Raises:
+      ValueError: a batch to train on larger than the data.
     """
 
     def __init__(
@@ -152,7 +158,8 @@ class PackedBatches:
         shuffle: bool = True,
         pad_id: int = 0,
     ):
-        check_batch_size(global_batch_size, rows.num_rows, f"rows of {rows.length} tokens")
+        what = f"rows of {rows.length} tokens"
+        check_batch_size(global_batch_size, rows.num_rows, what, shuffle)
         self.rows, self.pad_id = rows, pad_id
         self.seed, self.shuffle = seed, shuffle
         self.global_batch_size = global_batch_size
@@ -228,10 +235,11 @@ class Prefetcher:
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         while not self._stop.is_set():
             item = self._queue.get()
-            if item is None:
+            if item is None or isinstance(item, BaseException):
+                self._stop.set()  # nothing comes after it
+                if item is not None:
+                    raise item
                 return
-            if isinstance(item, BaseException):
-                raise item
             yield item
 
     def close(self) -> None:
@@ -281,11 +289,14 @@ def choose_bucket_lengths(
     return sorted({int(u) * multiple for u in chosen if u})
 
 
-def check_batch_size(global_batch_size: int, available: int, what: str) -> None:
-    """Raises ValueError for a batch that the data cannot fill."""
+def check_batch_size(global_batch_size: int, available: int, what: str, shuffle: bool) -> None:
+    """Raises ValueError for a training batch that the data cannot fill.
+
+    To evaluate, filler rows will do.
+    """
     if global_batch_size < 1:
         raise ValueError(f"global_batch_size={global_batch_size}: give 1 or more")
-    if global_batch_size > available:
+    if shuffle and global_batch_size > available:
         raise ValueError(
             f"global_batch_size={global_batch_size} is larger than the data, which has "
             f"{available} {what}; give a smaller batch or more data"

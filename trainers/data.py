@@ -96,11 +96,12 @@ def batch_source(
       pad_id: see `gpt_keras.preprocessing.filler`; what it is does not matter, since it is masked.
 
     Raises:
-      ValueError: a batch larger than the data.
+      ValueError: a batch to train on larger than the data.
     """
     options = {"seed": seed, "shuffle": shuffle, "pad_id": pad_id}
     if isinstance(features, ClassificationFeatures):
         lengths = choose_bucket_lengths(features.lengths, flags.length_buckets)
+        lengths = [min(length, flags.max_length) for length in lengths]
         return ClassificationBatches(features, global_batch_size, bucket_lengths=lengths, **options)
     rows = pack(features, flags.max_length, flags.packing)
     return PackedBatches(rows, global_batch_size, **options)
