@@ -93,8 +93,10 @@ def dot_product_attention(q, k, v, bias):
     _, H, T, h = ops.shape(q)
     _, K, S, _ = ops.shape(k)
     # The query heads of a group become extra rows of one product: nothing is repeated in memory.
-    grouped = ops.reshape(q * h**-0.5, (-1, K, H // K * T, h))  # (B, K, G*T, h)
-    scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
+    grouped = ops.reshape(q, (-1, K, H // K * T, h))  # (B, K, G*T, h)
+    # The keys are scaled, not the queries: oneDNN fuses (q * c) k^T + bias into a kernel that takes
+    # a hundred times as long.
+    scores = ops.matmul(grouped, ops.swapaxes(k * h**-0.5, -1, -2))  # (B, K, G*T, S)
     # A layer of half precision gets its arguments cast, the bias too.
     scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + ops.cast(bias, "float32")
     # Not ops.softmax, which warns of a single token's single score.
