@@ -8,8 +8,15 @@ from gpt_keras.config import GPTConfig
 
 
 def read_config(path) -> GPTConfig:
-    """Architecture of the model in a directory or `.gguf` file."""
-    return hf_config.from_fields(_fields(_existing(path)))
+    """Architecture of the model in a directory or `.gguf` file.
+
+    A directory may hold its config.json alone: something to train from zero.
+    """
+    path = _existing(path)
+    config = hf_config.from_fields(_fields(path))
+    if _is_gguf(path) or directory.has_weights(path):
+        weights.check_sizes(config, _source(path))
+    return config
 
 
 def read_tokenizer(path):
@@ -28,12 +35,10 @@ def read_tokenizer(path):
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
-    if _is_gguf(path):
-        weights.read_into(model, gguf_file.open_file(path), with_head=False)
-        return
-    with_head = hf_config.is_classifier(directory.read_fields(path))
-    weights.read_into(model, directory.SafetensorsSource(path), with_head)
-    model.generation_config = directory.read_generation_config(path)
+    with_head = not _is_gguf(path) and hf_config.is_classifier(directory.read_fields(path))
+    weights.read_into(model, _source(path), with_head)
+    if not _is_gguf(path):
+        model.generation_config = directory.read_generation_config(path)
 
 
 def save(model, path) -> None:
@@ -43,6 +48,10 @@ def save(model, path) -> None:
 
 def _fields(path: str):
     return gguf_file.open_file(path).fields() if _is_gguf(path) else directory.read_fields(path)
+
+
+def _source(path: str) -> weights.TensorSource:
+    return gguf_file.open_file(path) if _is_gguf(path) else directory.SafetensorsSource(path)
 
 
 def _is_gguf(path: str) -> bool:

@@ -31,7 +31,7 @@ class SafetensorsSource:
     def __init__(self, directory: str):
         self.where = directory
         self._files = {}  # tensor -> open file; an open file is a mapping, not a copy
-        single, index = os.path.join(directory, WEIGHTS), os.path.join(directory, INDEX)
+        single, index = _weight_files(directory)
         if os.path.isfile(single):
             self.where = single
             self._add(single)
@@ -69,6 +69,15 @@ class SafetensorsSource:
 
     def _slice(self, name):
         return self._files[name][1].get_slice(name)
+
+
+def has_weights(directory: str) -> bool:
+    """Whether there is anything for a `SafetensorsSource` to read."""
+    return any(map(os.path.isfile, _weight_files(directory)))
+
+
+def _weight_files(directory: str) -> tuple[str, str]:
+    return os.path.join(directory, WEIGHTS), os.path.join(directory, INDEX)
 
 
 def _no_weights(directory: str) -> str:
@@ -112,7 +121,7 @@ def save(model, path: str, max_shard_size: int = MAX_SHARD_SIZE) -> None:
       path: the directory; a model directory there is replaced, anything else is refused.
       max_shard_size: bytes of tensors in one safetensors file.
     """
-    path = os.path.abspath(path)
+    path = os.path.realpath(path)  # a link stays, what it leads to is replaced
     check_target(path)
     config = _config_dict(model)
     os.makedirs(os.path.dirname(path), exist_ok=True)

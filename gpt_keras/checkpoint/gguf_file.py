@@ -126,7 +126,12 @@ class GGUFFile:
 
     def _by_checkpoint_name(self) -> dict:
         """Tensors under the names that Hugging Face gives them; unknown ones keep their own."""
-        blocks = int(self._architecture("block_count", 0))
+        blocks = self._architecture("block_count", 0)
+        if not isinstance(blocks, int) or not 0 <= blocks <= len(self._reader.tensors):
+            raise ValueError(
+                f"{self.where}: metadata {self.family.model_type}.block_count={blocks!r}, but the "
+                f"file has {len(self._reader.tensors)} tensors in all"
+            )
         names = gguf.get_tensor_name_map(_ARCHITECTURES[self.family.model_type], blocks)
         ours = {}
         for weight in self.family.weights:

@@ -49,9 +49,28 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
         if len(variable.shape) == 2 and weight.transposed:
             parts = (part.T for part in parts)
         values = np.concatenate(list(parts), axis=-1) if len(names) > 1 else next(parts)
-        variable.assign(np.ascontiguousarray(values, dtype=values.dtype))
+        variable.assign(values)
         expected.update(names)
     _check_surplus(source, expected, family)
+
+
+def check_sizes(config: GPTConfig, source: TensorSource) -> None:
+    """Compares the large tensors with the configuration, before memory is taken for a model.
+
+    Raises:
+      ValueError: as `read_into`.
+    """
+    family = FAMILIES[config.model_type]
+    D, last = config.hidden_size, config.num_layers - 1
+    large = {
+        "embedding/table": (D, config.vocab_size),
+        "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
+        "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
+    }
+    for weight in family.weights:
+        if weight.variable in large:
+            shapes = _stored_shapes(weight, config, large[weight.variable])
+            _check_shapes(source, _tensor_names(weight, last, _prefix(family, source)), shapes)
 
 
 def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
@@ -74,14 +93,16 @@ def _assignments(model, family: Family, prefix: str):
             table[weight.variable.format(i=i)] = weight, i
     for variable in model.backbone.weights:
         weight, i = table[variable.path]
-        yield variable, weight, tuple(_full_name(n.format(i=i), prefix) for n in weight.names)
+        yield variable, weight, _tensor_names(weight, i, prefix)
     heads = {variable.path: variable for variable in model.weights}
     for path, name in model.head_weights.items():
         yield heads[path], Weight(path, (name,)), (name,)
 
 
-def _full_name(name: str, prefix: str) -> str:
-    return name if name.startswith("lm_head.") else prefix + name
+def _tensor_names(weight: Weight, i: int, prefix: str) -> tuple[str, ...]:
+    """Names of a weight's tensors in block `i`; the head alone is outside of the backbone."""
+    names = (name.format(i=i) for name in weight.names)
+    return tuple(name if name.startswith("lm_head.") else prefix + name for name in names)
 
 
 def _prefix(family: Family, source: TensorSource) -> str:

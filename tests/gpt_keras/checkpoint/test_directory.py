@@ -209,6 +209,9 @@ def test_only_model_directories_are_replaced(saved, tmp_path):
     assert (tmp_path / "results" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     model.save_pretrained(tmp_path / "empty")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    model.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
     model.save_pretrained(tmp_path / "new" / "deep" / "model")
     assert read_config(tmp_path / "new" / "deep" / "model") == read_config(tmp_path / "empty")
 
@@ -235,17 +238,33 @@ def test_truncated_weights(saved, length):
     refuses(path, "model.safetensors", "truncated or damaged")
 
 
-def test_shapes_that_disagree(saved):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"intermediate_size": 24}, ("layers.1.mlp.down_proj.weight", "(12, 20)", "(12, 24)")),
+        ({"hidden_size": 24}, ("embed_tokens.weight", "(31, 12)", "(31, 24)")),
+        ({"vocab_size": 30}, ("embed_tokens.weight", "(31, 12)", "(30, 12)")),
+        ({"num_attention_heads": 6}, ("layers.1.self_attn.o_proj.weight", "(12, 12)", "(12, 24)")),
+        ({"num_key_value_heads": 3}, ("layers.0.self_attn.k_proj.weight", "(4, 12)", "(12, 12)")),
+        ({"num_hidden_layers": 3}, ("layers.2.", "missing")),
+        ({"num_hidden_layers": 1}, ("layers.1.", "no place")),
+        ({"tie_word_embeddings": False}, ("lm_head.weight", "missing", "(31, 12)")),
+        ({"attention_bias": True}, ("layers.0.self_attn.q_proj.bias", "missing")),
+        # Refused before 40 TB are asked for.
+        ({"intermediate_size": 10**11}, ("layers.1.mlp.down_proj.weight", "(12, 100000000000)")),
+        ({"num_hidden_layers": 10**9}, ("layers.999999999.", "missing")),
+    ],
+)
+def test_shapes_that_disagree(saved, changes, words):
     path, _ = saved
-    edit_config(path, intermediate_size=24)
-    refuses(path, "model.safetensors", "model.layers.0.mlp.gate_proj.weight", "(20, 12)",
-            "(24, 12)")  # fmt: skip
-    edit_config(path, intermediate_size=20, num_hidden_layers=3)
-    refuses(path, "model.layers.2.input_layernorm.weight", "missing")
-    edit_config(path, num_hidden_layers=1)
-    refuses(path, "model.layers.1.", "no place")
-    edit_config(path, num_hidden_layers=2, tie_word_embeddings=False)
-    refuses(path, "lm_head.weight", "missing", "(31, 12)")
+    edit_config(path, **changes)
+    refuses(path, "model.safetensors: tensor", *words)
+
+
+def test_configuration_alone_is_read(saved):
+    path, model = saved
+    os.remove(path / "model.safetensors")
+    assert read_config(path) == model.config
 
 
 def test_integer_weights(saved):

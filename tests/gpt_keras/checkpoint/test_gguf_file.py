@@ -213,7 +213,9 @@ def test_unknown_types_are_named(llama, tmp_path):
     ("metadata", "words"),
     [
         ({"llama.block_count": None}, "llama.block_count"),
-        ({"llama.block_count": 3}, "model.layers.2.input_layernorm.weight is missing"),
+        ({"llama.block_count": 3}, "model.layers.2.self_attn.o_proj.weight is missing"),
+        ({"llama.block_count": 2**31}, "llama.block_count=2147483648"),
+        ({"llama.block_count": "two"}, "llama.block_count='two'"),
         ({"llama.block_count": 1}, "no place"),
         ({"llama.embedding_length": 32}, "(40, 64)"),
         ({"llama.attention.head_count": 3}, "head"),
