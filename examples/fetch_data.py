@@ -126,7 +126,9 @@ def main(argv):
     names = argv[1:] or list(SETS)
     unknown = [name for name in names if name not in SETS]
     if unknown:
-        print(f"fetch_data: unknown set {unknown[0]!r}; there are {', '.join(SETS)}", file=sys.stderr)
+        print(
+            f"fetch_data: unknown set {unknown[0]!r}; there are {', '.join(SETS)}", file=sys.stderr
+        )
         sys.exit(2)
     try:
         for name in names:

@@ -90,9 +90,7 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     config = model.config
     room = config.max_position_embeddings - lengths
     limit = tf.minimum(options.max_new_tokens, room)  # (B,)
-    sampler = Sampler(
-        options.temperature, options.top_k, options.top_p, fresh_seeds(options.seed)
-    )
+    sampler = Sampler(options.temperature, options.top_k, options.top_p, fresh_seeds(options.seed))
     logits, prefixes = _prefill(model, token_ids, lengths)
     T = tf.shape(token_ids)[1]
     prefix_bias = tf.where(tf.range(T) < lengths[:, None], 0.0, MASKED)  # (B, T)
@@ -124,11 +122,17 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
         return state, tokens, prefixes, tf.pad(prefix_bias, [[0, 0], [0, CHUNK]])
 
     carried = (state, tf.zeros([B, 0], tf.int32), prefixes, prefix_bias)
+    rows = token_ids.shape[0]
+    growing = (  # what a chunk lengthens
+        tf.TensorShape([rows, None]),
+        tuple(KeysValues(*map(_any_length, prefix, (3, 2))) for prefix in prefixes),
+        tf.TensorShape([rows, None]),
+    )
     state, tokens, _, _ = tf.while_loop(
         lambda state, *_: tf.reduce_any(state.active),
         chunk,
         carried,
-        shape_invariants=tf.nest.map_structure(_growing, carried),
+        shape_invariants=(tf.nest.map_structure(lambda x: x.shape, state), *growing),
         parallel_iterations=1,
     )
     longest = tf.reduce_max(tf.concat([state.lengths, [0]], 0))
@@ -137,12 +141,11 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     return Generated(tokens, state.lengths, state.stopped, state.logprob)
 
 
-def _growing(tensor):
-    """Shape invariant of what a chunk lengthens: rank and heads stay, sizes may change."""
-    if tensor.shape.rank == 4:
-        _, K, m, n = tensor.shape
-        return tf.TensorShape([None, K, m, n])
-    return tf.TensorShape([None] * tensor.shape.rank)
+def _any_length(tensor, axis):
+    """The tensor's shape with one axis left open."""
+    shape = tensor.shape.as_list()
+    shape[axis] = None
+    return tf.TensorShape(shape)
 
 
 def _prefill(model, token_ids, lengths):

@@ -83,7 +83,9 @@ class Sampler:
 
     def _draw(self, logits, step):
         candidates = self._candidates(logits)
-        logits = TopP(self.top_p)(TopK(self.top_k)(Temperature(self.temperature)(candidates.logits)))
+        logits = TopP(self.top_p)(
+            TopK(self.top_k)(Temperature(self.temperature)(candidates.logits))
+        )
         cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)  # (B, n)
         # Inverse transform sampling; u < 1 times the sum stays below the last positive step.
         threshold = uniform(self.seed, step)[:, None] * cumulative[:, -1:]

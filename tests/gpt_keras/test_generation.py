@@ -1,0 +1,124 @@
+"""Generation against the plainest possible loop: the whole text anew for every token."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gpt_keras
+from gpt_keras import generation
+from gpt_keras.generation import GenerationOptions, generate_tokens
+
+EOS = 5
+CONTEXT = 120
+
+
+def tiny(**changes):
+    tf.keras.utils.set_random_seed(1)
+    config = gpt_keras.GPTConfig(
+        vocab_size=97, hidden_size=24, num_layers=2, num_heads=6, num_kv_heads=2, head_dim=10,
+        intermediate_size=50, initializer_range=0.3, max_position_embeddings=CONTEXT,
+        eos_token_ids=(EOS,),
+    ).replace(**changes)  # fmt: skip
+    return gpt_keras.CausalLM(config)
+
+
+LEARNED = {
+    "rotary": None, "norm": "layer", "gated": False, "activation": "gelu_tanh",
+    "qkv_bias": True, "mlp_bias": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[{}, LEARNED, {"num_kv_heads": 6, "tie_embeddings": False}])
+def model(request):
+    return tiny(**request.param)
+
+
+@pytest.fixture(scope="module")
+def generate(model):
+    @tf.function(reduce_retracing=True)
+    def run(token_ids, lengths, **options):
+        options = GenerationOptions.make(tf.shape(lengths)[0], **options)
+        return generate_tokens(model, token_ids, lengths, options)
+
+    return run
+
+
+PROMPTS = np.random.default_rng(0).integers(6, 97, (5, 9)).astype("int32")
+LENGTHS = np.array([9, 3, 1, 7, 5], "int32")
+
+
+def reference(model, prompt, limit, eos=EOS):
+    """Greedy tokens, whether EOS ended them, and the sum of their log-probabilities."""
+    text, answer, logprob = list(prompt), [], 0.0
+    while len(answer) < limit and len(text) < CONTEXT:
+        logits = model(np.array([text]))[0, -1].numpy().astype("float64")
+        token = int(logits.argmax())
+        if token == eos:
+            return answer, True, logprob
+        logprob += logits[token] - np.logaddexp.reduce(logits)
+        answer.append(token)
+        text.append(token)
+    return answer, False, logprob
+
+
+def test_rows_of_different_lengths_and_limits_equal_the_full_forward(model, generate):
+    # Limits beyond a chunk, within one, beyond the context, and none at all.
+    limits = np.array([80, generation.CHUNK, 3, 200, 0], "int32")
+    result = generate(PROMPTS, LENGTHS, max_new_tokens=limits, temperature=0.0)
+    for row, (prompt, length, limit) in enumerate(zip(PROMPTS, LENGTHS, limits, strict=True)):
+        answer, stopped, logprob = reference(model, prompt[:length], limit)
+        got = result.tokens.numpy()[row]
+        assert list(got[: len(answer)]) == answer
+        assert not got[len(answer) :].any()
+        assert result.lengths.numpy()[row] == len(answer)
+        assert result.stopped.numpy()[row] == stopped
+        assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
+
+
+def test_a_sampled_row_is_the_same_alone_and_among_others(generate):
+    options = {"max_new_tokens": 20, "temperature": 0.9, "top_p": 0.95}
+    seeds = np.arange(5)
+    together = generate(PROMPTS, LENGTHS, seed=seeds, **options)
+    for row in range(5):
+        # A neighbour that wants other candidates, and another place in the batch.
+        pair = [0 if row else 1, row]
+        other = generate(
+            PROMPTS[pair], LENGTHS[pair], seed=seeds[pair], max_new_tokens=20,
+            temperature=np.array([0.0, 0.9], "float32"), top_k=np.array([3, 0]), top_p=0.95,
+        )  # fmt: skip
+        length = together.lengths.numpy()[row]
+        assert other.lengths.numpy()[1] == length
+        np.testing.assert_array_equal(
+            together.tokens.numpy()[row, :length], other.tokens.numpy()[1, :length]
+        )
+
+
+def test_seeds_decide_and_negative_ones_are_fresh(generate):
+    options = {"max_new_tokens": 24, "temperature": 2.0}
+    same = np.repeat(PROMPTS[:1], 4, axis=0), np.repeat(LENGTHS[:1], 4)
+    fixed = generate(*same, seed=np.array([7, 7, 8, 9]), **options).tokens.numpy()
+    np.testing.assert_array_equal(fixed[0], fixed[1])
+    assert (fixed[0] != fixed[2]).any()
+    assert (fixed[2] != fixed[3]).any()
+    fresh = generate(*same, seed=-1, **options).tokens.numpy()
+    assert len({row.tobytes() for row in fresh}) == 4
+
+
+def test_a_batch_without_rows(generate):
+    result = generate(PROMPTS[:0], LENGTHS[:0], max_new_tokens=4)
+    assert result.tokens.shape == (0, 0)
+
+
+def test_ends_as_soon_as_all_rows_have_ended():
+    prompts, lengths = np.repeat(PROMPTS[:1], 2, axis=0), np.repeat(LENGTHS[:1], 2)
+    answer, _, _ = reference(tiny(), PROMPTS[0], 8, eos=None)
+    model = tiny(eos_token_ids=(answer[3],))
+    passes = []
+    decode = model.backbone.decode
+    model.backbone.decode = lambda *inputs: passes.append(1) or decode(*inputs)
+    options = GenerationOptions.make(2, max_new_tokens=100)
+    result = generate_tokens(model, prompts, lengths, options)
+    expected = answer.index(answer[3])
+    assert result.stopped.numpy().all()
+    assert list(result.lengths.numpy()) == [expected, expected]
+    assert len(passes) == 1 + expected + 1  # the prompt, the answer's tokens, the stop token
