@@ -1,5 +1,6 @@
 """Data: from the flags of a run to its batches, by task."""
 
+import json
 from collections.abc import Sequence
 
 from trainers.args import FlagValues
@@ -19,24 +20,66 @@ from trainers.features import (
 )
 from trainers.packing import pack
 from trainers.records import read_records
+from trainers.splits import split_by_hash
 
 TASKS = ("causal_lm", "chat", "classification")
 
 
-def load_features(
+def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[dict]:
+    """Reads the files of --train_data or --eval_data.
+
+    Args:
+      task: one of `TASKS`.
+      patterns: the flag's value.
+      flags: those of `trainers.args.data_flags`.
+
+    Raises:
+      ValueError: naming file, line, value and remedy.
+    """
+    return read_records(
+        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
+    )
+
+
+def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list[dict]]:
+    """Parts records into those to train on and a share to evaluate on, by a hash of their content.
+
+    Raises:
+      ValueError: one side is empty.
+    """
+    keyed = [{"text": _content(record), "record": record} for record in records]
+    train, held_out = (
+        [item["record"] for item in side] for side in split_by_hash(keyed, fraction, salt="eval")
+    )
+    if not train or not held_out:
+        raise ValueError(
+            f"eval_fraction={fraction}: of {len(records)} records {len(held_out)} would be held "
+            "out; give another share, or files with --eval_data"
+        )
+    return train, held_out
+
+
+def _content(record: dict) -> str:
+    """What makes two records the same text, the label aside."""
+    fields = {name: value for name, value in record.items() if name not in ("where", "label")}
+    text = fields["text"] if set(fields) == {"text"} else fields
+    return text if isinstance(text, str) else json.dumps(text, sort_keys=True, default=str)
+
+
+def make_features(
     task: str,
-    patterns: Sequence[str],
+    records: Sequence[dict],
     tokenizer,
     flags: FlagValues,
     *,
     label_names: Sequence[str] | None = None,
     filler: int = 0,
 ) -> ClassificationFeatures | LanguageFeatures:
-    """Reads the files of --train_data or --eval_data and tokenizes them.
+    """Tokenizes records.
 
     Args:
       task: one of `TASKS`.
-      patterns: the flag's value.
+      records: see `load_records`.
       tokenizer: the model's.
       flags: those of `trainers.args.data_flags`.
       label_names: of a classifier, in index order; None takes --labels, or those in the data.
@@ -45,9 +88,6 @@ def load_features(
     Raises:
       ValueError: naming file, line, value and remedy.
     """
-    records = read_records(
-        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
-    )
     if task == "classification":
         return classification_features(
             records,
@@ -88,7 +128,7 @@ def batch_source(
     """Batches of the features, with --length_buckets or --max_length and --packing.
 
     Args:
-      features: see `load_features`.
+      features: see `make_features`.
       flags: those of `trainers.args.data_flags`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       shuffle: True to train, False to evaluate.

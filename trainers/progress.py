@@ -24,18 +24,25 @@ class ProgressBar:
             self._bar = tqdm(
                 total=total, initial=done, file=self.stream, unit="step", dynamic_ncols=True
             )
-        self._training_seconds, self._steps_here = 0.0, 0
+        self._timed_seconds, self._timed_steps = 0.0, 0
         self._last_line = time.monotonic()
 
-    def update(self, loss: float, learning_rate: float, tokens: int, seconds: float) -> None:
+    def update(
+        self, loss: float, learning_rate: float, tokens: int, seconds: float, usual: bool = True
+    ) -> None:
         """One more step is done.
 
         Args:
-          loss: nats. learning_rate: of the step. tokens: real ones in it. seconds: it took.
+          loss: nats.
+          learning_rate: of the step.
+          tokens: real ones in it.
+          seconds: it took.
+          usual: whether it says how long others will take; one that compiled does not.
         """
         self.done += 1
-        self._steps_here += 1
-        self._training_seconds += seconds
+        if usual:
+            self._timed_steps += 1
+            self._timed_seconds += seconds
         text = f"loss {loss:.4f}  lr {learning_rate:.2e}  {tokens / seconds:,.0f} tokens/s"
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
@@ -45,12 +52,15 @@ class ProgressBar:
         if now - self._last_line < self.log_seconds and self.done < self.total:
             return
         self._last_line = now
-        left = (self.total - self.done) * self._training_seconds / self._steps_here
         print(
-            f"step {self.done}/{self.total}  {text}  {tqdm.format_interval(left)} left",
-            file=self.stream,
-            flush=True,
+            f"step {self.done}/{self.total}  {text}  {self._left()}", file=self.stream, flush=True
         )
+
+    def _left(self) -> str:
+        if not self._timed_steps:
+            return "time left unknown"
+        left = (self.total - self.done) * self._timed_seconds / self._timed_steps
+        return f"{tqdm.format_interval(left)} left"
 
     def say(self, line: str) -> None:
         """Prints a line without tearing the bar."""

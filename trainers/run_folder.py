@@ -29,27 +29,34 @@ class RunFolder:
 
     Raises:
       UsageError: no folder given; the folder holds a run and `--resume` was not given; or it was,
-        and a flag that changes results differs from that run's.
+        and a flag that changes results differs from that run's. Nothing has been written then.
     """
 
     def __init__(self, flags: FlagValues):
         if not flags.output_dir:
             raise UsageError("--output_dir is missing: name the folder that the run is to fill")
         self.path = os.path.abspath(os.path.expanduser(flags.output_dir))
+        self.flags = flags
         self.resumes = os.path.exists(self.file("config.yaml"))
         if self.resumes:
             self._check_resumable(flags)
-        elif os.path.isdir(self.path) and os.listdir(self.path):
+        elif os.path.exists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
             raise UsageError(
-                f"--output_dir={flags.output_dir}: the folder is not empty, and holds no run to "
-                "resume; name another or empty it"
+                f"--output_dir={flags.output_dir}: is not an empty folder, and holds no run to "
+                "resume; name another"
             )
+        self._metrics = None
+
+    def begin(self) -> None:
+        """Makes the folder and writes the config, once all that the run needs has been found good.
+
+        So a mistake in the data does not leave a folder that the next try is refused.
+        """
         os.makedirs(self.path, exist_ok=True)
         if not self.resumes:
             # By rename: a kill leaves no half of it, which a resume could not read.
-            args.write_config(flags, self.file("config.yaml.new"))
+            args.write_config(self.flags, self.file("config.yaml.new"))
             os.replace(self.file("config.yaml.new"), self.file("config.yaml"))
-        self._metrics = None
 
     def file(self, *names: str) -> str:
         """Path of something in the folder."""

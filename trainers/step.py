@@ -19,10 +19,12 @@ class StepResult(NamedTuple):
     Attributes:
       loss: mean over the targets of the global batch, in nats, before the update.
       grad_norm: global norm of the mean gradient, before clipping.
+      traced: this batch shape is new, so the step took longer than the next ones will.
     """
 
     loss: float
     grad_norm: float
+    traced: bool = False
 
 
 class TrainStep:
@@ -90,12 +92,13 @@ class TrainStep:
         self._check_rows(shape[0])
         inputs = distribute(self.strategy, batch)
         step = tf.constant(step, tf.int64)
-        if self.xla and shape not in self._shapes:
+        traced = shape not in self._shapes
+        if self.xla and traced:
             self.notify(f"compiling the step for batches of {shape[0]} x {shape[1]} tokens (XLA)")
         try:
             sums = self._accumulate(inputs, step)
         except tf.errors.OpError as error:
-            if not self.xla or shape in self._shapes:
+            if not self.xla or not traced:
                 raise
             reason = " ".join(str(error.message).split())[:200]
             self.notify(f"XLA cannot compile this step; going on without (--noxla): {reason}")
@@ -104,7 +107,7 @@ class TrainStep:
             sums = self._accumulate(inputs, step)
         self._shapes.add(shape)
         loss, norm = self._apply(sums)
-        return StepResult(float(loss), float(norm))
+        return StepResult(float(loss), float(norm), traced)
 
     def _check_rows(self, rows: int):
         replicas = self.strategy.num_replicas_in_sync

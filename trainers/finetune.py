@@ -1,0 +1,166 @@
+"""Fine-tunes a pretrained model: to continue texts, to chat, or to classify texts.
+
+    python -m trainers.finetune --model=DIR --task=classification --train_data=train.jsonl \\
+        --eval_data=dev.jsonl --output_dir=runs/sentiment
+
+The finished model is `<output_dir>/model`, a Hugging Face directory with the best weights by the
+eval data. Kill the run when you like: --resume continues it as if nothing had been.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
+from trainers import args, data
+from trainers.evaluation import Evaluator
+from trainers.features import ClassificationFeatures
+from trainers.fit import Data, describe, dtype_policy, fit, fit_flags
+from trainers.loop import loop_flags
+from trainers.optimizer import optimizer_flags
+from trainers.run_folder import RunFolder
+from trainers.strategy import make_strategy, strategy_flags
+
+
+def finetune_flags(flags: args.FlagValues) -> None:
+    """Model and task."""
+    absl_flags.DEFINE_string(
+        "model", "", "Hugging Face model directory, or a .gguf file", flag_values=flags
+    )
+    absl_flags.DEFINE_enum(
+        "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "
+        "chat (what the assistant says in conversations), classification", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "eval_fraction", 0.1, "without --eval_data, the share of the training data held out "
+        "by a hash of the text; 0: none", lower_bound=0.0, upper_bound=0.9, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_list(
+        "test_data", [], "files that the finished model is tested on, once", flag_values=flags
+    )
+
+
+FLAGS = (
+    finetune_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, optimizer_flags,
+    strategy_flags,
+)  # fmt: skip
+
+
+def main(flags: args.FlagValues) -> None:
+    for name in ("model", "task", "train_data"):
+        if not flags[name].value:
+            raise args.UsageError(f"--{name} is missing")
+    strategy = make_strategy(flags.strategy, flags.num_replicas)
+    context = checkpoint.read_config(flags.model).max_position_embeddings
+    flags.max_length = min(flags.max_length, context)
+    folder = RunFolder(flags)
+    if folder.finished:
+        print(f"this run is finished: the model is in {folder.file('model')}")
+        return
+    keras.utils.set_random_seed(flags.seed)
+    trainer = FineTuner(flags, strategy)
+    print(describe(trainer.task, trainer.data, flags))
+    if flags.dry_run:
+        return
+    folder.begin()
+    progress, metrics = fit(trainer.task, trainer.data, flags, folder, strategy)
+    report = {"step": progress.step, "best_step": progress.best_step}
+    for name, result in (("eval", metrics), ("test", trainer.test())):
+        if result is not None:
+            print(f"\n{name} data, best weights\n{result.report()}")
+            report[name] = result.details()
+    folder.write_json("report.json", report)
+    trainer.task.save_pretrained(folder.file("model"))
+    print(f"\nmodel:       {folder.file('model')}")
+    print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+
+
+class FineTuner:
+    """A pretrained model and the data to fine-tune it on.
+
+    Args:
+      flags: of the program.
+      strategy: the model is made under its scope.
+    """
+
+    def __init__(self, flags: args.FlagValues, strategy: tf.distribute.Strategy):
+        self.flags, self.strategy = flags, strategy
+        config = checkpoint.read_config(flags.model)
+        self.tokenizer = checkpoint.read_tokenizer(flags.model)
+        if self.tokenizer is None:
+            raise ValueError(f"--model={flags.model}: has no tokenizer.json; put one there")
+        self.filler = preprocessing.filler(config)
+        self.labels = tuple(flags.labels) or config.id2label
+        train_records, eval_records = self._records()
+        train = self._features("training", train_records)
+        if isinstance(train, ClassificationFeatures):
+            self.labels = train.label_names
+        evaluation = self._features("eval", eval_records) if eval_records else None
+        # Read before the long run begins, so that a mistake in it shows at once.
+        test = data.load_records(flags.task, flags.test_data, flags) if flags.test_data else None
+        self._test_features = self._features("test", test) if test else None
+        self.data = Data(
+            self._source(train, shuffle=True),
+            self._source(evaluation, shuffle=False) if evaluation else None,
+        )
+        with strategy.scope():
+            self.task = self._load()
+
+    def test(self):
+        """The metrics on --test_data, or None."""
+        if self._test_features is None:
+            return None
+        source = self._source(self._test_features, shuffle=False)
+        return Evaluator(self.task, self.strategy, source)()
+
+    def _records(self) -> tuple[list[dict], list[dict] | None]:
+        flags = self.flags
+        records = data.load_records(flags.task, flags.train_data, flags)
+        if flags.eval_data:
+            return records, data.load_records(flags.task, flags.eval_data, flags)
+        if flags.eval_fraction:
+            return data.hold_out(records, flags.eval_fraction)
+        return records, None
+
+    def _features(self, name: str, records: Sequence[dict]):
+        features = data.make_features(
+            self.flags.task,
+            records,
+            self.tokenizer,
+            self.flags,
+            label_names=self.labels or None,
+            filler=self.filler,
+        )
+        if features.num_truncated:
+            print(
+                f"{features.num_truncated} of {len(records)} {name} samples cut to "
+                f"--max_length={self.flags.max_length} tokens"
+            )
+        return features
+
+    def _source(self, features, shuffle: bool):
+        flags = self.flags
+        rows = flags.global_batch_size
+        return data.batch_source(
+            features,
+            flags,
+            global_batch_size=rows
+            if shuffle
+            else max(1, rows // flags.gradient_accumulation_steps),
+            shuffle=shuffle,
+            seed=flags.seed,
+            pad_id=self.filler,
+        )
+
+    def _load(self):
+        flags = self.flags
+        options = {"dtype": dtype_policy(flags), "dropout": flags.dropout}
+        if flags.task == "classification":
+            return SequenceClassifier.from_pretrained(flags.model, id2label=self.labels, **options)
+        return CausalLM.from_pretrained(flags.model, **options)
+
+
+if __name__ == "__main__":
+    args.run(main, FLAGS)

@@ -1,0 +1,170 @@
+"""Fit: a task and its data through the loop, to a finished model; what all trainers share."""
+
+import contextlib
+import dataclasses
+
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from gpt_keras.tasks import CausalLM, Task
+from trainers.args import FlagValues, UsageError
+from trainers.batches import BatchSource
+from trainers.evaluation import Evaluator
+from trainers.frozen import FrozenFeatures
+from trainers.loop import Loop, Schedule
+from trainers.optimizer import AdamW, make_schedule
+from trainers.run_folder import RunFolder
+from trainers.state import TrainingState
+from trainers.step import TrainStep, count_parameters, trained_variables
+
+
+def fit_flags(flags: FlagValues) -> None:
+    """What is trained, and what is shown."""
+    absl_flags.DEFINE_integer(
+        "train_top_layers", 0, "train the last N blocks, the last norm and the head alone; 0: all",
+        lower_bound=0, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "frozen_features", True, "with --train_top_layers, compute what the frozen blocks say of a "
+        "sample once and keep it in a file of the output folder (4 bytes x hidden size a token) "
+        "until the run ends", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_enum(
+        "mixed_precision", "none", ["none", "bfloat16"],
+        "compute in bfloat16 with float32 weights; faster on GPUs only", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "dropout", 0.0, "rate in the blocks that are trained",
+        lower_bound=0.0, upper_bound=0.99, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_multi_string(
+        "sample_prompts", [], "text that a language model continues at each evaluation, for "
+        "TensorBoard; repeatable", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "dry_run", False, "say what would be trained on what, and end", flag_values=flags
+    )
+
+
+def dtype_policy(flags: FlagValues) -> str:
+    """Keras dtype policy of `--mixed_precision`."""
+    return "float32" if flags.mixed_precision == "none" else f"mixed_{flags.mixed_precision}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Batches to train on and, None or not, to choose the best weights by."""
+
+    train: BatchSource
+    eval: BatchSource | None
+
+
+def fit(
+    task: Task, data: Data, flags: FlagValues, folder: RunFolder, strategy: tf.distribute.Strategy
+):
+    """Trains a task, or continues to, as the flags say.
+
+    Args:
+      task: made under `strategy.scope()`; holds the best weights afterwards.
+      data: see `Data`.
+      flags: of `fit_flags`, `loop_flags`, `optimizer_flags` and `strategy_flags`.
+      folder: of the run; `begin` has been called.
+      strategy: a `tf.distribute.Strategy`.
+
+    Returns:
+      The progress at the end, and the metrics of the best weights on the eval data or None.
+    """
+    schedule = Schedule.of(flags, data.train.steps_per_epoch)
+    with strategy.scope():
+        variables, first = trained_variables(task, flags.train_top_layers)
+        optimizer = AdamW(
+            variables,
+            make_schedule(flags, schedule.max_steps),
+            flags.weight_decay,
+            flags.beta_1,
+            flags.beta_2,
+        )
+    state = TrainingState(folder.file("training_state"), variables, optimizer)
+    _restore(state, folder)
+    step = TrainStep(
+        task,
+        variables,
+        optimizer,
+        strategy,
+        first=first,
+        gradient_accumulation_steps=flags.gradient_accumulation_steps,
+        max_grad_norm=flags.max_grad_norm,
+        seed=flags.seed,
+        xla=flags.xla,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(folder.close)
+
+        def frozen(name):
+            """What keeps the frozen blocks' output of a source, or None."""
+            if not first or not flags.frozen_features:
+                return None
+            path = folder.file(f"frozen_{name}.f32")
+            return stack.enter_context(FrozenFeatures(path, task, strategy, first))
+
+        evaluator = None
+        if data.eval is not None:
+            evaluator = Evaluator(task, strategy, data.eval, first=first, prepare=frozen("eval"))
+        loop = Loop(
+            step,
+            data.train,
+            schedule,
+            state,
+            folder,
+            evaluator=evaluator,
+            prepare=frozen("train"),
+            write_samples=_sampler(task, flags),
+            log_seconds=flags.log_seconds,
+        )
+        loop.run()
+        metrics = evaluator() if evaluator else None
+    return state.progress, metrics
+
+
+def _restore(state: TrainingState, folder: RunFolder) -> None:
+    if not folder.resumes:
+        return
+    restored = state.restore()
+    folder.truncate_metrics(state.progress.step if restored else -1)
+    print(f"resuming at step {state.progress.step}" + ("" if restored else ": no checkpoint yet"))
+
+
+def _sampler(task: Task, flags: FlagValues):
+    prompts = flags.sample_prompts
+    if not prompts or not isinstance(task, CausalLM):
+        return None
+    return lambda: (
+        prompts,
+        task.generate(prompts, max_new_tokens=64, temperature=0.8, top_p=0.95, seed=flags.seed),
+    )
+
+
+def describe(task: Task, data: Data, flags: FlagValues) -> str:
+    """A few lines on what a run trains, and on what.
+
+    Raises:
+      UsageError: flags that do not fit the model or each other.
+    """
+    try:
+        variables, first = trained_variables(task, flags.train_top_layers)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
+    schedule = Schedule.of(flags, data.train.steps_per_epoch)
+    make_schedule(flags, schedule.max_steps)
+    trained, total = count_parameters(variables), count_parameters(task.trainable_variables)
+    shapes = ", ".join(f"{rows} x {length}" for rows, length in data.train.shapes)
+    lines = [
+        f"model:  {total:,} parameters, {trained:,} of them trained"
+        + (f" (blocks {first} to {task.config.num_layers - 1} and the head)" if first else ""),
+        f"train:  {data.train.num_samples:,} samples, {data.train.num_tokens:,} tokens, "
+        f"{data.train.steps_per_epoch} steps an epoch, batches of {shapes} tokens",
+    ]
+    if data.eval is not None:
+        lines.append(f"eval:   {data.eval.num_samples:,} samples, {data.eval.num_tokens:,} tokens")
+    lines.append(f"run:    {schedule.max_steps} steps, evaluation every {schedule.eval_steps}")
+    return "\n".join(lines)

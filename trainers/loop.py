@@ -1,0 +1,212 @@
+"""Loop: steps, evaluations, checkpoints and reports of a training run, in their order."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from absl import flags as absl_flags
+
+from trainers.args import FlagValues
+from trainers.batches import Batch, BatchSource, Prefetcher
+from trainers.board import Board
+from trainers.evaluation import Evaluator
+from trainers.progress import ProgressBar
+from trainers.run_folder import RunFolder
+from trainers.state import TrainingState
+from trainers.step import StepResult, TrainStep
+
+
+def loop_flags(flags: FlagValues) -> None:
+    """Training run."""
+
+    def integer(name, default, help, lower_bound=0):
+        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
+
+    absl_flags.DEFINE_string(
+        "output_dir", "", "folder of the run: config, metrics, TensorBoard, checkpoints, model",
+        flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "resume", False, "continue the run in --output_dir from its newest checkpoint; without "
+        "one there, begin", flag_values=flags,
+    )  # fmt: skip
+    integer("seed", 0, "of new weights, the order of the data and dropout")
+    integer("num_epochs", 1, "passes over the training data", lower_bound=1)
+    integer("max_steps", 0, "updates of the run, whatever --num_epochs says; 0: by that")
+    integer(
+        "global_batch_size", 32, "rows of an update, over all replicas and micro-batches",
+        lower_bound=1,
+    )  # fmt: skip
+    integer(
+        "gradient_accumulation_steps", 1, "micro-batches of an update: less memory, same result",
+        lower_bound=1,
+    )  # fmt: skip
+    integer("eval_steps", 0, "updates between evaluations; 0: once an epoch")
+    integer("save_steps", 0, "updates between checkpoints; 0: at each evaluation")
+    integer(
+        "early_stopping_patience", 0, "evaluations without a better dev metric (macro-F1 of a "
+        "classifier, loss of a language model) before the run ends; 0: never",
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "log_seconds", 10.0, "seconds between two lines of progress where there is no terminal",
+        lower_bound=0.0, flag_values=flags,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When a run does what, in updates. `early_stopping_patience` counts evaluations, 0: never."""
+
+    max_steps: int
+    eval_steps: int
+    save_steps: int
+    early_stopping_patience: int = 0
+
+    @classmethod
+    def of(cls, flags: FlagValues, steps_per_epoch: int) -> "Schedule":
+        """That of the flags, with what they leave open filled in."""
+        eval_steps = flags.eval_steps or steps_per_epoch
+        return cls(
+            max_steps=flags.max_steps or flags.num_epochs * steps_per_epoch,
+            eval_steps=eval_steps,
+            save_steps=flags.save_steps or eval_steps,
+            early_stopping_patience=flags.early_stopping_patience,
+        )
+
+
+class Loop:
+    """Trains until `max_steps` or early stopping; the best weights are in the task afterwards.
+
+    What a step does depends on its number alone, so a run that is killed and resumed goes on as
+    if nothing had been.
+
+    Args:
+      step: the update.
+      source: training batches.
+      schedule: when to evaluate, save and end.
+      state: restored already, if the run resumes.
+      folder: takes the metrics.
+      evaluator: of the dev data; without one there is no early stopping, and the last weights are
+        the best.
+      prepare: applied to each batch, see `trainers.frozen.FrozenFeatures`.
+      write_samples: gives prompts and what the model makes of them, for TensorBoard.
+      log_seconds: between lines of progress.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        source: BatchSource,
+        schedule: Schedule,
+        state: TrainingState,
+        folder: RunFolder,
+        *,
+        evaluator: Evaluator | None = None,
+        prepare: Callable[[Batch], Batch] | None = None,
+        write_samples: Callable[[], tuple[Sequence[str], Sequence[str]]] | None = None,
+        log_seconds: float = 10.0,
+    ):
+        self.step, self.source, self.schedule = step, source, schedule
+        self.state, self.folder, self.evaluator = state, folder, evaluator
+        self.prepare, self.write_samples = prepare, write_samples
+        self.log_seconds = log_seconds
+
+    def run(self) -> None:
+        progress, last = self.state.progress, self.schedule.max_steps
+        self.bar = ProgressBar(last, progress.step, self.log_seconds)
+        self.step.notify = self.bar.say
+        self.board = Board(self.folder.file("tensorboard"))
+        try:
+            if progress.step == 0:
+                self._evaluate()
+            with Prefetcher(self.source, progress.step, last) as batches:
+                for step, batch in batches:
+                    if progress.stopped:
+                        break
+                    self._update(step, batch)
+            if progress.step > 0:
+                self.state.save()
+        finally:
+            self.bar.close()
+            self.board.close()
+        if progress.best_step not in (-1, progress.step):
+            self.state.restore_best()
+
+    def _update(self, step: int, batch: Batch) -> None:
+        progress, schedule = self.state.progress, self.schedule
+        begin = time.monotonic()
+        inputs = self.prepare(batch) if self.prepare else batch
+        learning_rate = float(self.step.optimizer.learning_rate)
+        result = self.step(inputs, step)
+        seconds = time.monotonic() - begin
+        progress.step = step + 1
+        self._check(result.loss, progress.step)
+        self._log(result, learning_rate, count_tokens(batch), seconds)
+        improved = False
+        if progress.step % schedule.eval_steps == 0 or progress.step == schedule.max_steps:
+            improved = self._evaluate()
+        if improved or progress.stopped or progress.step % schedule.save_steps == 0:
+            self.state.save()
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"step {step}: the loss is {loss}; lower --learning_rate or --max_grad_norm, or "
+                "lengthen the warm-up (the last checkpoint is from before)"
+            )
+
+    def _log(self, result: StepResult, learning_rate: float, tokens: int, seconds: float) -> None:
+        step = self.state.progress.step
+        values = {
+            "loss": result.loss,
+            "learning_rate": learning_rate,
+            "grad_norm": result.grad_norm,
+            "tokens_per_second": tokens / seconds,
+        }
+        self.folder.log({"step": step, **values, "tokens": tokens})
+        self.board.scalars("train", values, step)
+        self.bar.update(result.loss, learning_rate, tokens, seconds, usual=not result.traced)
+
+    def _evaluate(self) -> bool:
+        """Evaluates; True if the weights are the best so far, which are then kept."""
+        if self.evaluator is None:
+            return False
+        step, metrics = self.state.progress.step, self.evaluator()
+        result = metrics.result()
+        self.folder.log({"step": step, **{f"eval_{name}": x for name, x in result.items()}})
+        self.board.scalars("eval", result, step)
+        if hasattr(metrics, "confusion"):
+            self.board.confusion_matrix(
+                "eval/confusion_matrix", metrics.confusion, metrics.names, step
+            )
+        if self.write_samples is not None:
+            self.board.texts("samples", *self.write_samples(), step)
+        text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+        self.bar.say(f"step {step}: eval {text}")
+        if step == 0:
+            return False  # only shows from where the run starts
+        return self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)
+
+    def _judge(self, name: str, metric: float, higher_is_better: bool) -> bool:
+        """Keeps the weights if they are the best so far (True), else counts for early stopping."""
+        progress, patience = self.state.progress, self.schedule.early_stopping_patience
+        sign = 1 if higher_is_better else -1
+        if progress.best_step < 0 or sign * metric > sign * progress.best_metric:
+            self.state.save_best(metric)
+            return True
+        progress.evaluations_since_best += 1
+        if patience and progress.evaluations_since_best >= patience:
+            progress.stopped = True
+            self.bar.say(
+                f"stopping early: no better {name} in {patience} evaluations; the best, "
+                f"{progress.best_metric:.4f}, was at step {progress.best_step}"
+            )
+        return False
+
+
+def count_tokens(batch: Batch) -> int:
+    """Real tokens of a batch."""
+    if "weight" in batch:
+        return int((batch["padding_mask"] & (batch["weight"] > 0)[:, None]).sum())
+    return int((batch["segment_ids"] > 0).sum())

@@ -1,0 +1,183 @@
+"""Trains a tokenizer and a language model from zero on texts.
+
+    python -m trainers.pretrain --train_data='data/shakespeare/*.txt' --output_dir=runs/shakespeare
+
+The model is a `llama` of the size that the flags say. Bits per byte on held-out documents tell how
+well it compresses text it has not seen; they compare across tokenizers. The finished model is
+`<output_dir>/model`, a Hugging Face directory.
+"""
+
+import os
+import shutil
+
+import keras
+from absl import flags as absl_flags
+
+from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
+from trainers import args, data
+from trainers.fit import Data, describe, dtype_policy, fit, fit_flags
+from trainers.loop import loop_flags
+from trainers.optimizer import optimizer_flags
+from trainers.run_folder import RunFolder
+from trainers.strategy import make_strategy, strategy_flags
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def pretrain_flags(flags: args.FlagValues) -> None:
+    """Tokenizer and size of the model."""
+
+    def integer(name, default, help, lower_bound=1):
+        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
+
+    absl_flags.DEFINE_string(
+        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
+        "training data", flag_values=flags,
+    )  # fmt: skip
+    integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
+    absl_flags.DEFINE_string(
+        "config", "", "directory with a config.json that says the architecture; empty: a llama of "
+        "the sizes below", flag_values=flags,
+    )  # fmt: skip
+    integer("num_layers", 6, "Transformer blocks")
+    integer("hidden_size", 384, "width of the model")
+    integer("num_heads", 6, "query heads")
+    integer("num_kv_heads", 0, "key/value heads; 0: as many as query heads", lower_bound=0)
+    integer(
+        "intermediate_size", 0, "width of the feed-forward; 0: 8/3 of hidden_size, up to the next "
+        "multiple of 32", lower_bound=0,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "eval_fraction", 0.1, "without --eval_data, the share of the documents held out by a hash "
+        "of the text; 0: none", lower_bound=0.0, upper_bound=0.9, flag_values=flags,
+    )  # fmt: skip
+
+
+FLAGS = (
+    pretrain_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, optimizer_flags,
+    strategy_flags,
+)  # fmt: skip
+
+
+def main(flags: args.FlagValues) -> None:
+    if not flags.train_data:
+        raise args.UsageError("--train_data is missing")
+    if flags.train_top_layers:
+        raise args.UsageError("--train_top_layers is for --model of trainers.finetune")
+    strategy = make_strategy(flags.strategy, flags.num_replicas)
+    if flags.config:
+        context = checkpoint.read_config(flags.config).max_position_embeddings
+        flags.max_length = min(flags.max_length, context)
+    folder = RunFolder(flags)
+    if folder.finished:
+        print(f"this run is finished: the model is in {folder.file('model')}")
+        return
+    keras.utils.set_random_seed(flags.seed)
+    train_records, eval_records = load_documents(flags)
+    tokenizer = load_tokenizer(flags, folder, train_records)
+    config = make_config(flags, tokenizer)
+    texts = Data(
+        make_source(train_records, tokenizer, config, flags, shuffle=True),
+        make_source(eval_records, tokenizer, config, flags, shuffle=False),
+    )
+    with strategy.scope():
+        task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
+    print(describe(task, texts, flags))
+    if flags.dry_run:
+        return
+    folder.begin()
+    save_tokenizer(tokenizer, folder)
+    progress, metrics = fit(task, texts, flags, folder, strategy)
+    report = {"step": progress.step, "best_step": progress.best_step}
+    if metrics is not None:
+        print(f"\neval data, best weights\n{metrics.report()}")
+        report["eval"] = metrics.details()
+    show_samples(task, flags)
+    folder.write_json("report.json", report)
+    task.save_pretrained(folder.file("model"))
+    print(f"\nmodel:       {folder.file('model')}")
+    print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+
+
+def load_documents(flags: args.FlagValues) -> tuple[list[dict], list[dict] | None]:
+    """Documents to train on and to evaluate on."""
+    records = data.load_records("causal_lm", flags.train_data, flags)
+    if flags.eval_data:
+        return records, data.load_records("causal_lm", flags.eval_data, flags)
+    if flags.eval_fraction:
+        return data.hold_out(records, flags.eval_fraction)
+    return records, None
+
+
+def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):
+    """The one named, the one that the resumed run has trained, or a new one."""
+    path = flags.tokenizer or folder.file("tokenizer")
+    if flags.tokenizer or os.path.isdir(path):
+        return tokenizers.load(path)
+    print(f"training a tokenizer of {flags.vocab_size} tokens")
+    texts = (record.get("text") or record["prompt"] + record["completion"] for record in records)
+    return tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
+
+
+def save_tokenizer(tokenizer, folder: RunFolder) -> None:
+    """Keeps the tokenizer for a resume; it appears whole or not at all."""
+    path = folder.file("tokenizer")
+    if not os.path.isdir(path):
+        shutil.rmtree(f"{path}.new", ignore_errors=True)
+        tokenizer.save(f"{path}.new")
+        os.rename(f"{path}.new", path)
+
+
+def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:
+    """Architecture: that of --config with the tokenizer's ids, or a llama of the flags' sizes."""
+    vocabulary = {
+        "vocab_size": tokenizer.vocab_size,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_ids": () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if flags.config:
+        config = checkpoint.read_config(flags.config)
+        return config.replace(dropout=flags.dropout, **vocabulary)
+    return GPTConfig(
+        hidden_size=flags.hidden_size,
+        num_layers=flags.num_layers,
+        num_heads=flags.num_heads,
+        num_kv_heads=flags.num_kv_heads,
+        intermediate_size=flags.intermediate_size or -(-flags.hidden_size * 8 // 3 // 32) * 32,
+        max_position_embeddings=flags.max_length,
+        dropout=flags.dropout,
+        **vocabulary,
+    )
+
+
+def make_source(records, tokenizer, config: GPTConfig, flags: args.FlagValues, shuffle: bool):
+    """Batches of packed documents; None without any."""
+    if records is None:
+        return None
+    filler = preprocessing.filler(config)
+    features = data.make_features("causal_lm", records, tokenizer, flags, filler=filler)
+    rows = flags.global_batch_size
+    return data.batch_source(
+        features,
+        flags,
+        global_batch_size=rows if shuffle else max(1, rows // flags.gradient_accumulation_steps),
+        shuffle=shuffle,
+        seed=flags.seed,
+        pad_id=filler,
+    )
+
+
+def show_samples(task: CausalLM, flags: args.FlagValues) -> None:
+    """Prints what the finished model makes of --sample_prompts."""
+    if not flags.sample_prompts:
+        return
+    texts = task.generate(
+        flags.sample_prompts, max_new_tokens=128, temperature=0.8, top_p=0.95, seed=flags.seed
+    )
+    for prompt, text in zip(flags.sample_prompts, texts, strict=True):
+        print(f"\nsample\n{prompt}{text}")
+
+
+if __name__ == "__main__":
+    args.run(main, FLAGS)
