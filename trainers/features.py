@@ -164,12 +164,9 @@ def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> Lan
     segments = []
     for record in records:
         try:
-            parts = render_segments(template, _messages(record), **names)
+            segments.append(render_segments(template, _messages(record), **names))
         except ValueError as error:
             raise ValueError(f"{record['where']}: {error}") from error
-        for text, _ in parts:
-            _check_unicode(record, "messages", text)
-        segments.append(parts)
     return _language_features(segments, tokenizer, max_length=max_length)
 
 
@@ -233,10 +230,9 @@ def tokenize(texts: Sequence[str], tokenizer) -> tuple[np.ndarray, np.ndarray]:
 
 def token_bytes(tokenizer) -> np.ndarray:
     """(V,) int32: bytes of text each token stands for, 0 for special tokens."""
-    special = set(tokenizer.special_tokens.values())
-    ids = [[i] for i in range(tokenizer.vocab_size)]
-    texts = tokenizer.detokenize(ids).numpy()
-    return np.array([0 if i in special else len(text) for i, text in enumerate(texts)], np.int32)
+    sizes = np.array([len(token) for token in tokenizer.token_bytes.numpy()], np.int32)
+    sizes[list(tokenizer.special_tokens.values())] = 0
+    return sizes
 
 
 def _special(tokenizer, name: str) -> int:
@@ -268,19 +264,7 @@ def _text(record: dict, field: str) -> str:
     value = record[field]
     if not isinstance(value, str):
         raise ValueError(f"{record['where']}: {field} must be a string, got {value!r}")
-    _check_unicode(record, field, value)
     return value
-
-
-def _check_unicode(record: dict, field: str, value: str) -> None:
-    """JSON can write what UTF-8 cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{record['where']}: {field} holds half a surrogate pair, {value[error.start]!r} at "
-            f"character {error.start}; write the whole pair or drop it"
-        ) from error
 
 
 def _label(record: dict) -> str:

@@ -20,6 +20,8 @@ Columns = Mapping[str, str]
 # (where, column -> value) of each row of a file.
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
+_SURROGATE = "\\ud"  # how JSON begins to write one; parsed rows are searched only where it occurs
+
 TEXT_UNITS = ("file", "paragraph", "line")
 
 
@@ -191,7 +193,21 @@ def _json_object(where: str, text: str) -> dict:
         raise ValueError(f"{where}: not JSON: {error}; got {_short(text)}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: each line must be a JSON object, got {_short(text)}")
+    if _SURROGATE in text.lower():
+        _check_surrogates(where, row)
     return row
+
+
+def _check_surrogates(where: str, row: dict) -> None:
+    """JSON can write halves of surrogate pairs, which no UTF-8 can hold."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise ValueError(
+            f"{where}: {half} is half a surrogate pair; write the whole pair or drop it"
+        ) from error
 
 
 def _read_json(path: str, encoding: str) -> Rows:
@@ -204,10 +220,13 @@ def _read_json(path: str, encoding: str) -> Rows:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
+    has_surrogate = _SURROGATE in text.lower()
     for index, row in enumerate(rows):
         where = f"{path}[{index}]"
         if not isinstance(row, dict):
             raise ValueError(f"{where}: each item must be a JSON object, got {_short(str(row))}")
+        if has_surrogate:
+            _check_surrogates(where, row)
         yield where, row
 
 
@@ -279,7 +298,7 @@ def _read_parquet(path: str, _: str) -> Rows:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
 
 

@@ -170,6 +170,8 @@ CUT_GZIP = gzip.compress(as_jsonl([{"text": str(i * 7919)} for i in range(999)])
         ("x.jsonl", b"", r"x\.jsonl: no records"),
         ("x.jsonl", b"\n \n", r"x\.jsonl: no records"),
         ("x.jsonl", b'{"text": "\xff"}', r"x\.jsonl:1: byte 0xff at offset 10 is not utf-8"),
+        ("x.jsonl", b'{"text": "\\uD83d!"}', r"x\.jsonl:1: \\ud83d is half a surrogate pair"),
+        ("x.json", b'[{"m": [{"c": "\\udc00"}]}]', r"x\.json\[0\]: \\udc00 is half a surrogate"),
         ("x.json", b'[{"text": "a"}, 3]', r"x\.json\[1\]: each item must be a JSON object"),
         ("x.json", b'[{"text": "a"},', r"x\.json: not JSON: .*line 1"),
         ("x.json", b"[]", r"x\.json: no records"),

@@ -1,0 +1,217 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from gpt_keras.tokenizers import train_byte_level_bpe
+from trainers import features
+from trainers.features import (
+    chat_features,
+    classification_features,
+    completion_features,
+    document_features,
+    token_bytes,
+    tokenize,
+)
+
+TEXT = """The cat sat on the mat. The dog sat on the log. Good dogs and good cats sat there, and the
+cats sang: naïve songs, 1 2 3 4 songs, “quoted” songs.\n\n    The end of the songs.\n"""
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = train_byte_level_bpe(
+        [TEXT] * 3, vocab_size=300, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    )
+    made.chat_template = TEMPLATE
+    return made
+
+
+def records(*rows):
+    return [{**row, "where": f"x.jsonl:{i}"} for i, row in enumerate(rows, 1)]
+
+
+def labelled(*rows):
+    return records(*({"text": text, "label": label} for text, label in rows))
+
+
+def sequences(found, values=None):
+    values = found.values if values is None else values
+    return [values[a:b].tolist() for a, b in itertools.pairwise(found.row_splits)]
+
+
+def texts_of(tokenizer, ids):
+    return tokenizer.detokenize([ids]).numpy()[0].decode()
+
+
+def target_text(tokenizer, found, i=0):
+    """What of sequence i is to be predicted, and what is not, special tokens written out."""
+    ids, mask = sequences(found)[i], sequences(found, found.is_target)[i]
+    return tuple(
+        b"".join(
+            tokenizer.detokenize([[t]], skip_special_tokens=False).numpy()[0]
+            for t, is_target in zip(ids, mask, strict=True)
+            if is_target == wanted
+        ).decode()
+        for wanted in (True, False)
+    )
+
+
+def test_tokenize_in_chunks_gives_what_one_call_gives(tokenizer, monkeypatch):
+    texts = [TEXT[i : i + 7 * i] for i in range(20)] + [""] * 3 + ["naïve 🙂"]
+    expected = tokenizer.tokenize(texts)
+    monkeypatch.setattr(features, "CHUNK_BYTES", 64)
+    values, splits = tokenize(texts, tokenizer)
+    assert values.dtype == np.int32
+    np.testing.assert_array_equal(values, expected.values)
+    np.testing.assert_array_equal(splits, expected.row_splits)
+    values, splits = tokenize([], tokenizer)
+    assert (values.size, splits.tolist()) == (0, [0])
+
+
+def test_token_bytes_add_up_to_the_text(tokenizer):
+    ids = tokenizer.tokenize([TEXT]).values.numpy()
+    sizes = token_bytes(tokenizer)
+    assert sizes.shape == (tokenizer.vocab_size,)
+    assert sizes[ids].sum() == len(TEXT.encode())
+    assert all(sizes[token] == 0 for token in tokenizer.special_tokens.values())
+
+
+def test_classification(tokenizer):
+    rows = labelled(("The dog sat", "pos"), ("", "neg"), ("naïve cats " * 9, " pos "))
+    found = classification_features(rows, tokenizer, max_length=12, filler=299)
+    first, second, third = sequences(found)
+    assert first == tokenizer.tokenize(["The dog sat"]).to_list()[0]
+    assert second == [299]
+    assert third == tokenizer.tokenize([rows[2]["text"]]).to_list()[0][:12]
+    assert len(third) == found.lengths[2] == 12
+    assert found.labels.tolist() == [1, 0, 1]
+    assert found.label_names == ("neg", "pos")
+    assert found.texts[0] == "The dog sat"
+    assert found.num_truncated == 1
+    assert (found.values.dtype, found.labels.dtype) == (np.int32, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([10, 9, 2], None, ("2", "9", "10")),
+        (["10", "9", "b"], None, ("10", "9", "b")),
+        ([True, False, True], None, ("False", "True")),
+        (["b", "a", "b"], ["b", "c", "a"], ("b", "c", "a")),
+    ],
+)
+def test_label_names(tokenizer, labels, names, expected):
+    rows = labelled(*(("cat", label) for label in labels))
+    found = classification_features(rows, tokenizer, max_length=8, label_names=names)
+    assert found.label_names == expected
+    assert [found.label_names[i] for i in found.labels] == [str(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("row", "names", "message"),
+    [
+        (("x", "c"), ["a", "b"], r"x\.jsonl:2: unknown label 'c'; known are a, b"),
+        (("x", None), None, r"x\.jsonl:2: label must be a name or an integer, got None"),
+        (("x", 0.5), None, r"x\.jsonl:2: label must be .* got 0\.5"),
+        (("x", " "), None, r"x\.jsonl:2: label must be .* got ' '"),
+        (("x", ["a"]), None, r"x\.jsonl:2: label must be .* got \['a'\]"),
+        ((None, "b"), None, r"x\.jsonl:2: text must be a string, got None"),
+        ((3, "b"), None, r"x\.jsonl:2: text must be a string, got 3"),
+        (("x", "a"), None, r"labels a: a classifier needs two or more"),
+        (("x", "a"), ["a", "b", "a"], r"labels a, b, a: .* each once"),
+    ],
+)
+def test_bad_records_of_a_classifier(tokenizer, row, names, message):
+    rows = labelled(("The cat", "a"), row)
+    with pytest.raises(ValueError, match=message):
+        classification_features(rows, tokenizer, max_length=8, label_names=names)
+
+
+def test_documents_end_and_first_tokens_are_no_targets(tokenizer):
+    rows = records({"text": "The dog sat."}, {"text": ""}, {"text": "naïve"})
+    found = document_features(rows, tokenizer)
+    ids = tokenizer.tokenize(["The dog sat.", "naïve"]).to_list()
+    eos = tokenizer.eos_token_id
+    assert sequences(found) == [[*ids[0], eos], [*ids[1], eos]]
+    assert found.num_dropped == 1
+    sizes = token_bytes(tokenizer)
+    assert found.num_target_bytes == len("The dog sat.naïve".encode()) - sum(
+        sizes[sequence[0]] for sequence in ids
+    )
+    assert [not mask[0] and all(mask[1:]) for mask in sequences(found, found.is_target)] == [1, 1]
+
+
+def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer):
+    found = document_features(records({"text": "The dog sat."}), tokenizer, add_bos=True)
+    assert sequences(found)[0][0] == tokenizer.bos_token_id
+    assert found.num_target_bytes == len("The dog sat.")
+    found = document_features(records({"text": ""}, {"text": "a"}), tokenizer, add_bos=True)
+    assert (found.num_dropped, found.num_target_bytes) == (0, 1)
+
+
+def test_only_the_completion_and_its_end_are_targets(tokenizer):
+    rows = records(
+        {"prompt": "The cat", "completion": " sat"},
+        {"prompt": "", "completion": " sang"},
+        {"prompt": "The dog sat on the log " * 5, "completion": "x"},
+        {"prompt": "The", "completion": " songs" * 30},
+    )
+    found = completion_features(rows, tokenizer, max_length=20)
+    end = tokenizer.id_to_token(tokenizer.eos_token_id)
+    assert target_text(tokenizer, found) == (f" sat{end}", "The cat")
+    assert sequences(found)[1] == [
+        *tokenizer.tokenize([" sang"]).to_list()[0],
+        tokenizer.eos_token_id,
+    ]
+    assert len(sequences(found)[2]) == 20
+    assert (found.num_truncated, found.num_dropped) == (2, 1)
+    with pytest.raises(ValueError, match=r"nothing to learn in any of 1 records.*max_length=4"):
+        completion_features(rows[2:3], tokenizer, max_length=4)
+
+
+def test_only_the_assistants_turns_are_targets(tokenizer):
+    messages = [
+        {"role": "user", "content": "The cat?"},
+        {"role": "assistant", "content": "Sat on the mat."},
+        {"role": "user", "content": "The dog?"},
+        {"role": "assistant", "content": "Sang"},
+    ]
+    found = chat_features(
+        records({"messages": messages}, {"messages": messages[:1]}), tokenizer, max_length=200
+    )
+    assert target_text(tokenizer, found) == (
+        "Sat on the mat.<|im_end|>Sang<|im_end|>",
+        "<|im_start|>user\nThe cat?<|im_end|>\n<|im_start|>assistant\n"
+        "\n<|im_start|>user\nThe dog?<|im_end|>\n<|im_start|>assistant\n\n",
+    )
+    assert found.num_dropped == 1
+    # The tokens before an answer are those that generation sees.
+    prompt = "<|im_start|>user\nThe cat?<|im_end|>\n<|im_start|>assistant\n"
+    ids = tokenizer.tokenize([prompt]).to_list()[0]
+    assert sequences(found)[0][: len(ids)] == ids
+    assert found.is_target.tolist().index(True) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("Hi", r"x\.jsonl:1: messages must be a list .* got 'Hi'"),
+        ([["user", "Hi"]], r"x\.jsonl:1: messages must be a list"),
+        (None, r"x\.jsonl:1: messages must be a list"),
+        ([{"role": "user", "content": object}], r"x\.jsonl:1: .*JSON values"),
+    ],
+)
+def test_bad_conversations(tokenizer, messages, message):
+    with pytest.raises(ValueError, match=message):
+        chat_features(records({"messages": messages}), tokenizer, max_length=99)
+
+
+def test_a_model_without_chat_template(tokenizer):
+    plain = train_byte_level_bpe([TEXT], vocab_size=270, special_tokens=["<|endoftext|>"])
+    with pytest.raises(ValueError, match=r"no chat template: .*tokenizer_config"):
+        chat_features(records({"messages": []}), plain, max_length=99)
