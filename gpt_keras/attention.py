@@ -22,7 +22,7 @@ class LayerCache(Protocol):
         """Adds this call's tokens and attends to all that are visible.
 
         Args:
-          q: (B, H, T, h). k, v: (B, K, T, h).
+          q: (B, H, T, h). k, v: (B, K, T, h), k divided by sqrt(h) already.
 
         Returns:
           Context (B, H, T, h), and the cache that holds the new tokens too.
@@ -82,10 +82,11 @@ def _whole_document(segment_ids, padding_mask, like):
 
 
 def dot_product_attention(q, k, v, bias):
-    """softmax(q k^T / sqrt(h) + bias) v, with H query heads on K key/value heads.
+    """softmax(q k^T + bias) v, with H query heads on K key/value heads.
 
     Args:
-      q: (B, H, T, h). k, v: (B, K, S, h). bias: broadcastable to (B, H, T, S).
+      q: (B, H, T, h). k, v: (B, K, S, h), k divided by sqrt(h) already. bias: broadcastable to
+        (B, H, T, S).
 
     Returns:
       (B, H, T, h). The softmax is taken in float32.
@@ -94,9 +95,7 @@ def dot_product_attention(q, k, v, bias):
     _, K, S, _ = ops.shape(k)
     # The query heads of a group become extra rows of one product: nothing is repeated in memory.
     grouped = ops.reshape(q, (-1, K, H // K * T, h))  # (B, K, G*T, h)
-    # The keys are scaled, not the queries: oneDNN fuses (q * c) k^T + bias into a kernel that takes
-    # a hundred times as long.
-    scores = ops.matmul(grouped, ops.swapaxes(k * h**-0.5, -1, -2))  # (B, K, G*T, S)
+    scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
     # A layer of half precision gets its arguments cast, the bias too.
     scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + ops.cast(bias, "float32")
     # Not ops.softmax, which warns of a single token's single score.
@@ -144,7 +143,9 @@ class Attention(ConfigLayer):
         if rotation is not None:
             qk = rotation(qk)
         qk, v = ops.swapaxes(qk, 1, 2), ops.swapaxes(v, 1, 2)  # (B, H+K, T, h), (B, K, T, h)
-        q, k = qk[:, :H], qk[:, H:]
+        # The keys are scaled, not the queries: oneDNN fuses (q * c) k^T + bias into a kernel that
+        # takes a hundred times as long.
+        q, k = qk[:, :H], qk[:, H:] * h**-0.5
         if cache is None:
             context = dot_product_attention(q, k, v, bias)  # (B, H, T, h)
         else:

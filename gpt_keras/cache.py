@@ -53,7 +53,7 @@ class StepCache(NamedTuple):
             tf.where(self.here, tf.reshape(k, (B, K, h, 1)), self.tail.keys),  # (B, K, h, C)
             tf.where(self.here[:, None], v, self.tail.values),  # (B, K, C, h)
         )
-        q = tf.reshape(q * h**-0.5, (B, K, -1, h))  # (B, K, G, h)
+        q = tf.reshape(q, (B, K, -1, h))  # (B, K, G, h)
         scores = tf.concat([q @ self.prefix.keys, q @ tail.keys], axis=-1)  # (B, K, G, S+C)
         scores = tf.cast(scores, tf.float32) + self.bias[:, None]
         weights = tf.cast(tf.nn.softmax(scores), v.dtype)

@@ -30,7 +30,7 @@ def test_grouped_queries(tiny, kv_heads):
     q = RNG.normal(size=(2, 6, 5, 4)).astype(np.float32)
     k, v = RNG.normal(size=(2, 2, kv_heads, 5, 4)).astype(np.float32)
     mask = visibility(tiny, 5)
-    ours = dot_product_attention(q, k, v, mask.bias)
+    ours = dot_product_attention(q, k * 4**-0.5, v, mask.bias)
     expected = numpy_attention(q, k, v, np.asarray(mask.bias)[:, 0] == 0)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -39,7 +39,7 @@ def test_more_keys_than_queries():
     q = RNG.normal(size=(1, 4, 1, 4)).astype(np.float32)
     k, v = RNG.normal(size=(2, 1, 2, 7, 4)).astype(np.float32)
     bias = np.where(np.arange(7) < 5, 0.0, MASKED).astype(np.float32)[None, None, None]
-    ours = dot_product_attention(q, k, v, bias)
+    ours = dot_product_attention(q, k * 4**-0.5, v, bias)
     expected = numpy_attention(q, k[:, :, :5], v[:, :, :5], np.ones((1, 1, 5), bool))
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
