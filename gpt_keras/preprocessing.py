@@ -34,6 +34,14 @@ def at_least_one_column(token_ids, filler: int):
 
 
 def filler(config) -> int:
-    """The token that stands for an empty text and, where nobody looks, for padding."""
+    """The token that stands for an empty text and, where nobody looks, for padding.
+
+    The one that begins a text or, in models without, the one that ended the text before.
+    """
     candidates = (config.bos_token_id, *config.eos_token_ids, config.pad_token_id, 0)
     return next(token for token in candidates if token is not None)
+
+
+def can_be_empty(config) -> bool:
+    """Whether the model has a token from which to generate without a prompt."""
+    return config.bos_token_id is not None or bool(config.eos_token_ids)

@@ -1,9 +1,14 @@
 """CausalLM: the next token's distribution, and text made from it."""
 
+import functools
+
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics
+from gpt_keras import generation, metrics, preprocessing
 from gpt_keras.losses import Loss, head_cross_entropy
+from gpt_keras.options import generation_options
 from gpt_keras.tasks.task import Task
 
 
@@ -26,6 +31,79 @@ class CausalLM(Task):
     def logits(self, hidden):
         """(..., D) -> (..., V) float32."""
         return self.backbone.embedding.logits(hidden)
+
+    def generate(self, prompts, **options) -> list[str]:
+        """Continues texts.
+
+        Args:
+          prompts: list of str.
+          **options: `max_new_tokens` (64 unless said), `temperature` (0: the best token), `top_k`
+            (0: off), `top_p` (1: off), `seed` (negative: a new one); one value for all prompts, or
+            a list with one for each. See `options.generation_options`.
+
+        Returns:
+          The answers, without the prompts and without special tokens.
+
+        Raises:
+          ValueError: no tokenizer, a prompt that the context cannot hold or that is empty where
+            nothing else begins a text, an option out of range.
+        """
+        if isinstance(prompts, str | bytes):
+            raise ValueError(f"prompts={prompts!r}: expected a list of texts")
+        values = self._option_values(options, len(prompts))
+        tokens = self.require_tokenizer().tokenize(list(prompts))  # (B, None)
+        self._check_lengths(tokens.row_lengths().numpy())
+        batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
+        values = generation.GenerationOptions.make(len(prompts), **values)
+        generated = generation.Generated(*self._generate_tokens(*batch, *values))
+        answers = self.decode_answers(generated).numpy()
+        return [answer.decode(errors="replace") for answer in answers]
+
+    def decode_answers(self, generated: generation.Generated):
+        """The bytes (B,) string of generated tokens, special ones left out; not always UTF-8."""
+        tokens = tf.RaggedTensor.from_tensor(generated.tokens, generated.lengths)
+        return self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
+
+    @functools.cached_property
+    def _generate_tokens(self):
+        """`generation.generate_tokens` as one graph for all batches."""
+        options = generation_options(self.config.max_position_embeddings)
+        specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+        specs += [tf.TensorSpec([None], option.dtype) for option in options]
+
+        def generate_tokens(token_ids, lengths, *values):
+            chosen = generation.GenerationOptions(*values)
+            return generation.generate_tokens(self, token_ids, lengths, chosen)
+
+        return tf.function(generate_tokens, input_signature=specs, autograph=False)
+
+    def _option_values(self, given, rows):
+        known = generation_options(self.config.max_position_embeddings)
+        values = {option.name: option.default for option in known}
+        for name in given:
+            if name not in values:
+                raise ValueError(f"{name}: no such option; there are {', '.join(values)}")
+        for option in known:
+            if option.name in given:
+                values[option.name] = value = option.checked(given[option.name])
+                if value.ndim and len(value) not in (1, rows):
+                    raise ValueError(
+                        f"{option.name} has {len(value)} values for {rows} prompts: give one value "
+                        "for all, or one for each"
+                    )
+        return values
+
+    def _check_lengths(self, lengths):
+        context = self.config.max_position_embeddings
+        for row in np.flatnonzero(lengths >= context)[:1]:
+            raise ValueError(
+                f"prompt {row} has {lengths[row]} tokens: the model's context of {context} leaves "
+                "no room for an answer"
+            )
+        if not preprocessing.can_be_empty(self.config) and not np.all(lengths):
+            raise ValueError(
+                f"prompt {np.argmin(lengths)} is empty, and no token of this model begins a text"
+            )
 
     def batch_loss(self, batch, features) -> Loss:
         """Next-token cross-entropy, see `Task.batch_loss`.
