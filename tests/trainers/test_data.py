@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+
+from gpt_keras.tokenizers import train_byte_level_bpe
+from trainers import args, data
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}[assistant]"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_byte_level_bpe(
+        ["The cat sat on the mat. "] * 2, 280, ["<|end|>"], chat_template=TEMPLATE
+    )
+
+
+def flags(*arguments):
+    return args.parse([args.train_data_flags, args.data_flags], ["program", *arguments])
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(path)]
+
+
+def load(task, patterns, tokenizer, flag_values, **options):
+    records = data.load_records(task, patterns, flag_values)
+    return data.make_features(task, records, tokenizer, flag_values, **options)
+
+
+def source(features, flag_values, **options):
+    options = {"global_batch_size": 4, "shuffle": True, **options}
+    return data.batch_source(features, flag_values, **options)
+
+
+def test_classification_from_files_to_batches(tmp_path, tokenizer):
+    rows = [{"tweet": "The cat sat. " * (i % 9), "mood": "ab"[i % 2]} for i in range(30)]
+    flag_values = flags("--text_column=tweet", "--label_column=mood", "--max_length=30")
+    features = load("classification", write(tmp_path / "x.jsonl", rows), tokenizer, flag_values)
+    assert features.label_names == ("a", "b")
+    batches = source(features, flag_values)
+    assert all(length <= 30 for _, length in batches.shapes)
+    assert 1 < len(batches.shapes) <= 3
+    assert len(source(features, flags("--length_buckets=1")).shapes) == 1
+    batch = batches.batch(0)
+    assert batch["label"].tolist() == [i % 2 for i in batch["sample_id"]]
+
+
+def test_labels_come_from_the_caller_then_the_flag_then_the_data(tmp_path, tokenizer):
+    path = write(tmp_path / "x.jsonl", [{"text": "x", "label": label} for label in "ba"])
+    given = flags("--labels=c,b,a")
+    assert load("classification", path, tokenizer, given).label_names == ("c", "b", "a")
+    names = load("classification", path, tokenizer, given, label_names=["b", "a"]).label_names
+    assert names == ("b", "a")
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: unknown label 'b'; known are a, c"):
+        load("classification", path, tokenizer, flags(), label_names=["a", "c"])
+
+
+@pytest.mark.parametrize("packing", ["concat", "best_fit", "none"])
+def test_texts_from_files_to_packed_batches(tmp_path, tokenizer, packing):
+    texts = ["The cat sat on the mat. " * n for n in (1, 30, 2, 3)]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_text(text)
+    flag_values = flags("--max_length=16", f"--packing={packing}")
+    features = load("causal_lm", [str(tmp_path)], tokenizer, flag_values)
+    batches = source(features, flag_values, shuffle=False)
+    assert batches.shapes == [(4, 16)]
+    targets = np.concatenate(
+        [
+            batch["token_ids"][batch["loss_mask"] > 0]
+            for batch in map(batches.batch, range(batches.steps_per_epoch))
+        ]
+    )
+    # All text but the first token of each document is predicted once, and its end.
+    assert len(targets) == features.is_target.sum()
+    first = [tokenizer.tokenize(text).to_list()[0][0] for text in texts]
+    sizes = [len(tokenizer.detokenize([[token]]).numpy()[0]) for token in first]
+    assert batches.num_bytes == sum(map(len, texts)) - sum(sizes)
+    assert (targets == tokenizer.eos_token_id).sum() == len(texts)
+
+
+def test_lines_of_a_text_file_are_documents_when_asked(tmp_path, tokenizer):
+    path = tmp_path / "x.txt"
+    path.write_text("The cat\n\nsat on\nthe mat")
+    for unit, count in (("file", 1), ("paragraph", 2), ("line", 3)):
+        features = load("causal_lm", [str(path)], tokenizer, flags(f"--text_unit={unit}"))
+        assert len(features.row_splits) - 1 == count
+
+
+def test_prompts_and_chats(tmp_path, tokenizer):
+    path = write(tmp_path / "p.jsonl", [{"q": "The cat", "a": " sat", "text": "no"}] * 5)
+    flag_values = flags("--prompt_column=q", "--completion_column=a", "--max_length=64")
+    features = load("causal_lm", path, tokenizer, flag_values)
+    said = tokenizer.detokenize([features.values[features.is_target]]).numpy()[0]
+    assert said == b" sat<|end|>" * 5
+
+    turns = [{"role": "user", "content": "The"}, {"role": "assistant", "content": "mat"}]
+    path = write(tmp_path / "c.jsonl", [{"talk": turns}])
+    flag_values = flags("--messages_column=talk", "--max_length=64")
+    features = load("chat", path, tokenizer, flag_values)
+    said = tokenizer.detokenize([features.values[features.is_target]]).numpy()[0]
+    assert said.startswith(b"mat<|end|>")
+
+
+def test_plain_texts_and_prompts_do_not_mix(tmp_path, tokenizer):
+    path = write(tmp_path / "x.jsonl", [{"prompt": "a", "completion": "b"}, {"text": "c"}])
+    with pytest.raises(ValueError, match="plain texts as well as prompts"):
+        load("causal_lm", path, tokenizer, flags())
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("classification", r"x\.jsonl:1: no column 'text' and 'label'; there is 'body'.*--text_c"),
+        ("causal_lm", r"x\.jsonl:1: no column 'prompt' and 'completion' or 'text'"),
+        ("chat", r"x\.jsonl:1: no column 'messages'"),
+    ],
+)
+def test_columns_that_are_not_there(tmp_path, task, message):
+    path = write(tmp_path / "x.jsonl", [{"body": "a"}])
+    with pytest.raises(ValueError, match=message):
+        data.load_records(task, path, flags())
+
+
+def test_held_out_share_is_by_content(tmp_path):
+    rows = [{"prompt": f"p{i % 50}", "completion": "c"} for i in range(100)]
+    records = data.load_records("causal_lm", write(tmp_path / "x.jsonl", rows), flags())
+    train, held_out = data.hold_out(records, 0.2)
+    assert len(train) + len(held_out) == 100
+    assert not {r["prompt"] for r in train} & {r["prompt"] for r in held_out}
+    with pytest.raises(ValueError, match=r"eval_fraction=0\.2: of 1 records"):
+        data.hold_out(records[:1], 0.2)
