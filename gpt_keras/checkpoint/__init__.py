@@ -22,14 +22,14 @@ def read_config(path) -> GPTConfig:
 def read_tokenizer(path):
     """Its `tokenizers.Tokenizer`, or None if it has none."""
     path = _existing(path)
-    if not hasattr(tokenizers, "load"):
-        return None
-    if _is_gguf(path):
-        return gguf_file.open_file(path).tokenizer()
-    names = ("tokenizer.json", "tokenizer.model")
-    if not any(os.path.isfile(os.path.join(path, name)) for name in names):
-        return None
-    return tokenizers.load(path)
+    try:
+        if _is_gguf(path):
+            return gguf_file.open_file(path).tokenizer()
+        return tokenizers.load(path) if directory.has_tokenizer(path) else None
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (from_pretrained(..., with_tokenizer=False) reads the weights alone)"
+        ) from error
 
 
 def read_weights(path, model) -> None:

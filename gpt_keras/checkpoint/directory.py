@@ -76,6 +76,12 @@ def has_weights(directory: str) -> bool:
     return any(map(os.path.isfile, _weight_files(directory)))
 
 
+def has_tokenizer(directory: str) -> bool:
+    """Whether there is a tokenizer, of whatever kind."""
+    names = ("tokenizer.json", "tokenizer.model")
+    return any(os.path.isfile(os.path.join(directory, name)) for name in names)
+
+
 def _weight_files(directory: str) -> tuple[str, str]:
     return os.path.join(directory, WEIGHTS), os.path.join(directory, INDEX)
 

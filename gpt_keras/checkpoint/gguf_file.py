@@ -55,7 +55,10 @@ class GGUFFile:
     def get(self, key: str, default=None):
         """A metadata value, or the default."""
         field = self._reader.get_field(key)
-        return default if field is None else field.contents()
+        try:
+            return default if field is None else field.contents()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.where}: metadata {key} is damaged: {error}") from None
 
     def fields(self) -> Fields:
         """What the config.json of this model would hold."""

@@ -34,19 +34,28 @@ class Task(keras.Model):
         )
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike, dtype=None, **changes) -> Self:
+    def from_pretrained(
+        cls, path: str | os.PathLike, dtype=None, with_tokenizer=True, **changes
+    ) -> Self:
         """Reads a Hugging Face model directory, or a `.gguf` file.
 
         Args:
           path: the directory or file.
           dtype: Keras dtype policy of the model.
+          with_tokenizer: False leaves `tokenizer` None, whatever the directory has.
           **changes: fields of `GPTConfig` to set differently, such as `id2label`.
 
         Raises:
           ValueError: missing, damaged or unsupported files; the message names file and remedy.
         """
         config = checkpoint.read_config(path).replace(**changes)
-        model = cls(config, tokenizer=checkpoint.read_tokenizer(path), dtype=dtype)
+        tokenizer = checkpoint.read_tokenizer(path) if with_tokenizer else None
+        if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model's vocab_size "
+                f"is {config.vocab_size}; is the tokenizer that of this model?"
+            )
+        model = cls(config, tokenizer=tokenizer, dtype=dtype)
         checkpoint.read_weights(path, model)
         return model
 

@@ -1,4 +1,4 @@
-"""GGUF files, written here with the `gguf` library in the way llama.cpp's converter does."""
+"""GGUF files in: whole, of every type, damaged, unsupported."""
 
 import struct
 
@@ -22,82 +22,6 @@ GPT2 = gpt_keras.GPTConfig(
     attention_output_bias=True, mlp_bias=True, model_type="gpt2", dropout=0.1, eos_token_ids=(2,),
 )  # fmt: skip
 IDS = np.array([[5, 6, 7, 8, 9]], np.int32)
-NAMES = [  # Hugging Face -> GGUF
-    ("model.layers.", "blk."), ("transformer.h.", "blk."),
-    ("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"), ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"), ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"), ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "ffn_norm"), ("model.embed_tokens", "token_embd"),
-    ("model.norm", "output_norm"), ("lm_head", "output"), ("attn.c_attn", "attn_qkv"),
-    ("attn.c_proj", "attn_output"), ("mlp.c_fc", "ffn_up"), ("mlp.c_proj", "ffn_down"),
-    ("ln_1", "attn_norm"), ("ln_2", "ffn_norm"), ("transformer.wte", "token_embd"),
-    ("transformer.wpe", "position_embd"), ("transformer.ln_f", "output_norm"),
-]  # fmt: skip
-
-
-def permute(values, heads):
-    """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
-    return (
-        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
-        .swapaxes(1, 2)
-        .reshape(values.shape)
-    )
-
-
-def write(path, model, kind=Type.F32, metadata=None, change=None):
-    """Writes the model as a GGUF file with matrices of a type; metadata None leaves a key out."""
-    config, arch = model.config, model.config.model_type
-    values = {
-        f"{arch}.block_count": config.num_layers,
-        f"{arch}.context_length": config.max_position_embeddings,
-        f"{arch}.embedding_length": config.hidden_size,
-        f"{arch}.feed_forward_length": config.intermediate_size,
-        f"{arch}.attention.head_count": config.num_heads,
-        "tokenizer.ggml.bos_token_id": config.bos_token_id,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.padding_token_id": config.pad_token_id,
-    }
-    if arch == "llama":
-        values |= {
-            "llama.vocab_size": config.vocab_size,
-            "llama.attention.head_count_kv": config.num_kv_heads,
-            "llama.rope.dimension_count": config.head_dim,
-            "llama.rope.freq_base": config.rotary.theta,
-            "llama.attention.layer_norm_rms_epsilon": config.norm_epsilon,
-        }
-    else:
-        values["gpt2.attention.layer_norm_epsilon"] = config.norm_epsilon
-        values["gpt2.vocab_size"] = config.vocab_size
-    writer = gguf.GGUFWriter(path, arch)
-    for key, value in {**values, **(metadata or {})}.items():
-        if isinstance(value, str):
-            writer.add_string(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        elif value is not None:
-            writer.add_uint32(key, value)
-    tensors = {}
-    for name, tensor in weights.tensors(model):
-        if "q_proj" in name or "k_proj" in name:
-            tensor = permute(tensor, config.num_heads if "q_proj" in name else config.num_kv_heads)
-        if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
-            tensor = tensor.T
-        for theirs, ours in NAMES:
-            name = name.replace(theirs, ours)
-        tensors[name] = tensor
-    if change:
-        change(tensors)
-    for name, tensor in tensors.items():
-        if tensor.ndim < 2 or tensor.dtype == np.int8:
-            writer.add_tensor(name, np.ascontiguousarray(tensor))
-        else:
-            data = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)
-            writer.add_tensor(name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +42,7 @@ def refuses(path, *words):
     assert not [word for word in words if word not in message], message
 
 
-def test_float32_is_exact(llama, tmp_path):
+def test_float32_is_exact(write, llama, tmp_path):
     model = read(write(tmp_path / "m.gguf", llama))
     assert model.config == LLAMA
     for ours, exact in zip(model.weights, llama.weights, strict=True):
@@ -126,7 +50,7 @@ def test_float32_is_exact(llama, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_1])
-def test_other_types_are_what_gguf_makes_of_them(llama, tmp_path, kind):
+def test_other_types_are_what_gguf_makes_of_them(write, llama, tmp_path, kind):
     model = read(write(tmp_path / "m.gguf", llama, kind))
     found = dict(weights.tensors(model))
     for name, exact in weights.tensors(llama):
@@ -138,7 +62,7 @@ def test_other_types_are_what_gguf_makes_of_them(llama, tmp_path, kind):
 @pytest.mark.parametrize("changes", [{"tie_embeddings": False}, {"head_dim": 32}, {
     "qkv_bias": True, "attention_output_bias": True, "mlp_bias": True,
 }])  # fmt: skip
-def test_llama_options(tmp_path, changes):
+def test_llama_options(write, tmp_path, changes):
     config = LLAMA.replace(**changes)
     model = gpt_keras.CausalLM(config)
     for variable in model.weights:  # biases begin as zeros, which would compare equal anywhere
@@ -148,14 +72,14 @@ def test_llama_options(tmp_path, changes):
     np.testing.assert_array_equal(again(IDS), model(IDS))
 
 
-def test_gpt2(tmp_path):
+def test_gpt2(write, tmp_path):
     model = gpt_keras.CausalLM(GPT2.replace(initializer_range=0.2))
     again = read(write(tmp_path / "m.gguf", model))
     assert again.config == GPT2
     np.testing.assert_array_equal(again(IDS), model(IDS))
 
 
-def test_linear_rope_scaling_and_end_of_turn(llama, tmp_path):
+def test_linear_rope_scaling_and_end_of_turn(write, llama, tmp_path):
     metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0,
                 "tokenizer.ggml.eot_token_id": 3,
                 "tokenizer.ggml.padding_token_id": None}  # fmt: skip
@@ -164,7 +88,7 @@ def test_linear_rope_scaling_and_end_of_turn(llama, tmp_path):
     assert (config.eos_token_ids, config.pad_token_id) == ((2, 3), None)
 
 
-def test_imported_directory_is_the_same_model(llama, tmp_path, capsys):
+def test_imported_directory_is_the_same_model(write, llama, tmp_path, capsys):
     source, output_dir = write(tmp_path / "m.gguf", llama, Type.Q8_0), tmp_path / "dir"
     arguments = [f"--source={source}", f"--output_dir={output_dir}"]
     assert import_checkpoint.main(["import_checkpoint", *arguments]) == 0
@@ -174,14 +98,14 @@ def test_imported_directory_is_the_same_model(llama, tmp_path, capsys):
     np.testing.assert_array_equal(again(IDS), model(IDS))
 
 
-def test_file_is_parsed_once_until_it_changes(llama, tmp_path):
+def test_file_is_parsed_once_until_it_changes(write, llama, tmp_path):
     path = str(write(tmp_path / "m.gguf", llama))
     assert gguf_file.open_file(path) is gguf_file.open_file(path)
     write(path, llama, metadata={"llama.context_length": 64})
     assert read_config(path).max_position_embeddings == 64
 
 
-def test_no_gguf_and_truncated(llama, tmp_path):
+def test_no_gguf_and_truncated(write, llama, tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(b"")
     refuses(path, "no GGUF file")
@@ -194,7 +118,13 @@ def test_no_gguf_and_truncated(llama, tmp_path):
     refuses(tmp_path / "nowhere.gguf", "no such")
 
 
-def test_unknown_types_are_named(llama, tmp_path):
+def test_metadata_that_is_no_text(write, llama, tmp_path):
+    path = write(tmp_path / "m.gguf", llama, metadata={"llama.rope.scaling.type": "linear"})
+    path.write_bytes(path.read_bytes().replace(b"linear", b"lin\xffar"))
+    refuses(path, "llama.rope.scaling.type", "damaged")
+
+
+def test_unknown_types_are_named(write, llama, tmp_path):
     path = write(tmp_path / "m.gguf", llama)
     name, dimensions = b"output_norm.weight", struct.pack("<IQ", 1, 64)
     data = path.read_bytes()
@@ -229,11 +159,11 @@ def test_unknown_types_are_named(llama, tmp_path):
         ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "kimi"}, "pre='kimi'"),
     ],
 )
-def test_metadata_that_is_refused(llama, tmp_path, metadata, words):
+def test_metadata_that_is_refused(write, llama, tmp_path, metadata, words):
     refuses(write(tmp_path / "m.gguf", llama, metadata=metadata), words)
 
 
-def test_tensors_that_are_refused(llama, tmp_path):
+def test_tensors_that_are_refused(write, llama, tmp_path):
     path = tmp_path / "m.gguf"
 
     def rope_freqs(tensors):

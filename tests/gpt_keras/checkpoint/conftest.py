@@ -1,0 +1,92 @@
+"""A writer of GGUF files, which does what llama.cpp's converter does."""
+
+import gguf
+import numpy as np
+import pytest
+
+from gpt_keras.checkpoint import weights
+
+NAMES = [  # Hugging Face -> GGUF
+    ("model.layers.", "blk."), ("transformer.h.", "blk."),
+    ("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"), ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"), ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"), ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"), ("model.embed_tokens", "token_embd"),
+    ("model.norm", "output_norm"), ("lm_head", "output"), ("attn.c_attn", "attn_qkv"),
+    ("attn.c_proj", "attn_output"), ("mlp.c_fc", "ffn_up"), ("mlp.c_proj", "ffn_down"),
+    ("ln_1", "attn_norm"), ("ln_2", "ffn_norm"), ("transformer.wte", "token_embd"),
+    ("transformer.wpe", "position_embd"), ("transformer.ln_f", "output_norm"),
+]  # fmt: skip
+
+
+def _permute(values, heads):
+    """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
+    return (
+        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+        .swapaxes(1, 2)
+        .reshape(values.shape)
+    )
+
+
+def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, change=None):
+    """Writes the model as a GGUF file with matrices of a type; metadata None leaves a key out."""
+    config, arch = model.config, model.config.model_type
+    values = {
+        f"{arch}.block_count": config.num_layers,
+        f"{arch}.context_length": config.max_position_embeddings,
+        f"{arch}.embedding_length": config.hidden_size,
+        f"{arch}.feed_forward_length": config.intermediate_size,
+        f"{arch}.attention.head_count": config.num_heads,
+        "tokenizer.ggml.bos_token_id": config.bos_token_id,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": config.pad_token_id,
+    }
+    if arch == "llama":
+        values |= {
+            "llama.vocab_size": config.vocab_size,
+            "llama.attention.head_count_kv": config.num_kv_heads,
+            "llama.rope.dimension_count": config.head_dim,
+            "llama.rope.freq_base": config.rotary.theta,
+            "llama.attention.layer_norm_rms_epsilon": config.norm_epsilon,
+        }
+    else:
+        values["gpt2.attention.layer_norm_epsilon"] = config.norm_epsilon
+        values["gpt2.vocab_size"] = config.vocab_size
+    writer = gguf.GGUFWriter(path, arch)
+    for key, value in {**values, **(metadata or {})}.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif value is not None:
+            writer.add_uint32(key, value)
+    tensors = {}
+    for name, tensor in weights.tensors(model):
+        if "q_proj" in name or "k_proj" in name:
+            tensor = _permute(tensor, config.num_heads if "q_proj" in name else config.num_kv_heads)
+        if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            tensor = tensor.T
+        for theirs, ours in NAMES:
+            name = name.replace(theirs, ours)
+        tensors[name] = tensor
+    if change:
+        change(tensors)
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or tensor.dtype == np.int8:
+            writer.add_tensor(name, np.ascontiguousarray(tensor))
+        else:
+            data = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)
+            writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def write():
+    """Function that writes a model as a GGUF file; see `_write`."""
+    return _write

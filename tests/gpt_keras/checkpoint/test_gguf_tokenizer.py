@@ -1,0 +1,133 @@
+"""The tokenizer inside a GGUF file, and on its way into a model directory."""
+
+import json
+import pathlib
+
+import pytest
+
+import gpt_keras
+from gpt_keras.checkpoint import read_tokenizer, weights
+from gpt_keras.tokenizers import train_byte_level_bpe
+
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+TEXTS = [
+    "the cat sat on the mat",
+    "12345 cats\n\n",
+    "<|im_start|>héllo 你好 🎉<|im_end|>",
+    "<tool>x",
+    "",
+]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SMOLLM2 = pathlib.Path(__file__).parents[3] / "data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A tokenizer, and its tokenizer.json."""
+    tokenizer = train_byte_level_bpe(
+        ["the cat sat on the mat with other cats in 12345 hats"] * 4, 300, SPECIAL,
+        pre_tokenizer="digits_gpt2",
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(path)
+    return tokenizer, json.loads((path / "tokenizer.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return gpt_keras.CausalLM(
+        gpt_keras.GPTConfig(trained[0].vocab_size + 1, 32, 1, 2, 32, eos_token_ids=(2,))
+    )
+
+
+@pytest.fixture(scope="module")
+def metadata(trained):
+    vocab, merges = trained[1]["model"]["vocab"], trained[1]["model"]["merges"]
+    tokens = [*sorted(vocab, key=vocab.get), "<tool>"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 4) + [4],
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.chat_template": TEMPLATE,
+    }
+
+
+def test_imported(write, model, metadata, trained, tmp_path):
+    path = write(tmp_path / "m.gguf", model, metadata=metadata)
+    read = gpt_keras.CausalLM.from_pretrained(path)
+    read.save_pretrained(tmp_path / "dir")
+    again = gpt_keras.CausalLM.from_pretrained(tmp_path / "dir")
+    for tokenizer in (read.tokenizer, again.tokenizer):
+        ids = tokenizer.tokenize(TEXTS)
+        expected = trained[0].tokenize(TEXTS[:3])
+        assert ids[:3].to_list() == expected.to_list()
+        assert ids[3].numpy()[0] == tokenizer.vocab_size - 1  # <tool>, found but not special
+        assert [text.decode() for text in tokenizer.detokenize(ids).numpy()] == TEXTS
+        assert tokenizer.special_tokens == {token: i for i, token in enumerate(SPECIAL)}
+        assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 2, 0)
+        assert tokenizer.chat_template == TEMPLATE
+    config = again.config
+    assert (config.bos_token_id, config.eos_token_ids, config.pad_token_id) == (1, (2,), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model='llama': unsupported"),
+        ({"tokenizer.ggml.pre": "kimi-k2"}, "tokenizer.ggml.pre='kimi-k2': unsupported"),
+        ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre='default': unsupported"),
+        ({"tokenizer.ggml.bos_token_id": 9999}, "9999"),
+        ({"tokenizer.ggml.merges": ["q qqq"]}, "tokenizer: "),
+        ({"tokenizer.ggml.tokens": ["a", "b"]}, "tokenizer: "),
+    ],
+)
+def test_refused(write, model, metadata, tmp_path, changes, words):
+    path = write(tmp_path / "m.gguf", model, metadata={**metadata, **changes})
+    with pytest.raises(ValueError) as caught:
+        gpt_keras.CausalLM.from_pretrained(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert words in message
+    assert "with_tokenizer=False" in message
+    assert "\n" not in message
+    assert gpt_keras.CausalLM.from_pretrained(path, with_tokenizer=False).tokenizer is None
+
+
+def test_no_tokenizer_in_the_file(write, model, tmp_path):
+    assert read_tokenizer(write(tmp_path / "m.gguf", model)) is None
+
+
+def test_tokenizer_larger_than_the_model(write, metadata, tmp_path):
+    small = gpt_keras.CausalLM(gpt_keras.GPTConfig(100, 32, 1, 2, 32))
+    path = write(tmp_path / "m.gguf", small, metadata=metadata)
+    with pytest.raises(ValueError, match="tokens, the model's vocab_size is 100"):
+        gpt_keras.CausalLM.from_pretrained(path)
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(
+    not SMOLLM2.exists(), reason=f"no {SMOLLM2}: run `python -m examples.fetch_data smollm2`"
+)
+def test_smollm2_directory_gives_transformers_the_tokenizer_it_reads_from_the_file(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = read_tokenizer(SMOLLM2)
+    ours.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(SMOLLM2.parent, gguf_file=SMOLLM2.name)
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    source = pathlib.Path(weights.__file__).read_text("utf-8")
+    texts = [*TEXTS, source, "一二三 3.14\t\n end", "<repo_name>a<|endoftext|>\x00\x1f"]
+    expected = theirs(texts)["input_ids"]
+    assert loaded(texts)["input_ids"] == expected
+    assert ours.tokenize(texts).to_list() == expected
+    # transformers reads past `tokenizer.ggml.pre` and does not split digits off first, as the
+    # model's own tokenizer.json and llama.cpp do.
+    assert ours.tokenize(" ½").to_list() == loaded([" ½"])["input_ids"]
+    assert ours.tokenize(" ½").to_list() != theirs([" ½"])["input_ids"]
+    assert loaded.get_vocab() == theirs.get_vocab()
+    assert loaded.special_tokens_map == theirs.special_tokens_map
+    assert loaded.chat_template == theirs.chat_template
