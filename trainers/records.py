@@ -135,6 +135,7 @@ def _rows(path: str, text_unit: str, encoding: str) -> Rows:
 
 def _lines(path: str, encoding: str) -> Iterator[tuple[int, str]]:
     """(number, text with its end) of each line; lines end at \\n alone."""
+    _check_encoding(encoding)
     offset = 0
     try:
         with _open(path) as file:
@@ -149,14 +150,24 @@ def _lines(path: str, encoding: str) -> Iterator[tuple[int, str]]:
                         f"{offset + error.start} is not {encoding}; convert the file or give "
                         "--data_encoding"
                     ) from error
-                except LookupError as error:
-                    raise ValueError(f"data_encoding={encoding!r}: no such encoding") from error
                 offset += len(line)
                 yield number, text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: damaged or cut off: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        line_end = "\n".encode(encoding)
+    except LookupError as error:
+        raise ValueError(f"data_encoding={encoding!r}: no such encoding") from error
+    if line_end != b"\n":
+        raise ValueError(
+            f"data_encoding={encoding!r}: only encodings that contain ASCII can be read; convert "
+            "the files to UTF-8"
+        )
 
 
 def _is_utf8(encoding: str) -> bool:
@@ -183,14 +194,14 @@ def _open_zst(path: str) -> BinaryIO:
 def _read_jsonl(path: str, encoding: str) -> Rows:
     for number, line in _lines(path, encoding):
         if line.strip():
-            yield f"{path}:{number}", _json_object(f"{path}:{number}", line)
+            yield f"{path}:{number}", _json_object(f"{path}:{number}", line.rstrip())
 
 
 def _json_object(where: str, text: str) -> dict:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}; got {_short(text)}") from error
+        raise ValueError(f"{where}: not JSON: {_fault(error)}; got {_short(text)}") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: each line must be a JSON object, got {_short(text)}")
     if _SURROGATE in text.lower():
@@ -210,6 +221,13 @@ def _check_surrogates(where: str, row: dict) -> None:
         ) from error
 
 
+def _fault(error: Exception) -> str:
+    """The error without its line, which is known better."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return str(error)
+
+
 def _read_json(path: str, encoding: str) -> Rows:
     """An array of objects, or JSONL that is called `.json`."""
     text = "".join(line for _, line in _lines(path, encoding))
@@ -219,7 +237,8 @@ def _read_json(path: str, encoding: str) -> Rows:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{path}{line}: not JSON: {_fault(error)}") from error
     has_surrogate = _SURROGATE in text.lower()
     for index, row in enumerate(rows):
         where = f"{path}[{index}]"
