@@ -64,7 +64,7 @@ class ClassificationBatches:
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling.
       shuffle: True to train; False takes the samples by bucket, in their order (evaluation).
-      bucket_lengths: ascending, the last at least the longest text; see `bucket_lengths`.
+      bucket_lengths: ascending, the last at least the longest text; see `choose_bucket_lengths`.
       pad_id: token id of the padding.
 
     Raises:
