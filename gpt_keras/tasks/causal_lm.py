@@ -62,7 +62,8 @@ class CausalLM(Task):
     def decode_answers(self, generated: generation.Generated):
         """The bytes (B,) string of generated tokens, special ones left out; not always UTF-8."""
         tokens = tf.RaggedTensor.from_tensor(generated.tokens, generated.lengths)
-        return self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
+        answers = self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
+        return tf.ensure_shape(answers, [None])
 
     @functools.cached_property
     def _generate_tokens(self):

@@ -1,0 +1,167 @@
+"""Exports a model directory as a version of a SavedModel that TensorFlow Serving loads as it is.
+
+    python -m export.saved_model --model=DIR --output_dir=models/NAME
+
+The version appears in the output folder whole or not at all, and only once it has been shown that
+a stock server knows all its ops and that it answers as the Python model does.
+"""
+
+import pathlib
+import time
+
+import tensorflow as tf
+from absl import flags
+
+from export import cli, publish, signatures, stock_ops, verification, warmup
+from gpt_keras import CausalLM, SequenceClassifier, checkpoint
+
+DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p")  # flags: defaults of requests
+
+
+def export(
+    model_path, output_dir, version=None, with_warmup=True, with_verification=True, **options
+) -> pathlib.Path:
+    """Exports a model and says on the way what it does.
+
+    Args:
+      model_path: model directory in Hugging Face layout, or a `.gguf` file.
+      output_dir: folder of the model's versions.
+      version: number of the version; None for the newest and one.
+      with_warmup: write warm-up requests.
+      with_verification: compare the answers with those of the Python model.
+      **options: see `signatures.of`.
+
+    Returns:
+      The directory of the new version.
+
+    Raises:
+      ValueError: the model cannot be read or exported, the version exists, the folder cannot be
+        written, a stock server would not run the result, or it answers otherwise than the model.
+    """
+    say = _Clock().say
+    publish.check(output_dir, version)
+    model = load(model_path)
+    entries = signatures.of(model, **options)
+    say(f"{model_path}: {type(model).__name__}, {model.count_params():,} parameters")
+    with publish.new_version(output_dir, version) as (directory, final):
+        saved_model = write(model, entries, directory)
+        defs = saved_model.meta_graphs[0].signature_def
+        say(f"written: {_size(directory)}")
+        check_ops(saved_model)
+        say(f"a stock TensorFlow Serving {stock_ops.server_names()} knows all ops of its "
+            f"{stock_ops.count_nodes(saved_model):,} nodes")  # fmt: skip
+        if with_warmup:
+            requests = [warmup.request(n, defs[n], entry.example) for n, entry in entries.items()]
+            warmup.write(directory, requests)
+        if with_verification:
+            verification.verify(directory, model, entries)
+            say("loaded into a plain session, it answers as the Python model does")
+    print(describe(defs))
+    say(f"published: {final}")
+    return final
+
+
+def load(path):
+    """The task that a model directory or file says it is of, a classifier or a language model."""
+    config = checkpoint.read_config(path)
+    task = SequenceClassifier if config.id2label else CausalLM
+    return task.from_pretrained(path)
+
+
+def write(model, entries, directory):
+    """Writes a SavedModel.
+
+    Args:
+      model: the task whose weights and tokenizer the signatures use.
+      entries: name -> `signatures.Signature`.
+      directory: to write into.
+
+    Returns:
+      What `saved_model.pb` holds.
+    """
+    root = tf.Module()
+    # The TensorFlow variables themselves: Keras' wrappers would be saved as copies of them.
+    root.weights = [variable.value for variable in model.variables]
+    root.tokenizer = model.tokenizer
+    functions = {name: entry.function for name, entry in entries.items()}
+    tf.saved_model.save(root, str(directory), signatures=functions)
+    saved_model = stock_ops.read(directory)
+    # `tf.saved_model.save` takes every signature for one of Predict.
+    for name, entry in entries.items():
+        saved_model.meta_graphs[0].signature_def[name].method_name = entry.method_name
+    directory = pathlib.Path(directory)
+    (directory / "saved_model.pb").write_bytes(saved_model.SerializeToString(deterministic=True))
+    (directory / "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was
+    return saved_model
+
+
+def check_ops(saved_model) -> None:
+    """Raises a ValueError if a stock server would not run a SavedModel."""
+    findings = stock_ops.check(saved_model)
+    if findings:
+        more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
+        raise ValueError(f"TensorFlow Serving would not run this model: {findings[0]}{more}")
+
+
+def describe(signature_defs) -> str:
+    """A table of signatures: inputs with their defaults, outputs."""
+    lines = []
+    for name, signature in sorted(signature_defs.items()):
+        if not signature.method_name:
+            continue  # TensorFlow's own entry for initialisation
+        call = signature.method_name.removeprefix("tensorflow/serving/")
+        lines.append(f"{name} ({call})")
+        for key, info in sorted(signature.inputs.items()):
+            default = ""
+            if key in signature.defaults:
+                default = f" = {tf.make_ndarray(signature.defaults[key])[0]:g}"
+            lines.append(f"    {key}: {_type(info)}{default}")
+        lines += [f"    -> {key}: {_type(info)}" for key, info in sorted(signature.outputs.items())]
+    return "\n".join(lines)
+
+
+def _type(info):
+    sizes = [str(dim.size) if dim.size >= 0 else "?" for dim in info.tensor_shape.dim]
+    return f"{tf.as_dtype(info.dtype).name} [{', '.join(sizes)}]"
+
+
+def _size(directory):
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    graph = (directory / "saved_model.pb").stat().st_size / 1e6
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB, the graph {graph:.1f} MB"
+
+
+class _Clock:
+    """Says lines with the seconds since it was made."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+
+    def say(self, line):
+        print(f"[{time.monotonic() - self._start:5.1f} s] {line}", flush=True)
+
+
+def main():
+    tf.get_logger().setLevel("ERROR")  # no word on the age of the loader that the server uses too
+    values = flags.FLAGS
+    options = {name: values[name].value for name in DEFAULTS if values[name].present}
+    if values.require_chat:
+        options["require_chat"] = True
+    export(values.model, values.output_dir, values.version, values.warmup, values.verify, **options)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Model directory in Hugging Face layout, or a .gguf file.")
+    flags.DEFINE_string("output_dir", None, "Folder of the model's versions, such as models/NAME.")
+    flags.DEFINE_integer(
+        "version", None, "Number of the version. (default: the newest and one)", lower_bound=1
+    )
+    flags.DEFINE_integer("max_new_tokens", None, "Tokens, if a request does not say. (default: 64)")
+    flags.DEFINE_float("temperature", None, "If a request does not say. (default: 0, best token)")
+    flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
+    flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
+    flags.DEFINE_bool("require_chat", False, "Fail if the chat template cannot be compiled.")
+    flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
+    flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
+    flags.mark_flags_as_required(["model", "output_dir"])
+    cli.run(main)

@@ -1,0 +1,223 @@
+"""A task -> the named functions that a server offers.
+
+Every input is a vector with one entry a row, `[batch]`, since server-side batching joins requests
+on the first dimension. Options have defaults of shape [1]: a request may leave them out, give one
+value for all rows, or one value a row.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from export import checks, options
+from gpt_keras import CausalLM, SequenceClassifier, generation, preprocessing
+from gpt_keras.options import generation_options
+from gpt_keras.tokenizers import utf8
+
+PREDICT = "tensorflow/serving/predict"
+CLASSIFY = "tensorflow/serving/classify"
+
+TEXTS = tf.TensorSpec([None], tf.string)
+VECTOR = tf.TensorSpec([None], tf.int32)
+TOKENS = tf.TensorSpec([None, None], tf.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One entry of a SavedModel.
+
+    Attributes:
+      function: a `tf.function` with an input signature, from tensors to a dict of tensors.
+      example: name of input -> values, a small request; the other inputs have defaults.
+      method_name: which of TensorFlow Serving's calls it answers.
+    """
+
+    function: Callable
+    example: Mapping[str, list]
+    method_name: str = PREDICT
+
+
+def of(model, **options) -> dict[str, Signature]:
+    """The signatures of a model.
+
+    Args:
+      model: a task of `gpt_keras`, with a tokenizer.
+      **options: of a CausalLM, see `causal_lm`; a classifier has none.
+
+    Raises:
+      ValueError: no tokenizer, a task without signatures, an option that is not the task's or out
+        of range.
+    """
+    model.require_tokenizer()
+    task = type(model).__name__
+    if isinstance(model, CausalLM):
+        return causal_lm(model, **options)
+    if not isinstance(model, SequenceClassifier):
+        raise ValueError(f"{task}: expected a CausalLM or a SequenceClassifier")
+    if options:
+        raise ValueError(f"--{next(iter(options))} is of no use to a {task}: leave it out")
+    return classifier(model)
+
+
+def classifier(model) -> dict[str, Signature]:
+    """Signatures of a SequenceClassifier.
+
+    `serving_default`, `classify`: `texts` -> `labels`, `scores`, both (batch, k), best first.
+    `classify_examples`: TensorFlow Serving's Classify call, on `tf.Example`s with a feature `text`.
+    """
+
+    @_shared(TEXTS)
+    def classify(texts):
+        texts = checks.guarded([checks.not_utf8("texts", texts)], texts)
+        labels, scores = model.classify_texts(texts)
+        return {"labels": labels, "scores": scores}
+
+    def classify_examples(inputs):
+        features = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})
+        answer = classify(features["text"])
+        return {"classes": answer["labels"], "scores": answer["scores"]}
+
+    text = "The weather is nice today."
+    record = tf.train.Example()
+    record.features.feature["text"].bytes_list.value.append(text.encode())
+    return {
+        "serving_default": Signature(_entry(classify, texts=TEXTS), {"texts": [text]}),
+        "classify": Signature(_entry(classify, texts=TEXTS), {"texts": [text]}),
+        "classify_examples": Signature(
+            _entry(classify_examples, inputs=TEXTS),
+            {"inputs": [record.SerializeToString()]},
+            CLASSIFY,
+        ),
+    }
+
+
+def causal_lm(model, **defaults) -> dict[str, Signature]:
+    """Signatures of a CausalLM.
+
+    `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
+    `generate`: `prompts` and options -> `text`, `text_bytes`, `finish_reason`, `prompt_tokens`,
+      `num_tokens`, `logprob`.
+    `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`.
+
+    Args:
+      model: the task.
+      **defaults: of options, see `gpt_keras.options.generation_options`.
+    """
+    accepted = generation_options(model.config.max_position_embeddings, **defaults)
+    optional = options.inputs(accepted)
+
+    # Every signature calls this one function: its body, by far the largest, is in the model once.
+    @_shared(TOKENS, VECTOR, *(tf.TensorSpec([None], option.dtype) for option in accepted))
+    def continue_tokens(token_ids, lengths, *values):
+        chosen = generation.GenerationOptions(*values)
+        return generation.generate_tokens(model, token_ids, lengths, chosen)
+
+    def answer(name, texts, values):
+        chosen = options.read(accepted, values, tf.shape(texts)[0])
+        batch = _encode(model, name, texts)
+        generated = continue_tokens(*batch, *chosen)
+        text_bytes = model.decode_answers(generated)
+        return {
+            "text": utf8.replace_invalid(text_bytes),
+            "text_bytes": text_bytes,
+            "finish_reason": tf.where(generated.stopped, "stop", "length"),
+            "prompt_tokens": batch.lengths,
+            "num_tokens": generated.lengths,
+            "logprob": generated.logprob,
+        }
+
+    def generate(prompts, **values):
+        return answer("prompts", prompts, values)
+
+    def serving_default(prompts):
+        full = answer("prompts", prompts, optional)
+        return {name: full[name] for name in ("text", "num_tokens", "finish_reason")}
+
+    def generate_tokens(token_ids, lengths, **values):
+        chosen = options.read(accepted, values, tf.shape(token_ids)[0])
+        generated = continue_tokens(*_given(model, token_ids, lengths), *chosen)
+        return {"tokens": generated.tokens, "lengths": generated.lengths}
+
+    text, few = "The weather is", {"max_new_tokens": [4]}
+    return {
+        "serving_default": Signature(_entry(serving_default, prompts=TEXTS), {"prompts": [text]}),
+        "generate": Signature(
+            _entry(generate, optional, prompts=TEXTS), {"prompts": [text], **few}
+        ),
+        "generate_tokens": Signature(
+            _entry(generate_tokens, optional, token_ids=TOKENS, lengths=VECTOR),
+            {"token_ids": [[0, 0]], "lengths": [2], **few},
+        ),
+    }
+
+
+def _encode(model, name, texts) -> preprocessing.Batch:
+    """Texts (B,) string -> tokens that leave room for an answer in the model's context."""
+    texts = checks.guarded([checks.not_utf8(name, texts)], texts)
+    tokens = model.tokenizer.tokenize(texts)  # (B, None)
+    lengths = tf.cast(tokens.row_lengths(), tf.int32)
+    problems = [_too_long(model, name, lengths)]
+    if not preprocessing.can_be_empty(model.config):
+        what = " is empty, and no token of this model begins a text"
+        problems.append(checks.about_rows(lengths == 0, name, what))
+    tokens = checks.guarded(problems, tokens)
+    return preprocessing.pad(tokens, preprocessing.filler(model.config))
+
+
+def _given(model, token_ids, lengths) -> preprocessing.Batch:
+    """The tokens of a request, checked, with 0 in place of whatever its padding was."""
+    rows, longest = tf.unstack(tf.shape(token_ids))
+    problems = [checks.wrong_length("lengths", lengths, rows, shared=False)]
+    token_ids, lengths = checks.guarded(problems, (token_ids, lengths))
+    token_ids = tf.where(tf.sequence_mask(lengths, longest), token_ids, 0)
+    smallest, largest = tf.reduce_min(token_ids, axis=1), tf.reduce_max(token_ids, axis=1)
+    V = model.config.vocab_size
+    problems = [
+        checks.bad_rows(lengths >= 1, "lengths", lengths, "at least 1"),
+        checks.bad_rows(lengths <= longest, "lengths", lengths, "at most the tokens given"),
+        checks.bad_rows(smallest >= 0, "token_ids", smallest, "at least 0"),
+        checks.bad_rows(largest < V, "token_ids", largest, f"below the vocabulary's size, {V}"),
+        _too_long(model, "token_ids", lengths),
+    ]
+    token_ids, lengths = checks.guarded(problems, (token_ids, lengths))
+    return preprocessing.Batch(preprocessing.at_least_one_column(token_ids, 0), lengths)
+
+
+def _too_long(model, name, lengths):
+    context = model.config.max_position_embeddings
+    tokens = tf.strings.join([" has ", checks.text(lengths), " tokens: the model's context of "])
+    what = tf.strings.join([tokens, f"{context} leaves no room for an answer"])
+    return checks.about_rows(lengths >= context, name, what)
+
+
+def _shared(*specs):
+    """Decorator: a `tf.function` of these inputs, traced once and saved once for all callers."""
+    return functools.partial(tf.function, input_signature=specs, autograph=False)
+
+
+def _entry(body, optional=None, **inputs):
+    """`body` as the function of a signature.
+
+    Args:
+      body: takes its inputs by name and returns a dict of tensors.
+      optional: name -> (1,) tensor, inputs that a request may leave out.
+      **inputs: name -> TensorSpec, inputs that a request must have.
+    """
+    optional = optional or {}
+    specs = list(inputs.values())
+    specs += [tf.TensorSpec([None], value.dtype) for value in optional.values()]
+
+    def entry(*args, **kwargs):
+        return body(**dict(zip(names, args, strict=False)), **kwargs)
+
+    names = (*inputs, *optional)
+    parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # A default in the Python signature is what `tf.saved_model.save` makes an input's default from.
+    entry.__signature__ = inspect.Signature(
+        [parameter(name) for name in inputs]
+        + [parameter(name, default=value) for name, value in optional.items()]
+    )
+    return tf.function(entry, input_signature=specs, autograph=False)

@@ -1,0 +1,129 @@
+"""Does a written SavedModel answer as the Python model does?
+
+The SavedModel is loaded as the server loads it, into a plain `tf.compat.v1.Session`.
+"""
+
+import contextlib
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras import SequenceClassifier
+
+TEXTS = (
+    "The capital of France is",
+    "I am so happy about this!",
+    "def fibonacci(n):\n    if n < 2:\n",
+    "今天天气很好。",
+)
+MAX_NEW_TOKENS = 16
+SCORE_TOLERANCE = 1e-4
+LOGIT_TOLERANCE = 1e-3  # two best tokens this close may change places by rounding
+
+
+class Loaded:
+    """A SavedModel in a session. Get one from `load`."""
+
+    def __init__(self, session, signature_defs):
+        self._session, self.signature_defs = session, signature_defs
+
+    def run(self, signature: str, inputs: Mapping[str, list], outputs=None) -> dict:
+        """Answers one request as the server does: what is left out of `inputs` has its default.
+
+        Raises:
+          tf.errors.OpError: the request is bad, or its run failed.
+        """
+        signature_def = self.signature_defs[signature]
+        defaults = {k: tf.make_ndarray(v) for k, v in signature_def.defaults.items()}
+        feed = {
+            signature_def.inputs[name].name: value for name, value in {**defaults, **inputs}.items()
+        }
+        names = outputs or signature_def.outputs
+        return self._session.run({k: signature_def.outputs[k].name for k in names}, feed)
+
+
+@contextlib.contextmanager
+def load(directory):
+    """A context that gives the SavedModel of a directory as `Loaded`."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with contextlib.closing(session):
+        # Not a default for what the caller does: there, TensorFlow is to stay eager.
+        with session.graph.as_default():
+            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        yield Loaded(session, meta_graph.signature_def)
+
+
+def verify(directory, model, entries) -> None:
+    """Loads a SavedModel and compares its answers to a few texts with the model's.
+
+    Args:
+      directory: of the SavedModel.
+      model: the task it was exported from.
+      entries: name -> `signatures.Signature`; their examples are run too, since a server whose
+        warm-up fails does not load the version.
+
+    Raises:
+      ValueError: an answer differs, or a request fails.
+    """
+    compare = _compare_classifier if isinstance(model, SequenceClassifier) else _compare_causal_lm
+    try:
+        with load(directory) as loaded:
+            for name, entry in entries.items():
+                loaded.run(name, entry.example)
+            compare(loaded, model)
+    except tf.errors.OpError as error:
+        raise ValueError(f"the written model fails: {error.message}") from error
+
+
+def _compare_classifier(loaded, model):
+    labels, scores = (x.numpy() for x in model.classify_texts(tf.constant(TEXTS)))
+    answer = loaded.run("classify", {"texts": TEXTS})
+    for i, text in enumerate(TEXTS):
+        expected = dict(zip(labels[i], scores[i], strict=True))
+        got = dict(zip(answer["labels"][i], answer["scores"][i], strict=True))
+        gap = max(abs(got.get(label, np.inf) - score) for label, score in expected.items())
+        if not gap <= SCORE_TOLERANCE:  # a NaN is a difference too
+            raise ValueError(
+                f"the written model answers otherwise than the Python model: classify({text!r}) "
+                f"gives {got} instead of {expected}"
+            )
+
+
+def _compare_causal_lm(loaded, model):
+    expected = model.generate(TEXTS, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
+    options = {"max_new_tokens": [MAX_NEW_TOKENS], "temperature": [0.0]}
+    answers = loaded.run("generate", {"prompts": TEXTS, **options})["text"]
+    differs = [i for i in range(len(TEXTS)) if answers[i].decode() != expected[i]]
+    if not differs:
+        return
+    prompts = model.tokenizer.tokenize(TEXTS)
+    batch = {"token_ids": prompts.to_tensor().numpy(), "lengths": prompts.row_lengths().numpy()}
+    said = loaded.run("generate_tokens", {**batch, **options})
+    for i in differs:
+        tokens = said["tokens"][i, : said["lengths"][i]]
+        if not is_greedy(model, prompts[i].numpy(), tokens, MAX_NEW_TOKENS):
+            raise ValueError(
+                "the written model answers otherwise than the Python model: "
+                f"generate({TEXTS[i]!r}) gives {answers[i].decode()!r} instead of {expected[i]!r}"
+            )
+
+
+def is_greedy(model, prompt, answer, max_new_tokens) -> bool:
+    """Whether each token of an answer, and its end, is the model's best or as good as that.
+
+    Two implementations of a model may round differently, and part ways where its two best logits
+    are all but equal.
+
+    Args:
+      model: a CausalLM.
+      prompt, answer: lists of token ids.
+      max_new_tokens: at which the answer was to end at the latest.
+    """
+    sequence = np.concatenate([prompt, answer]).astype("int32")
+    logits = model(sequence[None])[0].numpy()[len(prompt) - 1 :]  # (answer + 1, V)
+    gaps = logits.max(axis=1, keepdims=True) - logits
+    followed = all(gaps[i, token] <= LOGIT_TOLERANCE for i, token in enumerate(answer))
+    full = len(answer) == max_new_tokens or len(sequence) == model.config.max_position_embeddings
+    stops = model.config.eos_token_ids
+    return followed and (full or bool((gaps[-1, list(stops)] <= LOGIT_TOLERANCE).any()))

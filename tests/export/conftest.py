@@ -1,0 +1,80 @@
+"""Tiny models with tokenizers of their own, exported once a test process."""
+
+import dataclasses
+
+import keras
+import pytest
+import tensorflow as tf
+
+import gpt_keras
+from export import saved_model, verification
+from gpt_keras import generation, tokenizers
+
+CORPUS = [
+    "The weather is nice today, and the capital of France is Paris.",
+    "I am so happy about this! I am so sad about that?",
+    "def fibonacci(n):\n    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)\n",
+    "今天天气很好。 Naïve café, 3 × 7 = 21 🙂\n",
+] * 3
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TINY = {
+    "hidden_size": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 40,
+    "max_position_embeddings": 64, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Exported:
+    """A model, its directory, the SavedModel made from it, and that loaded into a session."""
+
+    model: object
+    model_dir: str
+    saved_model_dir: str
+    loaded: verification.Loaded
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A byte-level BPE of about 300 tokens, with a chat template."""
+    return tokenizers.train_byte_level_bpe(
+        CORPUS, 320, SPECIAL_TOKENS, pre_tokenizer="digits_gpt2", chat_template=CHAT_TEMPLATE
+    )
+
+
+@pytest.fixture(scope="session")
+def causal_lm(tokenizer, tmp_path_factory):
+    """An exported CausalLM whose answers end with a stop token now and then."""
+    config = gpt_keras.GPTConfig(vocab_size=tokenizer.vocab_size, bos_token_id=0, **TINY)
+    keras.utils.set_random_seed(3)
+    model = gpt_keras.CausalLM(config, tokenizer)
+    # The token that a greedy answer has in fifth place becomes the one that ends answers.
+    prompt = tokenizer.tokenize(["The weather"]).to_tensor()
+    options = generation.GenerationOptions.make(1, max_new_tokens=8)
+    spoken = generation.generate_tokens(model, prompt, tf.shape(prompt)[1:], options).tokens
+    stop = int(spoken[0, 4])
+    stopping = gpt_keras.CausalLM(config.replace(eos_token_ids=(stop,)), tokenizer)
+    stopping.set_weights(model.get_weights())
+    yield from _exported(stopping, tmp_path_factory.mktemp("causal_lm"))
+
+
+@pytest.fixture(scope="session")
+def classifier(tokenizer, tmp_path_factory):
+    """An exported SequenceClassifier with three labels."""
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, id2label=("négatif", "neutral", "positive"), **TINY
+    )
+    keras.utils.set_random_seed(4)
+    model = gpt_keras.SequenceClassifier(config, tokenizer)
+    yield from _exported(model, tmp_path_factory.mktemp("classifier"))
+
+
+def _exported(model, path):
+    model.save_pretrained(path / "model")
+    saved_model_dir = saved_model.export(path / "model", path / "served")
+    with verification.load(saved_model_dir) as loaded:
+        yield Exported(model, str(path / "model"), str(saved_model_dir), loaded)

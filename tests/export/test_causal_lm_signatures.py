@@ -1,0 +1,231 @@
+"""What a served language model says and what it refuses, in a plain session."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export import signatures
+
+PROMPTS = [
+    "The weather",
+    "I am so happy about this!",
+    "今天天气很好",
+    "x",
+    "def f(n):\n\treturn\0 🙂",
+]
+
+
+def run(exported, signature="generate", **inputs):
+    return exported.loaded.run(signature, inputs)
+
+
+def texts(answer):
+    return [text.decode() for text in answer["text"]]
+
+
+def test_inputs_and_defaults(causal_lm):
+    defs = causal_lm.loaded.signature_defs
+    assert set(defs["serving_default"].inputs) == {"prompts"}
+    assert not defs["serving_default"].defaults  # REST demands every input of a signature
+    assert set(defs["generate"].inputs) - {"prompts"} == set(defs["generate"].defaults)
+    assert set(defs["generate_tokens"].inputs) - {"token_ids", "lengths"} == set(
+        defs["generate_tokens"].defaults
+    )
+    defaults = {k: tf.make_ndarray(v) for k, v in defs["generate"].defaults.items()}
+    assert {k: (v.dtype.name, v.tolist()) for k, v in defaults.items()} == {
+        "max_new_tokens": ("int32", [64]),
+        "temperature": ("float32", [0.0]),
+        "top_k": ("int32", [0]),
+        "top_p": ("float32", [1.0]),
+        "seed": ("int64", [-1]),
+    }
+
+
+def test_inputs_and_outputs_are_batches(causal_lm):
+    for name in ("serving_default", "generate", "generate_tokens"):
+        signature = causal_lm.loaded.signature_defs[name]
+        assert signature.method_name == signatures.PREDICT
+        for key, info in [*signature.inputs.items(), *signature.outputs.items()]:
+            sizes = [dim.size for dim in info.tensor_shape.dim]
+            assert sizes == ([-1, -1] if key in ("token_ids", "tokens") else [-1]), key
+
+
+def test_outputs(causal_lm):
+    defs = causal_lm.loaded.signature_defs
+    generate = {"text", "text_bytes", "finish_reason", "prompt_tokens", "num_tokens", "logprob"}
+    assert set(defs["generate"].outputs) == generate
+    assert set(defs["serving_default"].outputs) == {"text", "num_tokens", "finish_reason"}
+    assert set(defs["generate_tokens"].outputs) == {"tokens", "lengths"}
+
+
+def test_says_what_the_python_model_says(causal_lm):
+    expected = causal_lm.model.generate(PROMPTS)
+    assert len(set(expected)) == len(PROMPTS)
+    assert texts(run(causal_lm, prompts=PROMPTS)) == expected
+    default = run(causal_lm, "serving_default", prompts=PROMPTS)
+    assert texts(default) == expected
+    full = run(causal_lm, prompts=PROMPTS)
+    for name in default:
+        assert default[name].tolist() == full[name].tolist()
+
+
+def test_counts_and_reasons(causal_lm):
+    answer = run(causal_lm, prompts=PROMPTS, max_new_tokens=[12])
+    lengths = causal_lm.model.tokenizer.tokenize(PROMPTS).row_lengths().numpy()
+    assert answer["prompt_tokens"].tolist() == lengths.tolist()
+    reasons = answer["finish_reason"].tolist()
+    assert b"stop" in reasons
+    assert b"length" in reasons
+    for reason, n in zip(reasons, answer["num_tokens"], strict=True):
+        assert (n == 12) if reason == b"length" else (n < 12)
+
+
+def test_the_context_ends_an_answer(causal_lm):
+    answer = run(causal_lm, prompts=["☃" * 20, "☃" * 21])
+    assert answer["finish_reason"].tolist() == [b"length"] * 2
+    assert answer["prompt_tokens"].tolist() == [60, 63]
+    assert answer["num_tokens"].tolist() == [4, 1]
+
+
+def test_text_is_utf8_whatever_was_cut(causal_lm):
+    answer = run(causal_lm, prompts=PROMPTS, temperature=[2.0], seed=[7])
+    invalid = 0
+    for text, raw in zip(answer["text"], answer["text_bytes"], strict=True):
+        assert text.decode() == raw.decode(errors="replace")
+        invalid += text != raw
+    assert invalid
+
+
+def test_logprob_is_that_of_the_model(causal_lm):
+    prompt = causal_lm.model.tokenizer.tokenize(["The weather"]).to_list()[0]
+    options = {"max_new_tokens": [5], "temperature": [1.5], "seed": [5]}
+    said = run(causal_lm, "generate_tokens", token_ids=[prompt], lengths=[len(prompt)], **options)
+    tokens = said["tokens"][0, : said["lengths"][0]]
+    logits = causal_lm.model(np.concatenate([prompt, tokens])[None].astype("int32"))[0]
+    chosen = tf.nn.log_softmax(logits)[len(prompt) - 1 : -1].numpy()
+    logprob = run(causal_lm, prompts=["The weather"], **options)["logprob"][0]
+    assert len(tokens) == 5
+    assert logprob == pytest.approx(chosen[np.arange(5), tokens].sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": [1.3], "top_k": [40], "top_p": [0.9]}])
+def test_a_row_does_not_depend_on_its_neighbours(causal_lm, options):
+    seeds = list(range(len(PROMPTS)))
+    together = texts(run(causal_lm, prompts=PROMPTS, seed=seeds, **options))
+    assert len(set(together)) == len(PROMPTS)
+    for prompt, seed, expected in zip(PROMPTS, seeds, together, strict=True):
+        assert texts(run(causal_lm, prompts=[prompt], seed=[seed], **options)) == [expected]
+    backwards = run(causal_lm, prompts=PROMPTS[::-1], seed=seeds[::-1], **options)
+    assert texts(backwards) == together[::-1]
+
+
+def test_options_are_those_of_the_row(causal_lm):
+    per_row = {
+        "max_new_tokens": [4, 9, 3, 1],
+        "temperature": [0.0, 1.5, 1.5, 0.7],
+        "top_k": [0, 3, 0, 1],
+        "top_p": [1.0, 0.9, 0.3, 1.0],
+        "seed": [1, 2, 3, 4],
+    }
+    together = texts(run(causal_lm, prompts=["The weather"] * 4, **per_row))
+    for row in range(4):
+        own = {name: values[row : row + 1] for name, values in per_row.items()}
+        assert texts(run(causal_lm, prompts=["The weather"], **own)) == [together[row]]
+
+
+def test_one_value_holds_for_all_rows(causal_lm):
+    prompts, options = ["The weather", "I am"], {"temperature": [1.5], "seed": [9]}
+    for_all = run(causal_lm, prompts=prompts, **options)
+    each = run(causal_lm, prompts=prompts, **{k: v * 2 for k, v in options.items()})
+    assert texts(for_all) == texts(each)
+
+
+def test_seeds(causal_lm):
+    prompts = ["The weather"] * 6
+    fresh = [texts(run(causal_lm, prompts=prompts, temperature=[3.0])) for _ in range(2)]
+    assert len({*fresh[0], *fresh[1]}) == 12  # without a seed each row draws anew
+    fixed = [texts(run(causal_lm, prompts=prompts, temperature=[3.0], seed=[4])) for _ in range(2)]
+    assert len({*fixed[0], *fixed[1]}) == 1
+
+
+def test_an_empty_prompt_begins_with_the_first_token_of_texts(causal_lm):
+    empty = run(causal_lm, prompts=["", "The weather"])
+    bos = run(causal_lm, prompts=["<|endoftext|>"])
+    assert texts(empty)[0] == texts(bos)[0]
+    assert empty["prompt_tokens"][0] == 1
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "generate"])
+def test_no_rows(causal_lm, signature):
+    answer = run(causal_lm, signature, prompts=[])
+    assert {name: value.shape for name, value in answer.items()} == dict.fromkeys(answer, (0,))
+
+
+BAD_OPTIONS = [
+    ("max_new_tokens", [3, 0], "max_new_tokens of row 1 is 0: expected at least 1 and at most 64"),
+    ("max_new_tokens", [65], "max_new_tokens of row 0 is 65: expected at least 1 and at most 64"),
+    ("temperature", [-0.5], "temperature of row 0 is -0.5: expected at least 0 and at most 100"),
+    ("temperature", [np.nan], "temperature of row 0 is nan: expected at least 0 and at most 100"),
+    ("temperature", [1, np.inf], "temperature of row 1 is inf: expected at least 0 and at most"),
+    ("top_k", [-1], "top_k of row 0 is -1: expected at least 0"),
+    ("top_p", [1, 0], "top_p of row 1 is 0: expected above 0 and at most 1 (1 is off)"),
+    ("top_p", [1.25], "top_p of row 0 is 1.25: expected above 0 and at most 1 (1 is off)"),
+    ("seed", [1, 2, 3], "seed has 3 values and the request 2 rows: give one value for all rows"),
+    ("top_k", [], "top_k has 0 values and the request 2 rows: give one value for all rows"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "message"), BAD_OPTIONS)
+@pytest.mark.parametrize("signature", ["generate", "generate_tokens"])
+def test_a_bad_option_is_named(causal_lm, signature, name, values, message):
+    inputs = {"prompts": ["a", "b"]}
+    if signature == "generate_tokens":
+        inputs = {"token_ids": [[4], [5]], "lengths": [1, 1]}
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(causal_lm, signature, **inputs, **{name: values})
+    assert message in error.value.message
+
+
+BAD_PROMPTS = [
+    (["ok", b"caf\xe9"], "prompts of row 1 is not valid UTF-8"),
+    ([b"\xed\xa0\x80"], "prompts of row 0 is not valid UTF-8"),
+    (["ok", "☃" * 22], "prompts of row 1 has 66 tokens: the model"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "message"), BAD_PROMPTS)
+@pytest.mark.parametrize("signature", ["generate", "serving_default"])
+def test_a_bad_prompt_is_named(causal_lm, signature, prompts, message):
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(causal_lm, signature, prompts=prompts)
+    assert message in error.value.message
+
+
+def test_generate_tokens(causal_lm):
+    tokens = causal_lm.model.tokenizer.tokenize(PROMPTS)
+    lengths = tokens.row_lengths().numpy()
+    padding = np.where(np.arange(lengths.max()) < lengths[:, None], 0, 10**6)
+    token_ids = tokens.to_tensor().numpy() + padding  # padding is nobody's business
+    said = run(causal_lm, "generate_tokens", token_ids=token_ids, lengths=lengths)
+    rows = [list(row[:n]) for row, n in zip(said["tokens"], said["lengths"], strict=True)]
+    text = causal_lm.model.tokenizer.detokenize(rows, skip_special_tokens=True).numpy()
+    assert [t.decode(errors="replace") for t in text] == causal_lm.model.generate(PROMPTS)
+    nothing = run(causal_lm, "generate_tokens", token_ids=np.zeros([0, 0]), lengths=[])
+    assert nothing["tokens"].shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "lengths", "message"),
+    [
+        ([[1, 2], [3, 4]], [2], "lengths has 1 values and the request 2 rows: give one value a"),
+        ([[1, 2], [3, 4]], [2, 3], "lengths of row 1 is 3: expected at most the tokens given"),
+        ([[1, 2], [3, 4]], [0, 2], "lengths of row 0 is 0: expected at least 1"),
+        ([[1, 2], [3, -4]], [2, 2], "token_ids of row 1 is -4: expected at least 0"),
+        ([[1, 99999], [3, 4]], [2, 2], "token_ids of row 0 is 99999: expected below the vocab"),
+        ([[5] * 64], [64], "token_ids of row 0 has 64 tokens: the model"),
+    ],
+)
+def test_bad_tokens_are_named(causal_lm, token_ids, lengths, message):
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(causal_lm, "generate_tokens", token_ids=token_ids, lengths=lengths)
+    assert message in error.value.message
