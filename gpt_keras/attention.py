@@ -137,8 +137,8 @@ class Attention(ConfigLayer):
           (B, T, D); with a cache the pair of that and the next cache.
         """
         H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
-        B, T, _ = ops.shape(x)
-        heads = ops.reshape(self.qkv(x), (B, T, H + 2 * K, h))  # (B, T, H+2K, h)
+        T = ops.shape(x)[1]  # a number in decoding: one unknown size needs no op to find it
+        heads = ops.reshape(self.qkv(x), (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
         qk, v = heads[:, :, : H + K], heads[:, :, H + K :]
         if rotation is not None:
             qk = rotation(qk)
@@ -150,6 +150,6 @@ class Attention(ConfigLayer):
             context = dot_product_attention(q, k, v, bias)  # (B, H, T, h)
         else:
             context, cache = cache.attend(q, k, v)
-        context = ops.reshape(ops.swapaxes(context, 1, 2), (B, T, H * h))  # (B, T, H*h)
+        context = ops.reshape(ops.swapaxes(context, 1, 2), (-1, T, H * h))  # (B, T, H*h)
         y = self.out(context)
         return y if cache is None else (y, cache)

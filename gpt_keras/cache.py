@@ -48,18 +48,18 @@ class StepCache(NamedTuple):
     bias: tf.Tensor
 
     def attend(self, q, k, v):
-        B, K, h = tf.shape(k)[0], k.shape[1], k.shape[3]
+        H, K, h = q.shape[1], k.shape[1], k.shape[3]
         tail = KeysValues(
-            tf.where(self.here, tf.reshape(k, (B, K, h, 1)), self.tail.keys),  # (B, K, h, C)
+            tf.where(self.here, tf.reshape(k, (-1, K, h, 1)), self.tail.keys),  # (B, K, h, C)
             tf.where(self.here[:, None], v, self.tail.values),  # (B, K, C, h)
         )
-        q = tf.reshape(q, (B, K, -1, h))  # (B, K, G, h)
+        q = tf.reshape(q, (-1, K, H // K, h))  # (B, K, G, h)
         scores = tf.concat([q @ self.prefix.keys, q @ tail.keys], axis=-1)  # (B, K, G, S+C)
         scores = tf.cast(scores, tf.float32) + self.bias[:, None]
         weights = tf.cast(tf.nn.softmax(scores), v.dtype)
-        C = tf.shape(self.here)[0]
+        C = self.here.shape[0]
         context = weights[..., :-C] @ self.prefix.values + weights[..., -C:] @ tail.values
-        return tf.reshape(context, (B, -1, 1, h)), self._replace(tail=tail)  # (B, H, 1, h)
+        return tf.reshape(context, (-1, H, 1, h)), self._replace(tail=tail)  # (B, H, 1, h)
 
 
 def empty_tail(like: KeysValues, length: int) -> KeysValues:

@@ -21,8 +21,9 @@ class Rotation(NamedTuple):
     def __call__(self, x):
         """Rotates (B, T, heads, h) by the positions this was made for."""
         cos, sin = ops.cast(self.cos, x.dtype), ops.cast(self.sin, x.dtype)
-        # A roll by h/2 swaps the halves; the sign of "rotate half" sits in `sin`.
-        return x * cos + ops.roll(x, x.shape[-1] // 2, axis=-1) * sin
+        # The halves swapped; the sign of "rotate half" sits in `sin`. (ops.roll starts threads.)
+        first, second = ops.split(x, 2, axis=-1)
+        return x * cos + ops.concatenate([second, first], axis=-1) * sin
 
 
 def rotation(config: GPTConfig, positions) -> Rotation:
