@@ -32,7 +32,9 @@ class Evaluator:
     ):
         self.task, self.strategy, self.source = task, strategy, source
         self.first, self.prepare = first, prepare
-        self._run = tf.function(lambda batch: strategy.run(self._replica_loss, (batch,)))
+        self._run = tf.function(
+            lambda batch: strategy.run(self._replica_loss, (batch,)), autograph=False
+        )
 
     def __call__(self, on_batch: Callable[[int, int], None] | None = None):
         """The metrics of the whole source, see `gpt_keras.metrics`.

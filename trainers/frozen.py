@@ -37,7 +37,8 @@ class FrozenFeatures:
         self._num_tokens = 0
         self._file = open(self.path, "w+b")  # noqa: SIM115, closed by close()
         self._body = tf.function(
-            lambda batch: strategy.run(lambda b: task.features(b, last=layers), (batch,))
+            lambda batch: strategy.run(lambda b: task.features(b, last=layers), (batch,)),
+            autograph=False,
         )
 
     def __call__(self, batch: Batch) -> Batch:
