@@ -218,7 +218,11 @@ def _publish(partial: str, path: str) -> None:
         return
     former = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.old.", dir=os.path.dirname(path))
     os.rename(path, former)  # onto an empty directory
-    os.rename(partial, path)
+    try:
+        os.rename(partial, path)
+    except BaseException:
+        os.rename(former, path)
+        raise
     shutil.rmtree(former)
 
 

@@ -198,6 +198,22 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
     np.testing.assert_array_equal(read(path)(IDS), model(IDS))
 
 
+def test_a_failed_replacement_puts_the_old_model_back(saved, monkeypatch):
+    path, model = saved
+    rename = os.rename
+
+    def fails_on_the_new_one(source, target):
+        if str(target) == str(path) and ".old." not in source:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(directory.os, "rename", fails_on_the_new_one)
+    with pytest.raises(OSError, match="Input/output"):
+        gpt_keras.CausalLM(TINY.replace(num_layers=1)).save_pretrained(path)
+    assert os.listdir(path.parent) == ["model"]
+    np.testing.assert_array_equal(read(path)(IDS), model(IDS))
+
+
 def test_only_model_directories_are_replaced(saved, tmp_path):
     _, model = saved
     (tmp_path / "results").mkdir()
