@@ -175,7 +175,6 @@ LLAMA = Family(
             "num_hidden_layers": "block_count",
             "num_attention_heads": "attention.head_count",
             "num_key_value_heads": "attention.head_count_kv",
-            "head_dim": "rope.dimension_count",
             "intermediate_size": "feed_forward_length",
             "max_position_embeddings": "context_length",
             "rms_norm_eps": "attention.layer_norm_rms_epsilon",

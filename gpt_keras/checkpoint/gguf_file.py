@@ -45,9 +45,7 @@ class GGUFFile:
             self._reader = gguf.GGUFReader(path)
         except _DAMAGE as error:
             if "is not a valid GGMLQuantizationType" in str(error):
-                raise ValueError(
-                    f"{path}: holds a tensor of a type unknown to gguf {_version()}: {error}"
-                ) from None
+                raise ValueError(f"{path}: holds a tensor of an unknown type: {error}") from None
             raise ValueError(f"{path}: truncated or damaged GGUF file: {error}") from None
         self.family = self._supported_family()
         self._tensors = self._by_checkpoint_name()
@@ -77,8 +75,9 @@ class GGUFFile:
             # Written as float32: the shortest decimal that says the same is what was meant.
             values[name] = float(str(np.float32(value))) if isinstance(value, float) else value
         values.update(self._options())
-        return Fields({k: v for k, v in values.items() if v is not None or k.endswith("token_id")},
-                      self.where)  # fmt: skip
+        # An absent token id means "none" here, not what the family's configuration assumes.
+        kept = {k: v for k, v in values.items() if v is not None or k.endswith("token_id")}
+        return Fields(kept, self.where)
 
     def tokenizer(self):
         return make_tokenizer(self)
@@ -157,21 +156,16 @@ class GGUFFile:
             raise ValueError(
                 f"{self.where}: rope.scaling.type={kind!r}: supported are none, linear"
             )
-        width, rotated = self._architecture("attention.key_length"), self._architecture(
-            "rope.dimension_count"
-        )  # fmt: skip
-        if None not in (width, rotated) and width != rotated:
+        width = self._architecture("attention.key_length")
+        rotated = self._architecture("rope.dimension_count", width)
+        if width is not None and width != rotated:
             raise ValueError(
                 f"{self.where}: rope.dimension_count={rotated} rotates a part of the head's "
                 f"{width} numbers only: unsupported"
             )
-        token_ids = {
-            name: self.get(f"tokenizer.ggml.{gguf_name}_token_id")
-            for name, gguf_name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
-        }
-        eos = [
-            i for i in (token_ids["eos"], self.get("tokenizer.ggml.eot_token_id")) if i is not None
-        ]
+        bos, eos, eot, pad = (
+            self.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "padding")
+        )
         biased = {name.removesuffix(".bias") for name in self._tensors if name.endswith(".bias")}
         scaling = {"rope_type": "linear", "factor": self._architecture("rope.scaling.factor")}
         return {
@@ -179,9 +173,10 @@ class GGUFFile:
             "attention_bias": any(name.endswith("self_attn.o_proj") for name in biased),
             "mlp_bias": any(name.endswith("mlp.down_proj") for name in biased),
             "rope_scaling": scaling if kind == "linear" else None,
-            "bos_token_id": token_ids["bos"],
-            "eos_token_id": sorted(set(eos)) or None,
-            "pad_token_id": token_ids["pad"],
+            "head_dim": rotated,
+            "bos_token_id": bos,
+            "eos_token_id": [i for i in dict.fromkeys((eos, eot)) if i is not None],
+            "pad_token_id": pad,
         }
 
     def _unpermuted(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -189,14 +184,10 @@ class GGUFFile:
 
         Source: `LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py, whose inverse this is.
         """
-        if not name.endswith(self.family.gguf.permuted or ("\0",)):
+        if not name.endswith(self.family.gguf.permuted):
             return values
         heads = self._architecture("attention.head_count")
         if ".k_proj." in name:
             heads = self._architecture("attention.head_count_kv", heads)
         pairs = values.reshape(heads, -1, 2, *values.shape[1:])  # (heads, h/2, 2, ...)
         return pairs.swapaxes(1, 2).reshape(values.shape)
-
-
-def _version() -> str:
-    return getattr(gguf, "__version__", "")
