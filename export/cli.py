@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class UsageError(ValueError):
@@ -18,6 +18,8 @@ def run(main):
 
 
 def _report(main, argv):
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # absl's own default tells what libraries note
     try:
         if len(argv) > 1:
             raise UsageError(f"unexpected argument {argv[1]!r}: every option is a --flag=value")

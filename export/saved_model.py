@@ -19,12 +19,12 @@ DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p")  # flags: default
 
 
 def export(
-    model_path, output_dir, version=None, with_warmup=True, with_verification=True, **options
+    model, output_dir, version=None, with_warmup=True, with_verification=True, **options
 ) -> pathlib.Path:
     """Exports a model and says on the way what it does.
 
     Args:
-      model_path: model directory in Hugging Face layout, or a `.gguf` file.
+      model: a task of `gpt_keras` with a tokenizer.
       output_dir: folder of the model's versions.
       version: number of the version; None for the newest and one.
       with_warmup: write warm-up requests.
@@ -35,14 +35,15 @@ def export(
       The directory of the new version.
 
     Raises:
-      ValueError: the model cannot be read or exported, the version exists, the folder cannot be
-        written, a stock server would not run the result, or it answers otherwise than the model.
+      ValueError: the model cannot be exported, the version exists, the folder cannot be written, a
+        stock server would not run the result, or it answers otherwise than the model.
     """
-    say = _Clock().say
-    publish.check(output_dir, version)
-    model = load(model_path)
     entries = signatures.of(model, **options)
-    say(f"{model_path}: {type(model).__name__}, {model.count_params():,} parameters")
+    start = time.monotonic()
+
+    def say(line):
+        print(f"[{time.monotonic() - start:5.1f} s] {line}", flush=True)
+
     with publish.new_version(output_dir, version) as (directory, final):
         saved_model = write(model, entries, directory)
         defs = saved_model.meta_graphs[0].signature_def
@@ -131,23 +132,14 @@ def _size(directory):
     return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB, the graph {graph:.1f} MB"
 
 
-class _Clock:
-    """Says lines with the seconds since it was made."""
-
-    def __init__(self):
-        self._start = time.monotonic()
-
-    def say(self, line):
-        print(f"[{time.monotonic() - self._start:5.1f} s] {line}", flush=True)
-
-
 def main():
     tf.get_logger().setLevel("ERROR")  # no word on the age of the loader that the server uses too
     values = flags.FLAGS
     options = {name: values[name].value for name in DEFAULTS if values[name].present}
-    if values.require_chat:
-        options["require_chat"] = True
-    export(values.model, values.output_dir, values.version, values.warmup, values.verify, **options)
+    publish.check(values.output_dir, values.version)  # before the minutes that the rest may take
+    model = load(values.model)
+    print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
+    export(model, values.output_dir, values.version, values.warmup, values.verify, **options)
 
 
 if __name__ == "__main__":
@@ -160,7 +152,6 @@ if __name__ == "__main__":
     flags.DEFINE_float("temperature", None, "If a request does not say. (default: 0, best token)")
     flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
-    flags.DEFINE_bool("require_chat", False, "Fail if the chat template cannot be compiled.")
     flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
     flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
     flags.mark_flags_as_required(["model", "output_dir"])

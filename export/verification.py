@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from gpt_keras import SequenceClassifier
 
@@ -46,7 +47,10 @@ class Loaded:
 @contextlib.contextmanager
 def load(directory):
     """A context that gives the SavedModel of a directory as `Loaded`."""
-    session = tf.compat.v1.Session(graph=tf.Graph())
+    config = tf.compat.v1.ConfigProto()
+    # A second round of optimisation takes seconds a signature, and pays on a server alone.
+    config.graph_options.rewrite_options.meta_optimizer_iterations = RewriterConfig.ONE
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     with contextlib.closing(session):
         # Not a default for what the caller does: there, TensorFlow is to stay eager.
         with session.graph.as_default():

@@ -1,6 +1,7 @@
 """Tiny models with tokenizers of their own, exported once a test process."""
 
 import dataclasses
+import pathlib
 
 import keras
 import pytest
@@ -30,11 +31,10 @@ TINY = {
 
 @dataclasses.dataclass
 class Exported:
-    """A model, its directory, the SavedModel made from it, and that loaded into a session."""
+    """A model, the directory of the SavedModel made from it, and that loaded into a session."""
 
-    model: object
-    model_dir: str
-    saved_model_dir: str
+    model: gpt_keras.tasks.Task
+    saved_model_dir: pathlib.Path
     loaded: verification.Loaded
 
 
@@ -74,7 +74,6 @@ def classifier(tokenizer, tmp_path_factory):
 
 
 def _exported(model, path):
-    model.save_pretrained(path / "model")
-    saved_model_dir = saved_model.export(path / "model", path / "served")
+    saved_model_dir = saved_model.export(model, path)
     with verification.load(saved_model_dir) as loaded:
-        yield Exported(model, str(path / "model"), str(saved_model_dir), loaded)
+        yield Exported(model, saved_model_dir, loaded)
