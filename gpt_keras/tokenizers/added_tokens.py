@@ -1,0 +1,119 @@
+"""Finds the added tokens of a tokenizer, `<|im_start|>` and the like, in texts."""
+
+import tensorflow as tf
+
+from gpt_keras.tokenizers import ragged, tables
+
+_MARK = b"\xff"  # in no valid UTF-8
+# White space as Rust's `char::is_whitespace` has it; RE2's \s knows ASCII only.
+_SPACE = r"[\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+
+
+class AddedTokenFinder(tf.Module):
+    """Cuts texts at added tokens: the leftmost one first, and the longest that begins there.
+
+    As in `tokenizers`, those that are `normalized` are looked for only in what the others leave.
+    """
+
+    def __init__(self, tokens, where, name=None):
+        """
+        Args:
+          tokens: dict `tokenizer_json.AddedToken` -> id.
+          where: begins the message of an error.
+
+        Raises:
+          ValueError: the tokens cannot be told apart in the graph.
+        """
+        super().__init__(name=name)
+        _refuse_strippable(tokens, where)
+        self._patterns = [
+            _pattern([token for token in tokens if token.normalized == normalized])
+            for normalized in (False, True)
+            if any(token.normalized == normalized for token in tokens)
+        ]
+        self._strips = any(token.lstrip or token.rstrip for token in tokens)
+        self._all_special = all(token.special for token in tokens)
+        if tokens:
+            self._ids = _table(tokens)
+            self._plain_ids = _table({t: i for t, i in tokens.items() if not t.special})
+
+    def __call__(self, texts, allow_special):
+        """Cuts valid UTF-8 texts, inside a graph.
+
+        Args:
+          texts: (B,) string.
+          allow_special: bool; False leaves special tokens in the text as they are written.
+
+        Returns:
+          parts, (P,) string; ids, (P,) int32, of those that are tokens and -1 for those that are
+          text; and (B + 1,) int64 row splits. Parts of text may be empty.
+        """
+        ids = tf.fill(tf.shape(texts), -1)
+        splits = tf.range(tf.size(texts, out_type=tf.int64) + 1)
+        if self._all_special and not allow_special:
+            return texts, ids, splits
+        for pattern in self._patterns:
+            texts, ids, inner = self._cut(texts, ids, pattern, allow_special)
+            splits = tf.gather(inner, splits)
+        return texts, ids, splits
+
+    def _cut(self, texts, ids, pattern, allow_special):
+        """Cuts the parts of text among `texts` by one pattern, to the same three results."""
+        is_text = ids < 0
+        marked = tf.where(
+            is_text, tf.strings.regex_replace(texts, pattern, _MARK + rb"\0" + _MARK), texts
+        )
+        cut = tf.strings.split(marked, _MARK)  # text, token, text, ..., text in each row
+        parts, splits = cut.values, cut.row_splits
+        rows = ragged.row_ids(splits)
+        is_token = (tf.range(tf.size(parts, out_type=tf.int64)) - tf.gather(splits, rows)) % 2 == 1
+        content = parts
+        if self._strips:
+            content = tf.strings.regex_replace(parts, f"^{_SPACE}+|{_SPACE}+$", "")
+        found = (self._ids if allow_special else self._plain_ids).lookup(content)
+        part_ids = tf.where(is_token, found, tf.gather(ids, rows))
+        if allow_special or self._all_special:
+            return parts, part_ids, splits
+        return _join_text(parts, part_ids, splits)
+
+
+def _join_text(parts, ids, splits):
+    """Joins neighbouring parts of text of a row: special tokens that were found but not allowed."""
+    size = tf.size(parts, out_type=tf.int64)
+    before = tf.concat([[0], ids[:-1]], 0)
+    starts = ragged.mark(splits[:-1], size) | (ids >= 0) | (before >= 0)
+    joined = tf.cumsum(tf.cast(starts, tf.int64)) - 1
+    starts = tf.where(starts)[:, 0]
+    parts = tf.strings.unsorted_segment_join(parts, joined, tf.size(starts))
+    return parts, tf.gather(ids, starts), tf.searchsorted(starts, splits, out_type=tf.int64)
+
+
+def _pattern(tokens):
+    """RE2 pattern of the tokens, the longest alternative first."""
+    alternatives = []
+    for token in sorted(tokens, key=lambda token: -len(token.content.encode())):
+        escaped = "".join(
+            char if char.isalnum() and char.isascii() else f"\\x{{{ord(char):x}}}"
+            for char in token.content
+        )
+        before, after = (f"{_SPACE}*" if strip else "" for strip in (token.lstrip, token.rstrip))
+        alternatives.append(before + escaped + after)
+    return "|".join(alternatives)
+
+
+def _refuse_strippable(tokens, where):
+    """White space at a token's end would be taken for the white space around it."""
+    if not any(token.lstrip or token.rstrip for token in tokens):
+        return
+    for token in tokens:
+        if token.content != token.content.strip():
+            raise ValueError(
+                f"{where}: added token {token.content!r} begins or ends with white space: "
+                "unsupported beside tokens with lstrip or rstrip"
+            )
+
+
+def _table(tokens):
+    # Never empty, which a table may not be.
+    contents = {b"": -1, **{token.content.encode(): i for token, i in tokens.items()}}
+    return tables.lookup_table(list(contents), list(contents.values()), default=-1)

@@ -1,0 +1,140 @@
+"""Cuts texts into the words inside which byte-level BPE merges."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras.tokenizers import char_classes, ragged, utf8, word_splitting
+
+
+@dataclasses.dataclass(frozen=True)
+class PreTokenizer:
+    """What the `pre_tokenizer` of a `tokenizer.json` asks for.
+
+    Attributes:
+      pattern: regular expression of the words, a key of `word_splitting.WORD_STARTS`.
+      digits: None, or "individual" to cut out every digit, or "contiguous" every run of them,
+        before the pattern is applied to what lies between.
+      add_prefix_space: put a blank before every text, or every part that `digits` leaves, that does
+        not begin with one.
+    """
+
+    pattern: str = word_splitting.GPT2
+    digits: str | None = None
+    add_prefix_space: bool = False
+
+    def __call__(self, texts):
+        """Splits valid UTF-8 texts, inside a graph.
+
+        Args:
+          texts: (B,) string.
+
+        Returns:
+          words, (W,) string, of all texts, and (B + 1,) int64 row splits into them.
+        """
+        code_points, splits = utf8.to_code_points(texts)
+        first = ragged.mark(splits[:-1], tf.size(code_points))
+        classes = _classes(code_points)
+        if self.digits is not None:
+            first |= self._digit_cuts(classes)
+        if self.add_prefix_space:
+            code_points, splits, first = _insert_blanks(code_points, splits, first)
+            classes = _classes(code_points)
+        classes = tf.where(classes == char_classes.DIGIT, np.uint8(char_classes.OTHER), classes)
+        starts = word_splitting.WORD_STARTS[self.pattern](code_points, classes, first)
+        starts = tf.where(starts)[:, 0]  # (W,)
+        words = utf8.from_code_points(code_points, starts)
+        return words, tf.searchsorted(starts, splits, out_type=tf.int64)
+
+    def _digit_cuts(self, classes):
+        """(C,) bool: where `Digits` starts a part, besides the first code point of a text."""
+        digit = (classes == char_classes.NUMBER) | (classes == char_classes.DIGIT)
+        before = tf.concat([digit[:1], digit[:-1]], 0)
+        return digit | before if self.digits == "individual" else digit != before
+
+    def to_json(self) -> dict:
+        """The `pre_tokenizer` of a `tokenizer.json`, as a dict."""
+        byte_level = {
+            "type": "ByteLevel",
+            "add_prefix_space": self.add_prefix_space,
+            "trim_offsets": True,
+            "use_regex": True,
+        }
+        if self.digits is None:
+            return byte_level
+        digits = {"type": "Digits", "individual_digits": self.digits == "individual"}
+        return {"type": "Sequence", "pretokenizers": [digits, byte_level]}
+
+
+NAMED = {"gpt2": PreTokenizer(), "digits_gpt2": PreTokenizer(digits="individual")}
+"""GPT-2's way of splitting, and that of SmolLM2 and StarCoder, which see every digit alone."""
+
+
+def named(name: str, add_prefix_space: bool = False) -> PreTokenizer:
+    """One of `NAMED`. Raises ValueError for any other name."""
+    if name not in NAMED:
+        raise ValueError(f"pre_tokenizer={name!r}: expected one of {', '.join(NAMED)}")
+    return dataclasses.replace(NAMED[name], add_prefix_space=add_prefix_space)
+
+
+def from_json(node, where: str) -> PreTokenizer:
+    """The inverse of `to_json`, and of other ways to write the same.
+
+    Raises:
+      ValueError: `node` asks for something else; the message begins with `where`.
+    """
+    try:
+        return _from_json(node, where)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: malformed pre_tokenizer {node}: {error!r}") from error
+
+
+def _from_json(node, where):
+    nodes = node["pretokenizers"] if node and node["type"] == "Sequence" else [node or {}]
+    kinds = [part.get("type") for part in nodes]
+    digits, pattern = None, word_splitting.GPT2
+    if kinds[:1] == ["Digits"]:
+        digits = "individual" if nodes[0]["individual_digits"] else "contiguous"
+        nodes, kinds = nodes[1:], kinds[1:]
+    if kinds == ["Split", "ByteLevel"] and not nodes[1].get("use_regex", True):
+        pattern = _split_pattern(nodes[0], where)
+        if nodes[1]["add_prefix_space"]:
+            raise ValueError(f"{where}: ByteLevel with add_prefix_space after Split: unsupported")
+    elif kinds != ["ByteLevel"] or not nodes[0].get("use_regex", True):
+        raise ValueError(
+            f"{where}: unsupported pre-tokenizer {node}; supported are ByteLevel with its "
+            "regex, and before it Digits"
+        )
+    return PreTokenizer(pattern, digits, bool(nodes[-1]["add_prefix_space"]))
+
+
+def _split_pattern(node, where):
+    pattern = node.get("pattern", {}).get("Regex")
+    if pattern not in word_splitting.WORD_STARTS:
+        raise ValueError(f"{where}: unsupported pattern of Split: {pattern or node.get('pattern')}")
+    if node.get("behavior") != "Isolated" or node.get("invert"):
+        raise ValueError(
+            f"{where}: Split with behavior={node.get('behavior')!r}, invert={node.get('invert')}: "
+            "unsupported; supported is Isolated, not inverted"
+        )
+    return pattern
+
+
+def _classes(code_points):
+    table = char_classes.table()
+    return tf.gather(table, tf.minimum(code_points, len(table) - 1))
+
+
+def _insert_blanks(code_points, splits, first):
+    """Puts a blank before each part that does not begin with one; it becomes the part's first."""
+    missing = first & (code_points != ord(" "))  # (C,)
+    shifts = tf.cumsum(tf.cast(missing, tf.int64))
+    places = tf.range(tf.size(code_points, out_type=tf.int64)) + shifts  # (C,), new ones
+    size = tf.size(code_points, out_type=tf.int64) + tf.reduce_sum(tf.cast(missing, tf.int64))
+    blank = ord(" ")
+    moved = tf.scatter_nd(places[:, tf.newaxis], code_points - blank, size[tf.newaxis]) + blank
+    starts = tf.boolean_mask(places - tf.cast(missing, tf.int64), first)
+    # A text's first code point moves by the blanks before it: as many as shifted the one before.
+    new_splits = splits + tf.gather(tf.concat([[0], shifts], 0), splits)
+    return moved, new_splits, ragged.mark(starts, size)

@@ -1,0 +1,50 @@
+"""UTF-8 in the graph: what is valid, and code points."""
+
+import tensorflow as tf
+
+
+def replace_invalid(texts):
+    """(B,) string, as `bytes.decode("utf-8", errors="replace")` would have it, in UTF-8 again."""
+    return _unless_ascii(
+        texts,
+        lambda _: texts,
+        lambda: tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace"),
+    )
+
+
+def is_valid_utf8(texts):
+    """(B,) bool: whether `bytes.decode("utf-8")` would take each of the (B,) string `texts`.
+
+    Surrogates, overlong forms and what lies beyond U+10FFFF are invalid; NUL is a character.
+    """
+    return tf.equal(texts, replace_invalid(texts))
+
+
+def to_code_points(texts):
+    """(C,) int32 code points of all (B,) valid `texts`, and (B + 1,) int64 row splits."""
+
+    def from_ascii(codes):
+        lengths = tf.cast(tf.strings.length(texts), tf.int64)
+        return tf.concat([[0], tf.cumsum(lengths)], 0), tf.cast(codes, tf.int32)
+
+    splits, code_points = _unless_ascii(
+        texts,
+        from_ascii,
+        lambda: tuple(tf.raw_ops.UnicodeDecode(input=texts, input_encoding="UTF-8")),
+    )
+    return code_points, splits
+
+
+def from_code_points(code_points, starts):
+    """(W,) string: `code_points`, (C,) int32, cut at `starts`, (W,) int64, of which one is 0."""
+    splits = tf.concat([starts, tf.shape(code_points, tf.int64)], 0)
+    return tf.raw_ops.UnicodeEncode(
+        input_values=code_points, input_splits=splits, output_encoding="UTF-8"
+    )
+
+
+def _unless_ascii(texts, from_ascii, otherwise):
+    """`from_ascii` of the bytes of all (B,) `texts` if they are ASCII: twice as fast for English."""
+    codes = tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8)
+    is_ascii = tf.reduce_all(codes < 0x80)
+    return tf.cond(is_ascii, lambda: from_ascii(codes), otherwise)
