@@ -1,0 +1,131 @@
+"""The life of a server process: from flags to ports, until a signal comes."""
+
+import functools
+import logging
+import os
+import signal
+import threading
+
+from absl import flags
+
+from export import cli, protocol
+from export.server import errors, model_config, servable, warmup, xla
+from export.server.manager import ModelManager
+from export.server.model_server import ModelServer, Options, check_ports
+
+log = logging.getLogger(__name__)
+
+
+def run(values: flags.FlagValues) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+      values: flags, as `export.serve` defines them.
+
+    Raises:
+      ValueError: a bad configuration, or a model that cannot be loaded.
+      OSError: a port that cannot be had, a file or folder that cannot be read.
+    """
+    logging.getLogger("export.server").setLevel(logging.INFO)
+    stop = _stop_on_signals()
+    try:
+        models = model_config.check(_config(values))
+        model_config.check_labels(models, values.allow_version_labels_for_unavailable_models)
+        model_config.check_folders(models)
+        options = _options(values)
+        check_ports(options)
+        session_config = _session_config(values)
+        if not values.xla_cpu_compilation_enabled:
+            xla.disable()
+        manager = ModelManager(
+            models,
+            functools.partial(_load, values, session_config),
+            values.file_system_poll_wait_seconds,
+            values.max_num_load_retries,
+            values.load_retry_interval_micros / 1e6,
+        )
+        _serve(manager, options, stop, values.shutdown_grace_seconds)
+    except errors.ServingError as error:
+        raise ValueError(
+            f"Failed to start server. Error: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _serve(manager: ModelManager, options: Options, stop: threading.Event, grace: float) -> None:
+    manager.start()
+    try:
+        while not manager.wait(timeout=0.2):
+            if stop.is_set():
+                return
+        server = ModelServer(manager, options)
+        print(f"Running gRPC ModelServer at {options.host}:{server.port} ...", flush=True)
+        if server.rest_api_port is not None:
+            address = f"{options.host}:{server.rest_api_port}"
+            print(f"Exporting HTTP/REST API at:{address} ...", flush=True)
+        stop.wait()
+        log.info("Stopping: what runs has %g s to finish", grace)
+        server.stop(grace)
+    finally:
+        manager.stop()
+
+
+def _load(
+    values: flags.FlagValues,
+    session_config: protocol.ConfigProto,
+    name: str,
+    version: int,
+    directory: str,
+) -> servable.Servable:
+    """Loads a version and warms it up."""
+    tags = values.saved_model_tags.split(",")
+    loaded = servable.load(name, version, directory, tags, session_config)
+    if values.enable_model_warmup:
+        try:
+            warmup.run(loaded, directory, max(1, values.num_request_iterations_for_warmup))
+        except BaseException:
+            loaded.close()
+            raise
+    return loaded
+
+
+def _config(values: flags.FlagValues) -> protocol.ModelServerConfig:
+    if values.model_config_file:
+        return model_config.read(values.model_config_file)
+    return model_config.of_one_model(values.model_name, values.model_base_path)
+
+
+def _options(values: flags.FlagValues) -> Options:
+    """Those flags that are set; the others have their defaults."""
+    names = Options.__dataclass_fields__
+    given = {name: values[name].value for name in names if values[name].value is not None}
+    return Options(**given)
+
+
+def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
+    both = values.tensorflow_session_parallelism
+    intra, inter = values.tensorflow_intra_op_parallelism, values.tensorflow_inter_op_parallelism
+    if both and intra and inter:
+        raise cli.UsageError(
+            "Either configure --tensorflow_session_parallelism or "
+            "(--tensorflow_intra_op_parallelism, --tensorflow_inter_op_parallelism) separately. "
+            "You cannot configure all."
+        )
+    if not (intra or inter):
+        intra = inter = both
+    return protocol.ConfigProto(
+        intra_op_parallelism_threads=intra, inter_op_parallelism_threads=inter
+    )
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number, frame):
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return stop

@@ -1,0 +1,325 @@
+"""The models a server has, and the thread that loads and unloads their versions.
+
+The rules are the stock server's `AspiredVersionsManager` with its `AvailabilityPreservingPolicy`:
+a version is wanted or not as the folder and the policy say; a new one is loaded before an old one
+goes; one that fails to load leaves the old one at work.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import grpc
+
+from export import protocol
+from export.server import errors, versions
+from export.server.servable import Servable
+
+log = logging.getLogger(__name__)
+
+State = protocol.ModelVersionStatus.State
+_TICK = 0.1  # seconds between looks at what is to be done
+
+
+@dataclasses.dataclass
+class Version:
+    """One version of a model, from when it was found until long after it is gone.
+
+    Attributes:
+      model, number, path: which and where.
+      wanted: it is in the folder and the policy asks for it.
+      state: START, LOADING, AVAILABLE, UNLOADING or END.
+      error: why it could not be loaded; None if it could.
+      servable: what answers requests, while AVAILABLE or UNLOADING.
+      users: requests that it is answering.
+      failures: attempts to load it that went wrong.
+      retry_at: when to try again, on the clock of `time.monotonic`.
+    """
+
+    model: str
+    number: int
+    path: str
+    wanted: bool = True
+    state: int = State.START
+    error: errors.ServingError | None = None
+    servable: Servable | None = None
+    users: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+
+    def __str__(self):
+        return f"{{name: {self.model} version: {self.number}}}"
+
+
+class ModelManager:
+    """Keeps the wanted versions of some models loaded. Thread-safe.
+
+    Args:
+      models: names, folders and policies.
+      load: makes a Servable of (name, version, path) or raises ServingError.
+      poll_wait_seconds: between looks at the folders; 0 looks once, less than 0 never.
+      max_num_load_retries: attempts at a version beyond the first. At start-up, while a model has
+        no version at all, there is one attempt, so that a bad model ends the program at once.
+      load_retry_interval: seconds between attempts.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[protocol.ModelConfig],
+        load: Callable[[str, int, str], Servable],
+        poll_wait_seconds: float = 1,
+        max_num_load_retries: int = 5,
+        load_retry_interval: float = 60,
+    ):
+        self._models = {model.name: model for model in models}
+        self._load = load
+        self._poll_wait = poll_wait_seconds
+        self._max_retries, self._retry_interval = max_num_load_retries, load_retry_interval
+        self._versions: dict[str, dict[int, Version]] = {name: {} for name in self._models}
+        self._changed = threading.Condition()  # guards all of the above and its contents
+        self._stopping = False
+        self._complaints = {}  # model -> what was last said of its folder
+        self._thread = threading.Thread(target=self._work, name="manager", daemon=True)
+
+    def start(self) -> None:
+        """Starts loading; see `wait`."""
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until every model has a version available.
+
+        Args:
+          timeout: seconds; None waits for ever.
+
+        Returns:
+          True once they have, False after the timeout.
+
+        Raises:
+          ServingError: none of the versions of a model could be loaded.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready() or self._failed(), timeout)
+            if failed := self._failed():
+                told = ", ".join(
+                    f"{{{version} due to error: {version.error}}}" for version in failed
+                )
+                raise errors.ServingError(
+                    grpc.StatusCode.UNKNOWN,
+                    f"{len(failed)} servable(s) did not become available: {{{told}}}",
+                )
+            return self._ready()
+
+    def stop(self, patience: float = 10) -> None:
+        """Ends the thread and closes every session, whatever still runs in it.
+
+        Args:
+          patience: seconds to wait for a load that is under way.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+        for version in self._all():
+            if version.servable is not None:
+                version.servable.close()
+                version.servable, version.state = None, State.END
+
+    @contextlib.contextmanager
+    def use(self, spec: protocol.ModelSpec) -> Iterator[Servable]:
+        """A context with the version that a request asks for, which stays loaded throughout.
+
+        Raises:
+          ServingError: the request names no model, or none that is available.
+        """
+        version = self._take(spec)
+        try:
+            yield version.servable
+        finally:
+            with self._changed:
+                version.users -= 1
+                if version.state == State.UNLOADING:
+                    self._changed.notify_all()
+
+    def states(self, name: str) -> list[Version]:
+        """Copies of all versions that a model has or had, newest first."""
+        with self._changed:
+            known = self._versions.get(name, {})
+            return [dataclasses.replace(known[number]) for number in sorted(known, reverse=True)]
+
+    def _take(self, spec: protocol.ModelSpec) -> Version:
+        if not spec.name:
+            raise errors.invalid_argument("ModelSpec has no name specified.")
+        with self._changed:
+            number = self._number(spec)
+            known = self._versions.get(spec.name, {}).values()
+            able = {v.number: v for v in known if v.state == State.AVAILABLE}
+            if number is None and able:
+                number = max(able)
+            if number not in able:
+                asked = (
+                    f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
+                )
+                raise errors.not_found(f"Servable not found for request: {asked}")
+            able[number].users += 1
+            return able[number]
+
+    def _number(self, spec: protocol.ModelSpec) -> int | None:
+        """The version that a request names, by number or label; None for the latest."""
+        match spec.WhichOneof("version_choice"):
+            case "version":
+                return spec.version.value
+            case "version_label":
+                model = self._models.get(spec.name)
+                if model is None or spec.version_label not in model.version_labels:
+                    raise errors.invalid_argument(
+                        f"Unrecognized servable version label: {spec.version_label}"
+                    )
+                return model.version_labels[spec.version_label]
+        return None
+
+    def _all(self) -> list[Version]:
+        return [version for known in self._versions.values() for version in known.values()]
+
+    def _ready(self) -> bool:
+        return all(
+            any(version.state == State.AVAILABLE for version in known.values())
+            for known in self._versions.values()
+        )
+
+    def _failed(self) -> list[Version]:
+        """Versions that stand for a model that has none, and none to come."""
+        failed = []
+        for known in self._versions.values():
+            tried = [version for version in known.values() if version.wanted]
+            serving = any(version.servable is not None for version in known.values())
+            ended = all(version.state == State.END and version.error for version in tried)
+            if tried and ended and not serving:
+                failed += tried
+        return failed
+
+    # What follows runs in the manager's thread.
+
+    def _work(self) -> None:
+        poll_at = time.monotonic() if self._poll_wait >= 0 else float("inf")
+        while not self._stopping:
+            try:
+                if time.monotonic() >= poll_at:
+                    poll_at = time.monotonic() + (self._poll_wait or float("inf"))
+                    self._poll()
+                while not self._stopping and self._act():
+                    pass
+            except Exception:  # the thread must outlive whatever happens to one version
+                log.exception("The manager of models stumbled; it goes on")
+            with self._changed:
+                if not self._stopping:
+                    self._changed.wait(_TICK)
+
+    def _poll(self) -> None:
+        for name, model in self._models.items():
+            try:
+                wanted = versions.wanted(model)
+            except OSError as error:  # a folder that is gone changes nothing
+                self._complain(name, f"Could not find base path {model.base_path}: {error}")
+                continue
+            self._complain(name, "" if wanted else f"No versions of servable {name} found under "
+                           f"base path {model.base_path}. Did you forget to name your leaf "
+                           "directory as a number (eg. '/1/')?")  # fmt: skip
+            with self._changed:
+                self._want(name, wanted)
+
+    def _complain(self, name: str, message: str) -> None:
+        """Warns once, not at every poll."""
+        if message and self._complaints.get(name) != message:
+            log.warning(message)
+        self._complaints[name] = message
+
+    def _want(self, name: str, wanted: dict[int, str]) -> None:
+        known = self._versions[name]
+        for number, version in list(known.items()):
+            if number not in wanted:
+                version.wanted = False
+                if version.state == State.START:
+                    del known[number]
+                elif version.state == State.LOADING:  # waits for another attempt
+                    version.state = State.END
+        for number, path in wanted.items():
+            version = known.get(number)
+            if version is None or (version.state == State.END and not version.wanted):
+                known[number] = Version(name, number, path)
+            elif version.state != State.UNLOADING:  # else: once it is gone, at a later poll
+                version.wanted = True
+
+    def _act(self) -> bool:
+        """Takes one step towards what is wanted; False if there is none to take."""
+        with self._changed:
+            step = self._next_step()
+        if step is None:
+            return False
+        action, version = step
+        action(version)
+        with self._changed:
+            self._changed.notify_all()
+        return True
+
+    def _next_step(self):
+        for known in self._versions.values():
+            drained = [v for v in known.values() if v.state == State.UNLOADING and not v.users]
+            if drained:
+                return self._close, drained[0]
+            serving = [v for v in known.values() if v.state == State.AVAILABLE]
+            surplus = [v for v in serving if not v.wanted]
+            covered = any(v.wanted for v in serving) or not any(v.wanted for v in known.values())
+            if surplus and (covered or len(surplus) > 1):
+                return self._withdraw, min(surplus, key=lambda v: v.number)
+            due = [v for v in known.values() if self._is_due(v)]
+            if due:
+                return self._try_to_load, max(due, key=lambda v: v.number)
+        return None
+
+    def _is_due(self, version: Version) -> bool:
+        if not version.wanted:
+            return False
+        waited = version.state == State.LOADING and time.monotonic() >= version.retry_at
+        return version.state == State.START or waited
+
+    def _try_to_load(self, version: Version) -> None:
+        log.info("Loading servable version %s from %s", version, version.path)
+        with self._changed:
+            version.state = State.LOADING
+        begun = time.monotonic()
+        try:
+            servable = self._load(version.model, version.number, version.path)
+        except errors.ServingError as error:
+            with self._changed:
+                self._note_failure(version, error)
+            return
+        with self._changed:
+            version.servable, version.state, version.error = servable, State.AVAILABLE, None
+        log.info("Successfully loaded servable version %s in %.1f s",
+                 version, time.monotonic() - begun)  # fmt: skip
+
+    def _note_failure(self, version: Version, error: errors.ServingError) -> None:
+        version.error, version.failures = error, version.failures + 1
+        others = (v for v in self._versions[version.model].values() if v.servable is not None)
+        if version.failures <= self._max_retries and any(others):
+            version.retry_at = time.monotonic() + self._retry_interval
+            log.error("Servable %s cannot be loaded (attempt %d, next in %g s): %s",
+                      version, version.failures, self._retry_interval, error)  # fmt: skip
+        else:
+            version.state = State.END
+            log.error("Servable %s cannot be loaded: %s", version, error)
+
+    def _withdraw(self, version: Version) -> None:
+        log.info("Quiescing servable version %s", version)
+        with self._changed:
+            version.state = State.UNLOADING
+
+    def _close(self, version: Version) -> None:
+        with self._changed:
+            servable, version.servable, version.state = version.servable, None, State.END
+        servable.close()
+        log.info("Done unloading servable version %s", version)

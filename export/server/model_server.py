@@ -1,0 +1,131 @@
+"""The ports of a server: gRPC and HTTP over one set of models."""
+
+import dataclasses
+import os
+import socket
+
+import grpc
+
+from export.server import grpc_service
+from export.server.http_server import HttpServer
+from export.server.manager import ModelManager
+from export.server.rest import RestApi
+
+_BACKLOG = 128
+
+
+def default_threads() -> int:
+    """Calls at a time, as on the stock server: four for each core that the process may use."""
+    return 4 * len(os.sched_getaffinity(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to serve.
+
+    Attributes:
+      host: address to listen at.
+      port: of gRPC; 0 takes a free one.
+      rest_api_port: of HTTP; 0 takes a free one, None for no HTTP.
+      grpc_max_threads: gRPC calls at a time; more are refused.
+      rest_api_num_threads: HTTP requests at a time; more wait.
+      rest_api_timeout_in_ms: limit of an HTTP request's run.
+      rest_api_enable_cors_support: send CORS headers.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8500
+    rest_api_port: int | None = None
+    grpc_max_threads: int = dataclasses.field(default_factory=default_threads)
+    rest_api_num_threads: int = dataclasses.field(default_factory=default_threads)
+    rest_api_timeout_in_ms: int = 30000
+    rest_api_enable_cors_support: bool = False
+
+
+class ModelServer:
+    """A running server. It does not own the manager.
+
+    Attributes:
+      port, rest_api_port: those listened at; the latter None without HTTP.
+    """
+
+    def __init__(self, manager: ModelManager, options: Options):
+        """Opens the ports and starts serving.
+
+        Raises:
+          OSError: a port cannot be had.
+        """
+        self.rest_api_port, self._http = None, None
+        listener = None
+        if options.rest_api_port is not None:
+            listener = listen(options.host, options.rest_api_port, "rest_api_port")
+        try:
+            self._grpc = grpc_service.create(manager, options.grpc_max_threads)
+            self.port = _bind(self._grpc, options.host, options.port)
+        except BaseException:
+            if listener is not None:
+                listener.close()
+            raise
+        self._grpc.start()
+        if listener is not None:
+            api = RestApi(
+                manager, options.rest_api_timeout_in_ms, options.rest_api_enable_cors_support
+            )
+            self.rest_api_port = listener.getsockname()[1]
+            self._http = HttpServer(api, listener, options.rest_api_num_threads)
+
+    def stop(self, grace: float = 0) -> None:
+        """Takes no more requests, and lets those that run have `grace` seconds."""
+        stopped = self._grpc.stop(grace)
+        if self._http is not None:
+            self._http.stop(grace)
+        stopped.wait()
+
+
+def check_ports(options: Options) -> None:
+    """Tells of a port that cannot be had before minutes go into loading.
+
+    Raises:
+      OSError: see `listen`.
+    """
+    listen(options.host, options.port, "port").close()
+    if options.rest_api_port is not None:
+        listen(options.host, options.rest_api_port, "rest_api_port").close()
+
+
+def listen(host: str, port: int, flag: str) -> socket.socket:
+    """A listening socket.
+
+    Args:
+      host: name or address; a name may be of IPv4 or IPv6.
+      port: 0 for a free one.
+      flag: that named the port, for the message.
+
+    Raises:
+      OSError: one line that says why not, and what to do.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise OSError(f"--host={host}: {error.strerror}") from error
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"--{flag}={port}: cannot listen at {host}:{port}, {error.strerror}; "
+            "give another port, or 0 for any free one"
+        ) from error
+    return listener
+
+
+def _bind(server: grpc.Server, host: str, port: int) -> int:
+    listen(host, port, "port").close()  # says why not in one line; gRPC says it in many
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"--port={port}: gRPC cannot listen at {address}") from error

@@ -1,0 +1,194 @@
+"""The REST API: paths, verbs and status codes.
+
+Sources: model_servers/http_rest_api_handler.cc, http_rest_api_util.cc, http_server.cc.
+"""
+
+import dataclasses
+import logging
+import re
+import time
+import urllib.parse
+from collections.abc import Mapping
+
+import grpc
+
+from export import protocol
+from export.server import (
+    errors,
+    examples,
+    json_examples,
+    json_inputs,
+    json_outputs,
+    model_info,
+    predict,
+)
+from export.server.json_writer import PrettyWriter
+from export.server.manager import ModelManager
+
+log = logging.getLogger(__name__)
+
+_MODEL = r"/v1/models/([^/:]+)(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?"
+_CALL = re.compile(_MODEL + r":(classify|regress|predict)", re.IGNORECASE)
+_INFO = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?(?:/(metadata))?",
+    re.IGNORECASE,
+)
+_API = re.compile(r"/v1/.*", re.IGNORECASE)  # as in RE2, "." is no newline
+_NOT_FOUND = (
+    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
+    b"</BODY></HTML>\n"
+)
+_STATUS = {
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}  # and 500 for the rest
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """An HTTP response."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class RestApi:
+    """Answers HTTP requests. Thread-safe.
+
+    Args:
+      manager: the models.
+      timeout_ms: limit for one request's run; 0 or less for none.
+      enable_cors: send the headers that let web pages of other hosts call.
+    """
+
+    def __init__(self, manager: ModelManager, timeout_ms: int = 30000, enable_cors: bool = False):
+        self._manager, self._timeout_ms, self._enable_cors = manager, timeout_ms, enable_cors
+
+    def respond(self, verb: str, path: str, body: bytes, origin: str = "") -> Reply:
+        """Answers one request.
+
+        Args:
+          verb: such as "POST".
+          path: with its query, as sent.
+          body: uncompressed.
+          origin: header of that name.
+        """
+        if not _API.fullmatch(path):
+            return Reply(404, _NOT_FOUND, {"Content-Type": "text/html"})
+        cors = _CORS if self._enable_cors else {}
+        if verb == "OPTIONS":
+            return Reply(200 if re.search("https?://", origin) else 400, b"", cors)
+        headers = {"Content-Type": "application/json"} | cors
+        try:
+            text, status = self._answer(verb, path, body), 200
+        except _BadVersionError:
+            text, status = "", 400
+        except errors.ServingError as error:
+            text, status = _error_json(error), _STATUS.get(error.code, 500)
+        except Exception as error:
+            log.exception("%s %s failed", verb, path)
+            text, status = _error_json(errors.of_exception(error)), 500
+        return Reply(status, text.encode("utf-8", "surrogateescape"), headers)
+
+    def _answer(self, verb: str, path: str, body: bytes) -> str:
+        if verb == "POST" and (match := _CALL.fullmatch(path)):
+            spec, deadline = _model_spec(match), self._deadline()
+            if match[4] == "predict":
+                return self._predict(spec, body, deadline)
+            if match[4] == "classify":
+                return self._classify(spec, body, deadline)
+            if match[4] == "regress":
+                return self._regress(spec, body, deadline)
+        if verb == "GET" and (match := _INFO.fullmatch(path)):
+            spec = _model_spec(match)
+            if not spec.name:
+                raise errors.invalid_argument("Missing model name in request.")
+            return self._metadata(spec) if match[4] == "metadata" else self._status(spec)
+        raise errors.invalid_argument(f"Malformed request: {verb} {path}")
+
+    def _deadline(self) -> float | None:
+        return time.monotonic() + self._timeout_ms / 1000 if self._timeout_ms > 0 else None
+
+    def _predict(self, spec: protocol.ModelSpec, body: bytes, deadline: float | None) -> str:
+        found, asked = json_inputs.document(body)
+        name = asked or protocol.DEFAULT_SIGNATURE
+        with self._manager.use(spec) as servable:
+            if name not in servable.signatures:
+                raise errors.invalid_argument(
+                    f'Serving signature name: "{name}" not found in signature def'
+                )
+            infos = servable.signatures[name].inputs
+            if not infos:
+                raise errors.invalid_argument(
+                    f"Failed to get input map for signature: {asked or 'DEFAULT'}"
+                )
+            form, inputs = json_inputs.read_inputs(found, infos)
+            outputs = predict.run_signature(servable, name, inputs, deadline=deadline)
+        return json_outputs.write_outputs(outputs, form)
+
+    def _classify(self, spec: protocol.ModelSpec, body: bytes, deadline: float | None) -> str:
+        found, spec.signature_name = json_inputs.document(body)
+        request = protocol.ClassificationRequest(model_spec=spec)
+        json_examples.read_examples(found, request.input)
+        response = examples.classify(self._manager, request, deadline)
+        return json_examples.write_classifications(response.result)
+
+    def _regress(self, spec: protocol.ModelSpec, body: bytes, deadline: float | None) -> str:
+        found, spec.signature_name = json_inputs.document(body)
+        request = protocol.RegressionRequest(model_spec=spec)
+        json_examples.read_examples(found, request.input)
+        response = examples.regress(self._manager, request, deadline)
+        return json_examples.write_regressions(response.result)
+
+    def _status(self, spec: protocol.ModelSpec) -> str:
+        request = protocol.GetModelStatusRequest(model_spec=spec)
+        return model_info.status_json(model_info.get_model_status(self._manager, request))
+
+    def _metadata(self, spec: protocol.ModelSpec) -> str:
+        request = protocol.GetModelMetadataRequest(
+            model_spec=spec, metadata_field=[model_info.SIGNATURE_DEF]
+        )
+        return model_info.metadata_json(model_info.get_model_metadata(self._manager, request))
+
+
+class _BadVersionError(Exception):
+    """The stock server answers a version that is no int64 with an empty body."""
+
+
+def _model_spec(match: re.Match) -> protocol.ModelSpec:
+    name, version, label = match[1], match[2], match[3]
+    spec = protocol.ModelSpec(name=urllib.parse.unquote(name or ""))
+    if version is not None:
+        number = int(version.lstrip("0")[:20] or "0")
+        if number >= 2**63:
+            raise _BadVersionError
+        spec.version.value = number
+    elif label is not None:
+        spec.version_label = urllib.parse.unquote(label)
+    return spec
+
+
+def _error_json(error: errors.ServingError) -> str:
+    writer = PrettyWriter()
+    writer.start_object()
+    writer.string("error")
+    writer.string(error.message)
+    writer.end_object()
+    return writer.text()

@@ -1,0 +1,53 @@
+"""Which versions of a model lie in its folder, and which of them its policy wants served."""
+
+import logging
+import os
+import re
+
+from export import protocol
+
+_NUMBER = re.compile(r"\s*([+-]?[0-9]+)\s*", re.ASCII)  # absl::SimpleAtoi
+_INT64 = range(-(2**63), 2**63)
+
+log = logging.getLogger(__name__)
+
+
+def find(base_path: str) -> dict[int, str]:
+    """The versions in a folder: everything in it whose name is a number, with leading zeros or not.
+
+    Returns:
+      version -> path.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    found = {}
+    for name in sorted(os.listdir(base_path)):
+        match = _NUMBER.fullmatch(name)
+        if match and int(match[1]) in _INT64:
+            version = int(match[1])
+            if version in found:
+                log.warning("%s: version %d is in %s too; that one is ignored",
+                            base_path, version, found[version])  # fmt: skip
+            found[version] = os.path.join(base_path, name)
+    return found
+
+
+def wanted(config: protocol.ModelConfig) -> dict[int, str]:
+    """The versions to serve, by the policy of the model: the newest one unless it says otherwise.
+
+    Returns:
+      version -> path.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    found, policy = find(config.base_path), config.model_version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            versions = found
+        case "specific":
+            versions = set(policy.specific.versions) & found.keys()
+        case _:
+            versions = sorted(found)[-max(policy.latest.num_versions, 1) :]
+    return {version: found[version] for version in versions}

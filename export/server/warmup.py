@@ -1,0 +1,73 @@
+"""Replay of the requests that a version brings along to be warmed up with.
+
+The first run with a set of inputs and outputs costs seconds; here it is over before clients come.
+"""
+
+import logging
+import os
+import time
+
+import grpc
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from export import protocol
+from export.server import errors, examples, predict
+from export.server.servable import Servable
+
+log = logging.getLogger(__name__)
+
+
+def run(servable: Servable, directory: str, iterations: int = 1) -> None:
+    """Runs the warm-up requests in a version's directory, if there are any.
+
+    Args:
+      servable: the version, loaded.
+      directory: where it was loaded from.
+      iterations: how often to run each request.
+
+    Raises:
+      ServingError: the file is broken or too long, or a request fails: the version is not to be
+        served.
+    """
+    file = os.path.join(directory, protocol.WARMUP_FILE)
+    if not os.path.exists(file):
+        return
+    begun, count = time.monotonic(), 0
+    try:
+        for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+            request = protocol.PredictionLog.FromString(record)
+            for _ in range(iterations):
+                _run_one(servable, request)
+            count += 1
+            if count > protocol.MAX_WARMUP_RECORDS:
+                raise errors.invalid_argument(
+                    "Number of warmup records exceeds the maximum "
+                    f"({protocol.MAX_WARMUP_RECORDS}) at {file}"
+                )
+    except DecodeError as error:
+        raise errors.invalid_argument(f"Failed to parse warmup record from {file}") from error
+    except tf.errors.DataLossError as error:
+        message = f"{error.message}. Please verify your warmup data is in TFRecord format."
+        raise errors.ServingError(grpc.StatusCode.DATA_LOSS, message) from error
+    except tf.errors.OpError as error:
+        raise errors.of_op_error(error) from error
+    log.info("Warmed up with %d requests from %s in %.1f s",
+             count, file, time.monotonic() - begun)  # fmt: skip
+
+
+def _run_one(servable: Servable, record: protocol.PredictionLog) -> None:
+    match record.WhichOneof("log_type"):
+        case "predict_log":
+            predict.run(servable, record.predict_log.request)
+        case "classify_log":
+            examples.run_classify(servable, record.classify_log.request)
+        case "regress_log":
+            examples.run_regress(servable, record.regress_log.request)
+        case "multi_inference_log":
+            examples.run_multi_inference(servable, record.multi_inference_log.request)
+        case None:
+            pass
+        case kind:
+            number = protocol.PredictionLog.DESCRIPTOR.fields_by_name[kind].number
+            raise errors.unimplemented(f"Unsupported log_type for warmup: {number}")
