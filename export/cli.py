@@ -9,21 +9,30 @@ class UsageError(ValueError):
     """The flags ask for something that cannot be: exit status 2."""
 
 
-def run(main):
+def run(main, commands=()):
     """Runs `main()` after reading absl flags and ends the process.
 
     Exit status 0: done. 1: failed (ValueError, OSError). 2: misused (a bad flag, `UsageError`).
+
+    Args:
+      main: the program; a program with commands is called with the one given, `main(command)`.
+      commands: names, one of which is the first argument.
     """
-    app.run(lambda argv: _report(main, argv), flags_parser=_parse)
+    app.run(lambda argv: _report(main, argv, commands), flags_parser=_parse)
 
 
-def _report(main, argv):
+def _report(main, argv, commands):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # absl's own default tells what libraries note
     try:
-        if len(argv) > 1:
-            raise UsageError(f"unexpected argument {argv[1]!r}: every option is a --flag=value")
-        main()
+        given = argv[1:]
+        if commands and (not given or given[0] not in commands):
+            what = repr(given[0]) if given else "nothing"
+            raise UsageError(f"expected one of {', '.join(commands)}, not {what}")
+        if len(given) > bool(commands):
+            extra = given[bool(commands)]
+            raise UsageError(f"unexpected argument {extra!r}: every option is a --flag=value")
+        main(*given)
     except UsageError as error:
         _exit(2, error)
     except (ValueError, OSError) as error:
