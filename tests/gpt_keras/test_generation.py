@@ -1,13 +1,21 @@
 """Generation against the plainest possible loop: the whole text anew for every token."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import gpt_keras
-from gpt_keras import generation
+from gpt_keras import generation, preprocessing
 from gpt_keras.generation import GenerationOptions, generate_tokens
 
+ROOT = Path(__file__).resolve().parents[2]
+SMOLLM2 = ROOT / "data" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+needs_smollm2 = pytest.mark.skipif(
+    not SMOLLM2.exists(), reason=f"no {SMOLLM2}: run `python -m examples.fetch_data smollm2`"
+)
 EOS = 5
 CONTEXT = 120
 
@@ -122,3 +130,30 @@ def test_ends_as_soon_as_all_rows_have_ended():
     assert result.stopped.numpy().all()
     assert list(result.lengths.numpy()) == [expected, expected]
     assert len(passes) == 1 + expected + 1  # the prompt, the answer's tokens, the stop token
+
+
+@needs_smollm2
+def test_smollm2_continues_as_transformers_does():
+    """20 texts, 32 greedy tokens: the same, or the two best logits were a tie where they part."""
+    rows = json.loads((ROOT / "tests/golden/generation_smollm2.json").read_text("utf-8"))["rows"]
+    assert len(rows) == 20
+    model = gpt_keras.CausalLM.from_pretrained(SMOLLM2, with_tokenizer=False)
+    batch = preprocessing.pad(tf.ragged.constant([row["token_ids"] for row in rows], tf.int32), 0)
+    options = GenerationOptions.make(20, max_new_tokens=32)
+    result = tf.function(generate_tokens)(model, *batch, options)
+    stops = model.config.eos_token_ids
+    for row, tokens, length in zip(
+        rows, result.tokens.numpy(), result.lengths.numpy(), strict=True
+    ):
+        expected = [token for token in row["ids"] if token not in stops]
+        got = list(tokens[:length])
+        if got != expected:
+            parted = next(
+                (
+                    i
+                    for i, pair in enumerate(zip(got, expected, strict=False))
+                    if len(set(pair)) > 1
+                ),
+                min(len(got), len(expected)),
+            )
+            assert row["margins"][parted] < 1e-3, row["text"]
