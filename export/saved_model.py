@@ -13,13 +13,19 @@ import tensorflow as tf
 from absl import flags
 
 from export import cli, publish, signatures, stock_ops, verification, warmup
-from gpt_keras import CausalLM, SequenceClassifier, checkpoint
+from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 
 DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p")  # flags: defaults of requests
 
 
 def export(
-    model, output_dir, version=None, with_warmup=True, with_verification=True, **options
+    model,
+    output_dir,
+    version=None,
+    with_warmup=True,
+    with_verification=True,
+    require_chat=False,
+    **options,
 ) -> pathlib.Path:
     """Exports a model and says on the way what it does.
 
@@ -29,6 +35,8 @@ def export(
       version: number of the version; None for the newest and one.
       with_warmup: write warm-up requests.
       with_verification: compare the answers with those of the Python model.
+      require_chat: fail if a CausalLM has no chat template that can be compiled; otherwise its
+        signature `chat` is left out.
       **options: see `signatures.of`.
 
     Returns:
@@ -38,7 +46,8 @@ def export(
       ValueError: the model cannot be exported, the version exists, the folder cannot be written, a
         stock server would not run the result, or it answers otherwise than the model.
     """
-    entries = signatures.of(model, **options)
+    template = compile_chat(model, require_chat)
+    entries = signatures.of(model, template, **options)
     start = time.monotonic()
 
     def say(line):
@@ -55,7 +64,7 @@ def export(
             requests = [warmup.request(n, defs[n], entry.example) for n, entry in entries.items()]
             warmup.write(directory, requests)
         if with_verification:
-            verification.verify(directory, model, entries)
+            verification.verify(directory, model, entries, template)
             say("loaded into a plain session, it answers as the Python model does")
     print(describe(defs))
     say(f"published: {final}")
@@ -69,6 +78,23 @@ def load(path):
     return task.from_pretrained(path)
 
 
+def compile_chat(model, required=False):
+    """The chat template of a CausalLM as a `chat.CompiledTemplate`; None where there is none.
+
+    Raises:
+      ValueError: it is `required`, and missing or not one that can be compiled.
+    """
+    if not isinstance(model, CausalLM) or model.tokenizer is None:
+        return None
+    try:
+        return chat.compile_for(model.tokenizer)
+    except ValueError as error:
+        if required:
+            raise ValueError(f"--require_chat: {error}") from error
+        print(f"no signature `chat`: {error}")
+    return None
+
+
 def write(model, entries, directory):
     """Writes a SavedModel.
 
@@ -79,13 +105,19 @@ def write(model, entries, directory):
 
     Returns:
       What `saved_model.pb` holds.
+
+    Raises:
+      ValueError: it cannot be written.
     """
     root = tf.Module()
     # The TensorFlow variables themselves: Keras' wrappers would be saved as copies of them.
     root.weights = [variable.value for variable in model.variables]
     root.tokenizer = model.tokenizer
     functions = {name: entry.function for name, entry in entries.items()}
-    tf.saved_model.save(root, str(directory), signatures=functions)
+    try:
+        tf.saved_model.save(root, str(directory), signatures=functions)
+    except tf.errors.OpError as error:  # a full disk, mostly
+        raise ValueError(f"the SavedModel cannot be written: {error.message}") from error
     saved_model = stock_ops.read(directory)
     # `tf.saved_model.save` takes every signature for one of Predict.
     for name, entry in entries.items():
@@ -139,7 +171,15 @@ def main():
     publish.check(values.output_dir, values.version)  # before the minutes that the rest may take
     model = load(values.model)
     print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
-    export(model, values.output_dir, values.version, values.warmup, values.verify, **options)
+    export(
+        model,
+        values.output_dir,
+        values.version,
+        values.warmup,
+        values.verify,
+        values.require_chat,
+        **options,
+    )
 
 
 if __name__ == "__main__":
@@ -152,6 +192,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("temperature", None, "If a request does not say. (default: 0, best token)")
     flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
+    flags.DEFINE_bool("require_chat", False, "Fail if there is no chat template to compile.")
     flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
     flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
     flags.mark_flags_as_required(["model", "output_dir"])

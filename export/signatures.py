@@ -8,6 +8,8 @@ value for all rows, or one value a row.
 import dataclasses
 import functools
 import inspect
+import itertools
+import json
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -40,12 +42,12 @@ class Signature:
     method_name: str = PREDICT
 
 
-def of(model, **options) -> dict[str, Signature]:
+def of(model, template=None, **options) -> dict[str, Signature]:
     """The signatures of a model.
 
     Args:
       model: a task of `gpt_keras`, with a tokenizer.
-      **options: of a CausalLM, see `causal_lm`; a classifier has none.
+      template, **options: of a CausalLM, see `causal_lm`; a classifier has none.
 
     Raises:
       ValueError: no tokenizer, a task without signatures, an option that is not the task's or out
@@ -54,7 +56,7 @@ def of(model, **options) -> dict[str, Signature]:
     model.require_tokenizer()
     task = type(model).__name__
     if isinstance(model, CausalLM):
-        return causal_lm(model, **options)
+        return causal_lm(model, template, **options)
     if not isinstance(model, SequenceClassifier):
         raise ValueError(f"{task}: expected a CausalLM or a SequenceClassifier")
     if options:
@@ -94,16 +96,18 @@ def classifier(model) -> dict[str, Signature]:
     }
 
 
-def causal_lm(model, **defaults) -> dict[str, Signature]:
+def causal_lm(model, template=None, **defaults) -> dict[str, Signature]:
     """Signatures of a CausalLM.
 
     `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
     `generate`: `prompts` and options -> `text`, `text_bytes`, `finish_reason`, `prompt_tokens`,
       `num_tokens`, `logprob`.
+    `chat`: `messages` (JSON) and options -> the same.
     `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`.
 
     Args:
       model: the task.
+      template: its `chat.CompiledTemplate`, or None to leave `chat` out.
       **defaults: of options, see `gpt_keras.options.generation_options`.
     """
     accepted = generation_options(model.config.max_position_embeddings, **defaults)
@@ -115,9 +119,9 @@ def causal_lm(model, **defaults) -> dict[str, Signature]:
         chosen = generation.GenerationOptions(*values)
         return generation.generate_tokens(model, token_ids, lengths, chosen)
 
-    def answer(name, texts, values):
-        chosen = options.read(accepted, values, tf.shape(texts)[0])
-        batch = _encode(model, name, texts)
+    def answer(name, tokens, values):
+        chosen = options.read(accepted, values, tokens.nrows(tf.int32))
+        batch = _admitted(model, name, tokens)
         generated = continue_tokens(*batch, *chosen)
         text_bytes = model.decode_answers(generated)
         return {
@@ -130,11 +134,15 @@ def causal_lm(model, **defaults) -> dict[str, Signature]:
         }
 
     def generate(prompts, **values):
-        return answer("prompts", prompts, values)
+        prompts = checks.guarded([checks.not_utf8("prompts", prompts)], prompts)
+        return answer("prompts", model.tokenizer.tokenize(prompts), values)
 
     def serving_default(prompts):
-        full = answer("prompts", prompts, optional)
+        full = generate(prompts, **optional)
         return {name: full[name] for name in ("text", "num_tokens", "finish_reason")}
+
+    def chat(messages, **values):
+        return answer("messages", template.encode(messages, model.tokenizer), values)
 
     def generate_tokens(token_ids, lengths, **values):
         chosen = options.read(accepted, values, tf.shape(token_ids)[0])
@@ -142,7 +150,7 @@ def causal_lm(model, **defaults) -> dict[str, Signature]:
         return {"tokens": generated.tokens, "lengths": generated.lengths}
 
     text, few = "The weather is", {"max_new_tokens": [4]}
-    return {
+    made = {
         "serving_default": Signature(_entry(serving_default, prompts=TEXTS), {"prompts": [text]}),
         "generate": Signature(
             _entry(generate, optional, prompts=TEXTS), {"prompts": [text], **few}
@@ -152,12 +160,23 @@ def causal_lm(model, **defaults) -> dict[str, Signature]:
             {"token_ids": [[0, 0]], "lengths": [2], **few},
         ),
     }
+    if template is not None:
+        messages = [json.dumps(conversation(template, text))]
+        made["chat"] = Signature(
+            _entry(chat, optional, messages=TEXTS), {"messages": messages, **few}
+        )
+    return made
 
 
-def _encode(model, name, texts) -> preprocessing.Batch:
-    """Texts (B,) string -> tokens that leave room for an answer in the model's context."""
-    texts = checks.guarded([checks.not_utf8(name, texts)], texts)
-    tokens = model.tokenizer.tokenize(texts)  # (B, None)
+def conversation(template, text) -> list[dict]:
+    """The shortest list of messages, each with this text, that a `chat.CompiledTemplate` takes."""
+    roles = sorted(template.form.roles, key=lambda role: role != "user")
+    lists = itertools.chain.from_iterable(itertools.product(roles, repeat=n) for n in (1, 2, 3))
+    return [{"role": role, "content": text} for role in next(filter(template.form.takes, lists))]
+
+
+def _admitted(model, name, tokens) -> preprocessing.Batch:
+    """Ragged tokens (B, None) as a batch; each row must leave room for an answer."""
     lengths = tf.cast(tokens.row_lengths(), tf.int32)
     problems = [_too_long(model, name, lengths)]
     if not preprocessing.can_be_empty(model.config):

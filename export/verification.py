@@ -4,13 +4,15 @@ The SavedModel is loaded as the server loads it, into a plain `tf.compat.v1.Sess
 """
 
 import contextlib
+import json
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from gpt_keras import SequenceClassifier
+from export import signatures
+from gpt_keras import SequenceClassifier, chat
 
 TEXTS = (
     "The capital of France is",
@@ -58,7 +60,7 @@ def load(directory):
         yield Loaded(session, meta_graph.signature_def)
 
 
-def verify(directory, model, entries) -> None:
+def verify(directory, model, entries, template=None) -> None:
     """Loads a SavedModel and compares its answers to a few texts with the model's.
 
     Args:
@@ -66,16 +68,21 @@ def verify(directory, model, entries) -> None:
       model: the task it was exported from.
       entries: name -> `signatures.Signature`; their examples are run too, since a server whose
         warm-up fails does not load the version.
+      template: the `chat.CompiledTemplate` of the signature `chat`, or None without one.
 
     Raises:
       ValueError: an answer differs, or a request fails.
     """
-    compare = _compare_classifier if isinstance(model, SequenceClassifier) else _compare_causal_lm
     try:
         with load(directory) as loaded:
             for name, entry in entries.items():
                 loaded.run(name, entry.example)
-            compare(loaded, model)
+            if isinstance(model, SequenceClassifier):
+                _compare_classifier(loaded, model)
+                return
+            _compare_answers(loaded, "generate", {"prompts": TEXTS}, model, TEXTS)
+            if template is not None:
+                _compare_chat(loaded, model, template)
     except tf.errors.OpError as error:
         raise ValueError(f"the written model fails: {error.message}") from error
 
@@ -94,22 +101,32 @@ def _compare_classifier(loaded, model):
             )
 
 
-def _compare_causal_lm(loaded, model):
-    expected = model.generate(TEXTS, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
+def _compare_chat(loaded, model, template):
+    tokenizer = model.tokenizer
+    said = [signatures.conversation(template, text) for text in TEXTS]
+    names = chat.token_variables(tokenizer)
+    prompts = [chat.render(tokenizer.chat_template, messages, **names) for messages in said]
+    messages = [json.dumps(messages) for messages in said]
+    _compare_answers(loaded, "chat", {"messages": messages}, model, prompts)
+
+
+def _compare_answers(loaded, signature, inputs, model, prompts):
+    expected = model.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
     options = {"max_new_tokens": [MAX_NEW_TOKENS], "temperature": [0.0]}
-    answers = loaded.run("generate", {"prompts": TEXTS, **options})["text"]
-    differs = [i for i in range(len(TEXTS)) if answers[i].decode() != expected[i]]
+    answers = loaded.run(signature, {**inputs, **options})["text"]
+    differs = [i for i in range(len(prompts)) if answers[i].decode() != expected[i]]
     if not differs:
         return
-    prompts = model.tokenizer.tokenize(TEXTS)
-    batch = {"token_ids": prompts.to_tensor().numpy(), "lengths": prompts.row_lengths().numpy()}
+    tokens = model.tokenizer.tokenize(prompts)
+    batch = {"token_ids": tokens.to_tensor().numpy(), "lengths": tokens.row_lengths().numpy()}
     said = loaded.run("generate_tokens", {**batch, **options})
     for i in differs:
-        tokens = said["tokens"][i, : said["lengths"][i]]
-        if not is_greedy(model, prompts[i].numpy(), tokens, MAX_NEW_TOKENS):
+        answer = said["tokens"][i, : said["lengths"][i]]
+        if not is_greedy(model, tokens[i].numpy(), answer, MAX_NEW_TOKENS):
             raise ValueError(
                 "the written model answers otherwise than the Python model: "
-                f"generate({TEXTS[i]!r}) gives {answers[i].decode()!r} instead of {expected[i]!r}"
+                f"{signature}({prompts[i]!r}) gives {answers[i].decode()!r} instead of "
+                f"{expected[i]!r}"
             )
 
 

@@ -57,13 +57,13 @@ def test_a_stock_server_knows_it(causal_lm, classifier):
 def test_the_tokenizer_is_in_it_once(causal_lm):
     graph = stock_ops.read(causal_lm.saved_model_dir).meta_graphs[0].graph_def
     bodies = [f for f in graph.library.function if "continue_tokens" in f.signature.name]
-    assert len(bodies) == 1  # of three signatures
+    assert len(bodies) == 1  # of four signatures
 
 
 def test_warm_up_requests(causal_lm, classifier):
     requests = [log.predict_log.request for log in logs(causal_lm.saved_model_dir)]
     assert [r.model_spec.signature_name for r in requests] == [
-        "serving_default", "generate", "generate_tokens",
+        "serving_default", "generate", "generate_tokens", "chat",
     ]  # fmt: skip
     for request in requests:
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
