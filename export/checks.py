@@ -13,7 +13,8 @@ def guarded(problems, tensors):
     """`tensors`, to be had only if there are no problems.
 
     Args:
-      problems: list of (n,) string tensors, messages; the first one of all becomes the error.
+      problems: list of (n,) string tensors, messages; the first one of all becomes the error. In
+        plain ASCII without quotes: the op behind it escapes them.
       tensors: structure of tensors whose users are to wait for the check.
     """
     problems = tf.concat(problems, axis=0)

@@ -198,7 +198,7 @@ def _given(model, token_ids, lengths) -> preprocessing.Batch:
         checks.bad_rows(lengths >= 1, "lengths", lengths, "at least 1"),
         checks.bad_rows(lengths <= longest, "lengths", lengths, "at most the tokens given"),
         checks.bad_rows(smallest >= 0, "token_ids", smallest, "at least 0"),
-        checks.bad_rows(largest < V, "token_ids", largest, f"below the vocabulary's size, {V}"),
+        checks.bad_rows(largest < V, "token_ids", largest, f"below the vocabulary size {V}"),
         _too_long(model, "token_ids", lengths),
     ]
     token_ids, lengths = checks.guarded(problems, (token_ids, lengths))
@@ -207,8 +207,8 @@ def _given(model, token_ids, lengths) -> preprocessing.Batch:
 
 def _too_long(model, name, lengths):
     context = model.config.max_position_embeddings
-    tokens = tf.strings.join([" has ", checks.text(lengths), " tokens: the model's context of "])
-    what = tf.strings.join([tokens, f"{context} leaves no room for an answer"])
+    room = f" tokens and the context {context}: no room for an answer"
+    what = tf.strings.join([" has ", checks.text(lengths), room])
     return checks.about_rows(lengths >= context, name, what)
 
 

@@ -98,8 +98,8 @@ class CausalLM(Task):
         context = self.config.max_position_embeddings
         for row in np.flatnonzero(lengths >= context)[:1]:
             raise ValueError(
-                f"prompt {row} has {lengths[row]} tokens: the model's context of {context} leaves "
-                "no room for an answer"
+                f"prompt {row} has {lengths[row]} tokens and the context {context}: no room for an "
+                "answer; shorten it"
             )
         if not preprocessing.can_be_empty(self.config) and not np.all(lengths):
             raise ValueError(

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import gpt_keras
 from export import signatures
+
+pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
 
 PROMPTS = [
     "The weather",
@@ -189,7 +192,7 @@ def test_a_bad_option_is_named(causal_lm, signature, name, values, message):
 BAD_PROMPTS = [
     (["ok", b"caf\xe9"], "prompts of row 1 is not valid UTF-8"),
     ([b"\xed\xa0\x80"], "prompts of row 0 is not valid UTF-8"),
-    (["ok", "☃" * 22], "prompts of row 1 has 66 tokens: the model"),
+    (["ok", "☃" * 22], "prompts of row 1 has 66 tokens and the context 64: no room for an answer"),
 ]
 
 
@@ -221,11 +224,25 @@ def test_generate_tokens(causal_lm):
         ([[1, 2], [3, 4]], [2, 3], "lengths of row 1 is 3: expected at most the tokens given"),
         ([[1, 2], [3, 4]], [0, 2], "lengths of row 0 is 0: expected at least 1"),
         ([[1, 2], [3, -4]], [2, 2], "token_ids of row 1 is -4: expected at least 0"),
-        ([[1, 99999], [3, 4]], [2, 2], "token_ids of row 0 is 99999: expected below the vocab"),
-        ([[5] * 64], [64], "token_ids of row 0 has 64 tokens: the model"),
+        (
+            [[1, 99999], [3, 4]],
+            [2, 2],
+            "token_ids of row 0 is 99999: expected below the vocabulary size",
+        ),
+        ([[5] * 64], [64], "token_ids of row 0 has 64 tokens and the context 64: no room"),
     ],
 )
 def test_bad_tokens_are_named(causal_lm, token_ids, lengths, message):
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         run(causal_lm, "generate_tokens", token_ids=token_ids, lengths=lengths)
+    assert message in error.value.message
+
+
+def test_without_a_beginning_a_prompt_cannot_be_empty(causal_lm):
+    config = causal_lm.model.config.replace(bos_token_id=None, eos_token_ids=())
+    bare = gpt_keras.CausalLM(config, causal_lm.model.tokenizer)
+    serving_default = signatures.of(bare)["serving_default"].function
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        serving_default(prompts=tf.constant(["a", ""]))
+    message = "prompts of row 1 is empty, and no token of this model begins a text"
     assert message in error.value.message

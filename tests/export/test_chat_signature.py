@@ -9,6 +9,8 @@ import gpt_keras
 from export import saved_model, signatures
 from gpt_keras import chat, tokenizers
 
+pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
+
 CONVERSATIONS = [
     [{"role": "user", "content": "I am so happy!"}],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "今天 \"é\"\n\t🙂"}],

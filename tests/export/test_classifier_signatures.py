@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from export import signatures
 
+pytestmark = pytest.mark.xdist_group("exported_classifier")  # one export for all of them
+
 TEXTS = ["I am so happy about this!", "今天天气很好", "", "x\0y", "The weather is nice " * 40]
 
 

@@ -13,6 +13,8 @@ import tensorflow as tf
 import gpt_keras
 from export import protocol, publish, saved_model, signatures, stock_ops, verification
 
+pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
+
 
 def logs(directory):
     """The warm-up requests of a version."""
