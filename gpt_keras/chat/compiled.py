@@ -103,7 +103,7 @@ class CompiledTemplate:
         bad = tf.gather([text is None for text in between], entry)
 
         def message() -> tf.Tensor:
-            what = tf.constant([_refusal(*entry) for entry in entries])
+            what = tf.constant([_refusal(p, p in self.form.texts) for p, _ in entries])
             p = tf.argmax(tf.cast(bad, tf.int32))
             row = row_of_pair[p]
             last = tf.maximum(splits[row + 1] - splits[row] - 2, 0)
@@ -149,15 +149,16 @@ def _about(row: tf.Tensor, place: tf.Tensor, what: Sequence) -> tf.Tensor:
     return tf.strings.join(["messages of row ", numbers[0], ", message ", numbers[1], ": ", *what])
 
 
-def _refusal(pair: learn.Pair, blank: bool) -> str:
-    """What to say if a form has no text for this pair."""
+def _refusal(pair: learn.Pair, unless_blank: bool) -> str:
+    """What to say where the form has no text for a pair, or none where the second is blank."""
     first, second = pair
     if pair == (None, None):
         return "no messages"
     if second is None:
         return f"`{first}` cannot be the last in the model's chat template"
+    what = f"a blank `{second}`" if unless_blank else f"`{second}`"
     place = "be the first" if first is None else f"follow `{first}`"
-    return f"{'a blank ' * blank}`{second}` cannot {place} in the model's chat template"
+    return f"{what} cannot {place} in the model's chat template"
 
 
 def _tokenize_pieces(pieces: tf.RaggedTensor, is_text: tf.Tensor, tokenizer) -> tf.RaggedTensor:

@@ -7,6 +7,7 @@ of messages with known contents; whoever uses it compares it with the template o
 
 import dataclasses
 import datetime
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,10 @@ Pair = tuple[Border, Border]  # of neighbours
 
 _LONGEST = 4  # messages in a list to learn from
 _PADDING = ("\t\n", " \t")  # around a content, to see whether it is stripped
-_DAYS = (datetime.datetime(2001, 2, 3, 4, 5, 6), datetime.datetime(2034, 11, 12, 13, 14, 15))
+_CLOCKS = (
+    functools.partial(datetime.datetime, 2001, 2, 3, 4, 5, 6),
+    functools.partial(datetime.datetime, 2034, 11, 12, 13, 14, 15),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +128,7 @@ class _Learner:
     """What was seen of a template."""
 
     def __init__(self, template: str, variables: Mapping[str, Any]):
-        self._templates = [jinja.compile_jinja(template, lambda day=day: day) for day in _DAYS]
+        self._templates = [jinja.compile_jinja(template, clock) for clock in _CLOCKS]
         self._variables = variables
         self._seen = {"texts": {}, "left": {}, "right": {}}
         self._before_blank, self._never_blank = {}, set()
@@ -158,9 +162,13 @@ class _Learner:
 
     def _see_blank(self, roles, i, names, gaps) -> None:
         """Learns from the same messages where the i-th content is blank."""
-        contents = [*names[:i], "", *names[i + 1 :]]
-        whole = self._gaps(roles, contents, [*names[:i], *names[i + 1 :]])[i]
         pair = list(pairs(roles))[i]
+        before, after = names[:i], names[i + 1 :]
+        try:
+            whole = self._gaps(roles, [*before, "", *after], before + after)[i]
+        except _NotTakenError:
+            self._never_blank.add(pair)
+            return
         text = whole.removesuffix(gaps[i + 1])
         known = self._before_blank.setdefault(pair, text)
         if known != text or not whole.endswith(gaps[i + 1]):
@@ -205,9 +213,10 @@ class _Learner:
             if not found:
                 raise _NotTakenError(f"the content {name!r} is changed, or out of order: {text!r}")
             gaps.append(gap)
-        if any(name in text for name in names):
-            raise _NotTakenError(f"a content is repeated: {text!r}")
-        return [*gaps, text]
+        gaps.append(text)
+        if any(name in gap for name in names for gap in gaps):
+            raise _NotTakenError(f"a content is repeated: {gaps}")
+        return gaps
 
     def _note(self, kind: str, pair: Pair, value: str | bool, roles: Sequence[str]) -> None:
         known, where = self._seen[kind].setdefault(pair, (value, list(roles)))
