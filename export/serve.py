@@ -9,19 +9,61 @@ SIGINT let what runs finish; a second one does not wait.
 
 from absl import flags
 
-from export import cli
+from export import cli, protocol
+from export.server import errors, model_config, ports
 
 _PORT = {"lower_bound": 0, "upper_bound": 65535}
 
 
 def main():
     values = flags.FLAGS
-    if not values.model_config_file and not values.model_base_path:
-        raise cli.UsageError("Both --model_base_path and --model_config_file are empty!")
-    # TensorFlow takes seconds to import: not before the flags are known to be good.
-    from export.server import launcher
+    try:
+        models = _models(values)
+        session_config = _session_config(values)
+        _check_ports(values)
+        # TensorFlow takes seconds to import: not before what the flags say is known to be good.
+        from export.server import launcher
 
-    launcher.run(values)
+        launcher.run(values, models, session_config)
+    except errors.ServingError as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"Failed to start server. Error: {told}") from error
+
+
+def _models(values: flags.FlagValues) -> list[protocol.ModelConfig]:
+    if values.model_config_file:
+        config = model_config.read(values.model_config_file)
+    elif values.model_base_path:
+        config = model_config.of_one_model(values.model_name, values.model_base_path)
+    else:
+        raise cli.UsageError("Both --model_base_path and --model_config_file are empty!")
+    models = model_config.check(config)
+    model_config.check_labels(models, values.allow_version_labels_for_unavailable_models)
+    model_config.check_folders(models)
+    return models
+
+
+def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
+    both = values.tensorflow_session_parallelism
+    intra, inter = values.tensorflow_intra_op_parallelism, values.tensorflow_inter_op_parallelism
+    if both and intra and inter:
+        raise cli.UsageError(
+            "Either configure --tensorflow_session_parallelism or "
+            "(--tensorflow_intra_op_parallelism, --tensorflow_inter_op_parallelism) separately. "
+            "You cannot configure all."
+        )
+    if not (intra or inter):
+        intra = inter = both
+    return protocol.ConfigProto(
+        intra_op_parallelism_threads=intra, inter_op_parallelism_threads=inter
+    )
+
+
+def _check_ports(values: flags.FlagValues) -> None:
+    """Tells of a port that cannot be had before minutes go into loading."""
+    for flag in ("port", "rest_api_port"):
+        if values[flag].value is not None:
+            ports.listen(values.host, values[flag].value, flag).close()
 
 
 def define_flags() -> None:

@@ -106,7 +106,7 @@ def _add(value, name: str, feature: protocol.Feature) -> None:
     elif is_base64(value):
         _list(feature, "bytes_list", name).append(decode_base64(value))
     elif isinstance(value, bool):
-        _list(feature, "int64_list", name).append(value)
+        _list(feature, "int64_list", name).append(int(value))
     elif isinstance(value, float) or (isinstance(value, int) and not _is_integer(value)):
         with np.errstate(over="ignore"):  # beyond float32 is infinity
             _list(feature, "float_list", name).append(float(np.float32(value)))

@@ -36,10 +36,10 @@ def parse(data: bytes):
     if not data:
         raise errors.invalid_argument("JSON Parse error: The document is empty")
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    if not _TRICKY.search(data):
-        text = data[_SPACE.match(data, start).end() :].decode("utf-8", "surrogateescape")
+    begin = _SPACE.match(data, start).end()
+    if data.startswith(b"{", begin) and not _TRICKY.search(data):
         try:
-            return _DECODER.raw_decode(text)[0]
+            return _DECODER.raw_decode(data[begin:].decode("utf-8", "surrogateescape"))[0]
         except (ValueError, RecursionError):
             pass
     return _Parser(data, start).document()

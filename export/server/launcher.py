@@ -5,50 +5,46 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
 
 from absl import flags
 
-from export import cli, protocol
-from export.server import errors, model_config, servable, warmup, xla
+from export import protocol
+from export.server import servable, warmup, xla
 from export.server.manager import ModelManager
-from export.server.model_server import ModelServer, Options, check_ports
+from export.server.model_server import ModelServer, Options
 
 log = logging.getLogger(__name__)
 
 
-def run(values: flags.FlagValues) -> None:
+def run(
+    values: flags.FlagValues,
+    models: Sequence[protocol.ModelConfig],
+    session_config: protocol.ConfigProto,
+) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Args:
       values: flags, as `export.serve` defines them.
+      models: names, folders and policies.
+      session_config: of every session.
 
     Raises:
-      ValueError: a bad configuration, or a model that cannot be loaded.
-      OSError: a port that cannot be had, a file or folder that cannot be read.
+      ServingError: a model that cannot be loaded.
+      OSError: a port that cannot be had.
     """
     logging.getLogger("export.server").setLevel(logging.INFO)
     stop = _stop_on_signals()
-    try:
-        models = model_config.check(_config(values))
-        model_config.check_labels(models, values.allow_version_labels_for_unavailable_models)
-        model_config.check_folders(models)
-        options = _options(values)
-        check_ports(options)
-        session_config = _session_config(values)
-        if not values.xla_cpu_compilation_enabled:
-            xla.disable()
-        manager = ModelManager(
-            models,
-            functools.partial(_load, values, session_config),
-            values.file_system_poll_wait_seconds,
-            values.max_num_load_retries,
-            values.load_retry_interval_micros / 1e6,
-        )
-        _serve(manager, options, stop, values.shutdown_grace_seconds)
-    except errors.ServingError as error:
-        raise ValueError(
-            f"Failed to start server. Error: {' '.join(str(error).split())}"
-        ) from error
+    if not values.xla_cpu_compilation_enabled:
+        xla.disable()
+    manager = ModelManager(
+        models,
+        functools.partial(_load, values, session_config),
+        values.file_system_poll_wait_seconds,
+        values.max_num_load_retries,
+        values.load_retry_interval_micros / 1e6,
+    )
+    _serve(manager, _options(values), stop, values.shutdown_grace_seconds)
 
 
 def _serve(manager: ModelManager, options: Options, stop: threading.Event, grace: float) -> None:
@@ -88,33 +84,11 @@ def _load(
     return loaded
 
 
-def _config(values: flags.FlagValues) -> protocol.ModelServerConfig:
-    if values.model_config_file:
-        return model_config.read(values.model_config_file)
-    return model_config.of_one_model(values.model_name, values.model_base_path)
-
-
 def _options(values: flags.FlagValues) -> Options:
     """Those flags that are set; the others have their defaults."""
     names = Options.__dataclass_fields__
     given = {name: values[name].value for name in names if values[name].value is not None}
     return Options(**given)
-
-
-def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
-    both = values.tensorflow_session_parallelism
-    intra, inter = values.tensorflow_intra_op_parallelism, values.tensorflow_inter_op_parallelism
-    if both and intra and inter:
-        raise cli.UsageError(
-            "Either configure --tensorflow_session_parallelism or "
-            "(--tensorflow_intra_op_parallelism, --tensorflow_inter_op_parallelism) separately. "
-            "You cannot configure all."
-        )
-    if not (intra or inter):
-        intra = inter = both
-    return protocol.ConfigProto(
-        intra_op_parallelism_threads=intra, inter_op_parallelism_threads=inter
-    )
 
 
 def _stop_on_signals() -> threading.Event:

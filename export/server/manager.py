@@ -103,9 +103,7 @@ class ModelManager:
         with self._changed:
             self._changed.wait_for(lambda: self._ready() or self._failed(), timeout)
             if failed := self._failed():
-                told = ", ".join(
-                    f"{{{version} due to error: {version.error}}}" for version in failed
-                )
+                told = "".join(f"{{{v} due to error: {v.error}}}, " for v in failed)
                 raise errors.ServingError(
                     grpc.StatusCode.UNKNOWN,
                     f"{len(failed)} servable(s) did not become available: {{{told}}}",

@@ -2,16 +2,14 @@
 
 import dataclasses
 import os
-import socket
 
 import grpc
 
 from export.server import grpc_service
 from export.server.http_server import HttpServer
 from export.server.manager import ModelManager
+from export.server.ports import listen
 from export.server.rest import RestApi
-
-_BACKLOG = 128
 
 
 def default_threads() -> int:
@@ -80,46 +78,6 @@ class ModelServer:
         if self._http is not None:
             self._http.stop(grace)
         stopped.wait()
-
-
-def check_ports(options: Options) -> None:
-    """Tells of a port that cannot be had before minutes go into loading.
-
-    Raises:
-      OSError: see `listen`.
-    """
-    listen(options.host, options.port, "port").close()
-    if options.rest_api_port is not None:
-        listen(options.host, options.rest_api_port, "rest_api_port").close()
-
-
-def listen(host: str, port: int, flag: str) -> socket.socket:
-    """A listening socket.
-
-    Args:
-      host: name or address; a name may be of IPv4 or IPv6.
-      port: 0 for a free one.
-      flag: that named the port, for the message.
-
-    Raises:
-      OSError: one line that says why not, and what to do.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise OSError(f"--host={host}: {error.strerror}") from error
-    listener = socket.socket(family, kind)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise OSError(
-            f"--{flag}={port}: cannot listen at {host}:{port}, {error.strerror}; "
-            "give another port, or 0 for any free one"
-        ) from error
-    return listener
 
 
 def _bind(server: grpc.Server, host: str, port: int) -> int:

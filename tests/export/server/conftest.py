@@ -1,0 +1,212 @@
+"""A SavedModel with many signatures, and servers of it: in this process, and one of its own."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import types
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+import tensorflow as tf
+from tensorflow.python.saved_model import method_name_updater
+
+from export import protocol
+from export.server import model_config, servable
+from export.server.manager import ModelManager
+from export.server.model_server import ModelServer, Options
+
+FLOATS = tf.TensorSpec([None], tf.float32)
+STRINGS = tf.TensorSpec([None], tf.string)
+DTYPES = (
+    "float64", "int8", "uint8", "int16", "uint16", "int32", "int64", "uint32", "uint64", "bool",
+    "float16", "bfloat16", "complex64",
+)  # fmt: skip
+
+
+class Toy(tf.Module):
+    """Signatures for every behaviour of a server."""
+
+    def __init__(self, plus=2.0):
+        self.plus = tf.Variable(plus)
+
+    @tf.function(input_signature=[FLOATS])
+    def half_plus(self, x):
+        return {"y": 0.5 * x + self.plus}
+
+    @tf.function(input_signature=[FLOATS, FLOATS])
+    def two(self, a, b):
+        return {"sum": a + b, "difference": a - b}
+
+    @tf.function(input_signature=[STRINGS, tf.TensorSpec([None], tf.int32)])
+    def optional(self, prompts, k=tf.constant([40])):  # noqa: B008
+        k = tf.broadcast_to(k, tf.shape(prompts))
+        return {"text": prompts + tf.strings.as_string(k)}
+
+    @tf.function(input_signature=[STRINGS])
+    def strings(self, s):
+        return {"s": s, "s_bytes": tf.identity(s)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def spin(self, n):
+        """Counts to n, or as long as it may."""
+        count = tf.while_loop(lambda i: i < n[0], lambda i: [i + 1], [tf.constant(0)])
+        return {"count": count[0]}
+
+    @tf.function(input_signature=[FLOATS])
+    def compiled(self, x):
+        @tf.function(jit_compile=True)
+        def double(x):
+            return 2.0 * x
+
+        return {"y": double(x)}
+
+    @tf.function(input_signature=[FLOATS])
+    def uneven(self, x):
+        return {"a": x, "b": tf.concat([x, x], 0)}
+
+    @tf.function(input_signature=[STRINGS])
+    def classify(self, inputs):
+        features = tf.io.parse_example(
+            inputs,
+            {
+                "x": tf.io.FixedLenFeature([], tf.float32),
+                "bias": tf.io.FixedLenFeature([], tf.float32, 0.0),
+            },
+        )
+        score = features["x"] + features["bias"]
+        classes = tf.tile([["low", "high"]], [tf.shape(inputs)[0], 1])
+        return {"classes": classes, "scores": tf.stack([score, -score], 1)}
+
+    @tf.function(input_signature=[STRINGS])
+    def regress(self, inputs):
+        return {"outputs": self.classify(inputs)["scores"][:, 0]}
+
+    @tf.function(input_signature=[STRINGS])
+    def flat_classes(self, inputs):
+        return {"scores": self.classify(inputs)["scores"][:, 0]}
+
+    @tf.function(input_signature=[STRINGS])
+    def wide_regression(self, inputs):
+        return {"outputs": self.classify(inputs)["scores"]}
+
+
+def echo(dtype):
+    @tf.function(input_signature=[tf.TensorSpec(None, dtype)])
+    def function(x):
+        return {"y": tf.identity(x)}
+
+    return function
+
+
+def save(directory, plus=2.0):
+    """Writes the toy model."""
+    toy = Toy(plus)
+    toy.echoes = {dtype: echo(dtype) for dtype in DTYPES}
+    names = ("two", "optional", "strings", "spin", "compiled", "uneven", "classify", "regress",
+             "flat_classes", "wide_regression")  # fmt: skip
+    signatures = {name: getattr(toy, name) for name in names}
+    signatures |= {f"echo_{dtype}": function for dtype, function in toy.echoes.items()}
+    tf.saved_model.save(toy, str(directory), {"serving_default": toy.half_plus, **signatures})
+    updater = method_name_updater.MethodNameUpdater(str(directory))
+    updater.replace_method_name("classify", "tensorflow/serving/classify")
+    updater.replace_method_name("regress", "tensorflow/serving/regress")
+    updater.save()
+
+
+@pytest.fixture(scope="session")
+def toy_dir(tmp_path_factory):
+    """A version directory of the toy model; copy it, do not write to it."""
+    directory = tmp_path_factory.mktemp("toy") / "1"
+    save(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_dirs(tmp_path_factory):
+    """Two SavedModels that load fast and answer 0.5 * x + 2 and + 3."""
+    directories = []
+    for plus in (2.0, 3.0):
+        toy = Toy(plus)
+        directories.append(tmp_path_factory.mktemp("small") / "1")
+        tf.saved_model.save(toy, str(directories[-1]), {"serving_default": toy.half_plus})
+    return directories
+
+
+def publish(source, base_path, name):
+    """Puts a version into a model's folder at one stroke, as it ought to be done."""
+    shutil.copytree(source, base_path / f".{name}")
+    os.rename(base_path / f".{name}", base_path / name)
+
+
+def models(**base_paths):
+    config = protocol.ModelServerConfig()
+    for name, path in base_paths.items():
+        config.model_config_list.config.add(
+            name=name, base_path=str(path), model_platform=model_config.PLATFORM
+        )
+    return list(config.model_config_list.config)
+
+
+@dataclasses.dataclass
+class Server:
+    """Addresses of a server, and calls to it."""
+
+    port: int
+    rest_port: int
+    manager: ModelManager | None = None
+    channel: grpc.Channel = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", options=unlimited)
+        self.predictions = protocol.PredictionServiceStub(self.channel)
+        self.models = protocol.ModelServiceStub(self.channel)
+
+    def http(self, verb, path, body=None, headers=None):
+        """(status, body, headers) of an HTTP request."""
+        data = body.encode() if isinstance(body, str) else body
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.rest_port}{path}", data, headers or {}, method=verb
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, response.read(), response.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
+
+    def predict(self, signature="", timeout=60, model="toy", output_filter=(), **inputs):
+        request = protocol.PredictRequest(output_filter=output_filter)
+        request.model_spec.name, request.model_spec.signature_name = model, signature
+        for name, value in inputs.items():
+            proto = (
+                value if isinstance(value, protocol.TensorProto) else tf.make_tensor_proto(value)
+            )
+            request.inputs[name].CopyFrom(proto)
+        response = self.predictions.Predict(request, timeout=timeout)
+        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+
+
+@contextlib.contextmanager
+def serving(model_list, **options):
+    """A server in this process, with a port of each kind."""
+    manager = ModelManager(model_list, servable.load, poll_wait_seconds=0.1)
+    manager.start()
+    try:
+        assert manager.wait(timeout=60)
+        running = ModelServer(manager, Options(port=0, rest_api_port=0, **options))
+        with contextlib.closing(types.SimpleNamespace(close=running.stop)):
+            server = Server(running.port, running.rest_api_port, manager)
+            yield server
+            server.channel.close()
+    finally:
+        manager.stop()
+
+
+@pytest.fixture(scope="session")
+def server(toy_dir):
+    """The toy model under the name "toy", in this process. XLA compilation is on."""
+    with serving(models(toy=toy_dir.parent)) as running:
+        yield running

@@ -1,0 +1,220 @@
+"""Versions that come and go, with real models and folders."""
+
+import contextlib
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from export import protocol
+from export.server import errors, servable
+from export.server.manager import ModelManager
+from tests.export.server.conftest import models, publish
+
+INTERVAL = 0.2  # seconds between attempts
+
+
+@contextlib.contextmanager
+def managing(model_list, wait=True, **options):
+    options = {"poll_wait_seconds": 0.05, "load_retry_interval": INTERVAL} | options
+    manager = ModelManager(model_list, servable.load, **options)
+    manager.start()
+    try:
+        assert not wait or manager.wait(timeout=30)
+        yield manager
+    finally:
+        manager.stop()
+
+
+def states(manager, name="m"):
+    names = protocol.ModelVersionStatus.State
+    return {version.number: names.Name(version.state) for version in manager.states(name)}
+
+
+def until(expected, manager, timeout=20):
+    """Waits for states of the versions, newest first."""
+    end = time.monotonic() + timeout
+    while list(states(manager).items()) != list(expected.items()):
+        assert time.monotonic() < end, f"{states(manager)} and not {expected}"
+        time.sleep(0.01)
+
+
+def spec(**choice):
+    made = protocol.ModelSpec(name="m")
+    if "version" in choice:
+        made.version.value = choice["version"]
+    if "label" in choice:
+        made.version_label = choice["label"]
+    return made
+
+
+def ask(manager, **choice):
+    """What the model adds: tells which version answered."""
+    with manager.use(spec(**choice)) as version:
+        signature = version.signatures["serving_default"]
+        feed = {signature.inputs["x"].name: np.zeros([1], np.float32)}
+        (y,) = version.run(feed, [signature.outputs["y"].name])
+        return version.version, y[0]
+
+
+def test_swap_without_a_gap(small_dirs, tmp_path):
+    publish(small_dirs[0], tmp_path, "1")
+    with managing(models(m=tmp_path)) as manager:
+        answers, done = [], threading.Event()
+
+        def keep_asking():
+            while not done.is_set():
+                answers.append(ask(manager))
+
+        threads = [threading.Thread(target=keep_asking) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        publish(small_dirs[1], tmp_path, "00000002")
+        until({2: "AVAILABLE", 1: "END"}, manager)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {(1, 2.0), (2, 3.0)}
+        with pytest.raises(errors.ServingError, match=r"Specific\(m, 1\)"):
+            ask(manager, version=1)
+        # Back to the old one: it is loaded anew.
+        shutil.rmtree(tmp_path / "00000002")
+        until({2: "END", 1: "AVAILABLE"}, manager)
+        assert ask(manager) == (1, 2.0)
+
+
+def test_bad_version_leaves_the_old_one(small_dirs, tmp_path):
+    publish(small_dirs[0], tmp_path, "1")
+    with managing(models(m=tmp_path), max_num_load_retries=1) as manager:
+        (tmp_path / "2").mkdir()
+        until({2: "LOADING", 1: "AVAILABLE"}, manager)  # waits for its second attempt
+        until({2: "END", 1: "AVAILABLE"}, manager)
+        failed, serving = manager.states("m")
+        assert failed.failures == 2
+        assert failed.error.code.name == "NOT_FOUND"
+        assert failed.error.message.startswith("Could not find SavedModel .pb or .pbtxt at")
+        assert serving.error is None
+        assert ask(manager) == (1, 2.0)
+        # It is not tried again, until it has been away.
+        shutil.rmtree(tmp_path / "2")
+        until({2: "END", 1: "AVAILABLE"}, manager)
+        time.sleep(0.2)
+        publish(small_dirs[1], tmp_path, "2")
+        until({2: "AVAILABLE", 1: "END"}, manager)
+        assert ask(manager) == (2, 3.0)
+
+
+def test_half_copied_version_is_tried_again(small_dirs, tmp_path):
+    publish(small_dirs[0], tmp_path, "1")
+    with managing(models(m=tmp_path), max_num_load_retries=50) as manager:
+        shutil.copytree(small_dirs[1], tmp_path / "2", ignore=lambda *_: ["variables"])
+        until({2: "LOADING", 1: "AVAILABLE"}, manager)
+        assert ask(manager) == (1, 2.0)
+        shutil.copytree(small_dirs[1] / "variables", tmp_path / "2" / "variables")
+        until({2: "AVAILABLE", 1: "END"}, manager)
+
+
+def test_versions_gone_and_folder_gone(small_dirs, tmp_path):
+    base_path = tmp_path / "m"
+    base_path.mkdir()
+    publish(small_dirs[0], base_path, "1")
+    with managing(models(m=base_path)) as manager:
+        base_path.rename(tmp_path / "away")
+        time.sleep(0.3)
+        assert ask(manager) == (1, 2.0)
+        (tmp_path / "away").rename(base_path)
+        shutil.rmtree(base_path / "1")
+        until({1: "END"}, manager)
+        with pytest.raises(errors.ServingError, match=r"NOT_FOUND.*Latest\(m\)") as caught:
+            ask(manager)
+        assert caught.value.code.name == "NOT_FOUND"
+
+
+def test_version_in_use_stays_until_it_is_not(toy_dir, small_dirs, tmp_path):
+    publish(toy_dir, tmp_path, "1")
+    with managing(models(m=tmp_path)) as manager:
+        with manager.use(spec()) as version:
+            publish(small_dirs[1], tmp_path, "2")
+            until({2: "AVAILABLE", 1: "UNLOADING"}, manager)
+            assert ask(manager) == (2, 3.0)  # new requests go to the new one
+            spin = version.signatures["spin"]
+            feed = {spin.inputs["n"].name: np.array([5], np.int32)}
+            assert version.run(feed, [spin.outputs["count"].name])[0] == 5
+            assert states(manager)[1] == "UNLOADING"
+        until({2: "AVAILABLE", 1: "END"}, manager)
+
+
+def test_policies_labels_and_versions(small_dirs, tmp_path):
+    (model,) = models(m=tmp_path)
+    model.model_version_policy.all.SetInParent()
+    model.version_labels["stable"] = 1
+    model.version_labels["gone"] = 9
+    publish(small_dirs[0], tmp_path, "1")
+    publish(small_dirs[1], tmp_path, "2")
+    with managing([model]) as manager:
+        until({2: "AVAILABLE", 1: "AVAILABLE"}, manager)
+        assert ask(manager) == (2, 3.0)
+        assert ask(manager, version=1) == (1, 2.0)
+        assert ask(manager, label="stable") == (1, 2.0)
+        with pytest.raises(errors.ServingError, match=r"Specific\(m, 9\)"):
+            ask(manager, label="gone")
+        with pytest.raises(errors.ServingError, match="Unrecognized servable version label: x"):
+            ask(manager, label="x")
+
+
+def test_first_load_fails(small_dirs, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    publish(small_dirs[0], tmp_path / "a", "1")
+    (tmp_path / "b" / "7").mkdir()
+    manager = ModelManager(models(a=tmp_path / "a", b=tmp_path / "b"), servable.load)
+    manager.start()
+    with pytest.raises(errors.ServingError) as caught:
+        manager.wait(timeout=30)
+    manager.stop()
+    assert str(caught.value).startswith(
+        "UNKNOWN: 1 servable(s) did not become available: {{{name: b version: 7} due to error: "
+        "NOT_FOUND: Could not find SavedModel .pb or .pbtxt at"
+    )
+
+
+def test_empty_folder_is_waited_for(small_dirs, tmp_path, caplog):
+    with managing(models(m=tmp_path), wait=False) as manager:
+        assert not manager.wait(timeout=0.3)
+        assert caplog.text.count("No versions of servable m found under base path") == 1
+        publish(small_dirs[0], tmp_path, "1")
+        assert manager.wait(timeout=30)
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_polling(small_dirs, tmp_path, seconds):
+    publish(small_dirs[0], tmp_path, "1")
+    with managing(models(m=tmp_path), wait=False, poll_wait_seconds=seconds) as manager:
+        if seconds == 0:
+            assert manager.wait(timeout=30)
+        publish(small_dirs[1], tmp_path, "2")
+        time.sleep(0.3)
+        assert states(manager) == ({1: "AVAILABLE"} if seconds == 0 else {})
+
+
+def test_stop_ends_what_runs(toy_dir, tmp_path):
+    publish(toy_dir, tmp_path, "1")
+    with managing(models(m=tmp_path)) as manager:
+        with manager.use(spec()) as version:
+            spin, told = version.signatures["spin"], []
+
+            def run():
+                feed = {spin.inputs["n"].name: np.array([2**31 - 1], np.int32)}
+                try:
+                    version.run(feed, [spin.outputs["count"].name])
+                except errors.ServingError as error:
+                    told.append(error.code.name)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            time.sleep(0.2)
+            manager.stop()
+            thread.join(10)
+        assert told == ["CANCELLED"]

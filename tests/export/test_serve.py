@@ -1,0 +1,233 @@
+"""`python -m export.serve` as a user runs it: a process with flags, ports and signals."""
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+import tensorflow as tf
+
+from export import protocol
+
+
+class HalfPlusTwo(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def half_plus_two(self, x):
+        return {"y": 0.5 * x + 2.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def compiled(self, x):
+        return {"y": tf.function(lambda x: 2.0 * x, jit_compile=True)(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def spin(self, n):
+        count = tf.while_loop(lambda i: i < n[0], lambda i: [i + 1], [tf.constant(0)])
+        return {"count": count[0]}
+
+
+@pytest.fixture(scope="session")
+def base_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("half_plus_two")
+    toy = HalfPlusTwo()
+    signatures = {name: getattr(toy, name) for name in ("compiled", "spin")}
+    tf.saved_model.save(toy, str(path / "1"), {"serving_default": toy.half_plus_two, **signatures})
+    return path
+
+
+class Program:
+    """The server in a process of its own."""
+
+    def __init__(self, folder, *args):
+        folder.mkdir(exist_ok=True)
+        self._out, self._log = folder / "out", folder / "log"
+        with open(self._out, "w") as out, open(self._log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "export.serve", *args], stdout=out, stderr=log
+            )
+
+    def ports(self, timeout=60):
+        """Of gRPC and REST, once they are open."""
+        end = time.monotonic() + timeout
+        while self.process.poll() is None and time.monotonic() < end:
+            grpc_port = re.search(
+                r"^Running gRPC ModelServer at .*:(\d+) \.\.\.$", self.out(), re.M
+            )
+            rest = re.search(r"^Exporting HTTP/REST API at:.*:(\d+) \.\.\.$", self.out(), re.M)
+            if grpc_port and rest:
+                return int(grpc_port[1]), int(rest[1])
+            time.sleep(0.05)
+        raise AssertionError(f"no ports:\n{self.out()}\n{self.log()}")
+
+    def out(self):
+        return self._out.read_text()
+
+    def log(self):
+        return self._log.read_text()
+
+    def errors(self):
+        return [line for line in self.log().splitlines() if line.startswith("error: ")]
+
+    def wait(self, timeout=60):
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def program(folder, *args):
+    running = Program(folder, *args)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
+
+
+ANY_PORTS = ("--port=0", "--rest_api_port=0")
+
+
+def predict(port, values=(1.0,), signature="", model="m", timeout=30):
+    request = protocol.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    name, dtype = ("n", tf.int32) if signature == "spin" else ("x", tf.float32)
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(list(values), dtype))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        response = protocol.PredictionServiceStub(channel).Predict(request, timeout=timeout)
+    (proto,) = response.outputs.values()
+    return tf.make_ndarray(proto).tolist()
+
+
+def test_two_models_compiler_off_and_graceful_end(base_path, tmp_path):
+    config = tmp_path / "models.config"
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{base_path}" model_platform: "tensorflow" }} '
+        for name in ("m", "other")
+    )
+    config.write_text(f"model_config_list {{ {models} }}")
+    with program(tmp_path, f"--model_config_file={config}", *ANY_PORTS) as server:
+        port, rest_port = server.ports()
+        assert predict(port) == predict(port, model="other") == [2.5]
+        with pytest.raises(grpc.RpcError) as caught:
+            predict(port, signature="compiled")
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
+        assert caught.value.details().startswith("XLA compilation disabled\n\t [[")
+        url = f"http://127.0.0.1:{rest_port}/v1/models/other:predict"
+        with urllib.request.urlopen(url, b'{"instances": [4]}') as response:
+            assert json.load(response) == {"predictions": [4.0]}
+        # A request that runs may finish; the next one is not taken.
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = protocol.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = "m", "spin"
+            request.inputs["n"].CopyFrom(tf.make_tensor_proto([300_000], tf.int32))
+            call = protocol.PredictionServiceStub(channel).Predict.future(request, timeout=60)
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            assert call.result().outputs["count"].int_val == [300_000]
+        assert server.wait() == 0
+        assert "Traceback" not in server.log()
+        with pytest.raises(grpc.RpcError):
+            predict(port)
+
+
+@pytest.fixture(scope="session")
+def cold_path(base_path, tmp_path_factory):
+    """The same model with a warm-up request that fails."""
+    path = tmp_path_factory.mktemp("cold") / "models"
+    shutil.copytree(base_path, path)
+    file = path / "1" / protocol.WARMUP_FILE
+    file.parent.mkdir()
+    record = protocol.PredictionLog()
+    record.predict_log.request.model_spec.signature_name = "none"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(record.SerializeToString())
+    return path
+
+
+def test_end_does_not_wait_for_ever(cold_path, tmp_path):
+    args = (f"--model_base_path={cold_path}", "--model_name=m", "--noenable_model_warmup",
+            "--shutdown_grace_seconds=0.5", "--xla_cpu_compilation_enabled")  # fmt: skip
+    with program(tmp_path, *args, *ANY_PORTS) as server:
+        port, _ = server.ports()
+        assert predict(port, signature="compiled") == [2.0]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = protocol.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = "m", "spin"
+            request.inputs["n"].CopyFrom(tf.make_tensor_proto([2**31 - 1], tf.int32))
+            call = protocol.PredictionServiceStub(channel).Predict.future(request)
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGINT)
+            assert call.exception(timeout=30) is not None
+        assert server.wait(30) == 0
+        assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        ([], 2, "error: Both --model_base_path and --model_config_file are empty!"),
+        (["--nonsense=1"], 2, "error: Unknown command line flag 'nonsense'"),
+        (["--port=70000", "--model_base_path=/m"], 2, "error: flag --port=70000: "),
+        (["--model_base_path=/no/such"], 1, "error: Could not find base path /no/such for "),
+        (["--model_config_file=/no/such"], 1, "error: [Errno 2] No such file or directory: "),
+        (
+            ["--model_base_path=/tmp", "--tensorflow_session_parallelism=1",
+             "--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"],
+            2, "error: Either configure --tensorflow_session_parallelism or (",
+        ),
+    ],
+)  # fmt: skip
+def test_misuse(tmp_path, args, status, message):
+    with program(tmp_path, *args) as server:
+        assert server.wait() == status
+        (line,) = server.errors()
+        assert line.startswith(message)
+        assert "Traceback" not in server.log()
+
+
+def test_version_that_does_not_warm_up(cold_path, tmp_path):
+    args = (f"--model_base_path={cold_path}", "--model_name=m", *ANY_PORTS)
+    with program(tmp_path, *args) as server:
+        assert server.wait() == 1
+        assert server.errors() == [
+            "error: Failed to start server. Error: UNKNOWN: 1 servable(s) did not become "
+            "available: {{{name: m version: 1} due to error: FAILED_PRECONDITION: Serving "
+            'signature key "none" not found.}, }'
+        ]
+        assert "Traceback" not in server.log()
+
+
+def test_ports_in_use(base_path, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flags in (
+            (f"--port={port}", "--rest_api_port=0"),
+            ("--port=0", f"--rest_api_port={port}"),
+        ):
+            with program(tmp_path, f"--model_base_path={base_path}", *flags) as server:
+                assert server.wait() == 1
+                (line,) = server.errors()
+                assert re.fullmatch(
+                    rf"error: --(rest_api_)?port={port}: cannot listen at 127.0.0.1:{port}, "
+                    "Address already in use; give another port, or 0 for any free one",
+                    line,
+                )
+
+
+def test_signal_while_it_waits_for_a_model(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with program(tmp_path, f"--model_base_path={tmp_path / 'empty'}", *ANY_PORTS) as server:
+        end = time.monotonic() + 60
+        while "No versions of servable default found" not in server.log():
+            assert time.monotonic() < end, server.log()
+            time.sleep(0.05)
+        assert server.out() == ""
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
