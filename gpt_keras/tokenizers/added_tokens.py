@@ -1,5 +1,6 @@
 """Finds the added tokens of a tokenizer, `<|im_start|>` and the like, in texts."""
 
+import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import ragged, tables
@@ -15,27 +16,25 @@ class AddedTokenFinder(tf.Module):
     As in `tokenizers`, those that are `normalized` are looked for only in what the others leave.
     """
 
-    def __init__(self, tokens, where, name=None):
+    def __init__(self, tokens, name=None):
         """
         Args:
           tokens: dict `tokenizer_json.AddedToken` -> id.
-          where: begins the message of an error.
-
-        Raises:
-          ValueError: the tokens cannot be told apart in the graph.
         """
         super().__init__(name=name)
-        _refuse_strippable(tokens, where)
         self._patterns = [
             _pattern([token for token in tokens if token.normalized == normalized])
             for normalized in (False, True)
             if any(token.normalized == normalized for token in tokens)
         ]
-        self._strips = any(token.lstrip or token.rstrip for token in tokens)
         self._all_special = all(token.special for token in tokens)
-        if tokens:
-            self._ids = _table(tokens)
-            self._plain_ids = _table({t: i for t, i in tokens.items() if not t.special})
+        self._ids = _table(tokens)
+        self._plain_ids = _table({t: i for t, i in tokens.items() if not t.special})
+        # White space that a token takes with it, at id + 1, so that text, -1, is in the table too.
+        size = max(tokens.values(), default=0) + 2
+        self._takes_before, self._takes_after = np.zeros([2, size], bool)
+        for token, i in tokens.items():
+            self._takes_before[i + 1], self._takes_after[i + 1] = token.lstrip, token.rstrip
 
     def __call__(self, texts, allow_special):
         """Cuts valid UTF-8 texts, inside a graph.
@@ -67,14 +66,21 @@ class AddedTokenFinder(tf.Module):
         parts, splits = cut.values, cut.row_splits
         rows = ragged.row_ids(splits)
         is_token = (tf.range(tf.size(parts, out_type=tf.int64)) - tf.gather(splits, rows)) % 2 == 1
-        content = parts
-        if self._strips:
-            content = tf.strings.regex_replace(parts, f"^{_SPACE}+|{_SPACE}+$", "")
-        found = (self._ids if allow_special else self._plain_ids).lookup(content)
-        part_ids = tf.where(is_token, found, tf.gather(ids, rows))
-        if allow_special or self._all_special:
-            return parts, part_ids, splits
-        return _join_text(parts, part_ids, splits)
+        found = (self._ids if allow_special else self._plain_ids).lookup(parts)
+        ids = tf.where(is_token, found, tf.gather(ids, rows))
+        if not allow_special and not self._all_special:
+            parts, ids, splits = _join_text(parts, ids, splits)
+        return self._strip(parts, ids), ids, splits
+
+    def _strip(self, parts, ids):
+        """Takes the white space from parts of text that belongs to the token before or after."""
+        if self._takes_after.any():
+            taken = tf.concat([[False], tf.gather(self._takes_after, ids[:-1] + 1)], 0) & (ids < 0)
+            parts = tf.where(taken, tf.strings.regex_replace(parts, f"^{_SPACE}+", ""), parts)
+        if self._takes_before.any():
+            taken = tf.concat([tf.gather(self._takes_before, ids[1:] + 1), [False]], 0) & (ids < 0)
+            parts = tf.where(taken, tf.strings.regex_replace(parts, f"{_SPACE}+$", ""), parts)
+        return parts
 
 
 def _join_text(parts, ids, splits):
@@ -90,30 +96,16 @@ def _join_text(parts, ids, splits):
 
 def _pattern(tokens):
     """RE2 pattern of the tokens, the longest alternative first."""
-    alternatives = []
-    for token in sorted(tokens, key=lambda token: -len(token.content.encode())):
-        escaped = "".join(
+    contents = sorted((token.content for token in tokens), key=lambda c: -len(c.encode()))
+    return "|".join(
+        "".join(
             char if char.isalnum() and char.isascii() else f"\\x{{{ord(char):x}}}"
-            for char in token.content
+            for char in content
         )
-        before, after = (f"{_SPACE}*" if strip else "" for strip in (token.lstrip, token.rstrip))
-        alternatives.append(before + escaped + after)
-    return "|".join(alternatives)
-
-
-def _refuse_strippable(tokens, where):
-    """White space at a token's end would be taken for the white space around it."""
-    if not any(token.lstrip or token.rstrip for token in tokens):
-        return
-    for token in tokens:
-        if token.content != token.content.strip():
-            raise ValueError(
-                f"{where}: added token {token.content!r} begins or ends with white space: "
-                "unsupported beside tokens with lstrip or rstrip"
-            )
+        for content in contents
+    )
 
 
 def _table(tokens):
-    # Never empty, which a table may not be.
-    contents = {b"": -1, **{token.content.encode(): i for token, i in tokens.items()}}
-    return tables.lookup_table(list(contents), list(contents.values()), default=-1)
+    contents = [token.content.encode() for token in tokens]
+    return tables.lookup_table(contents, list(tokens.values()), default=-1)

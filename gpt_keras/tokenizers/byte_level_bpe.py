@@ -43,7 +43,7 @@ class ByteLevelBPE(Tokenizer):
         self.vocab_size = max(self._tokens) + 1
         self._name_tokens(where)
         self._splitter = self._spec.pre_tokenizer
-        self._finder = AddedTokenFinder(self._spec.added_tokens, where)
+        self._finder = AddedTokenFinder(self._spec.added_tokens)
         self._encoder = WordEncoder(self._spec.model)
         self._add_token_bytes()
         signature = [tf.TensorSpec([None], tf.string)]

@@ -33,7 +33,7 @@ class Merges(tf.Module):
         self._vocab_size, self._num_merges = vocab_size, len(pairs)
         keys = pairs[:, 0] * vocab_size + pairs[:, 1]
         ranks = np.arange(len(pairs), dtype=np.int32)
-        self._ranks = tables.lookup_table(keys, ranks, default=len(pairs))
+        self._ranks = tables.lookup_table(keys, ranks, len(pairs), tf.int64)
         lowest = np.full(vocab_size, len(pairs) + 1, np.int64)  # rank of a pair a symbol is in
         np.minimum.at(lowest, pairs.reshape(-1), np.repeat(ranks, 2))
         # One more for "no merge", which bounds nothing.

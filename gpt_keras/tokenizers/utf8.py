@@ -32,6 +32,7 @@ def to_code_points(texts):
         from_ascii,
         lambda: tuple(tf.raw_ops.UnicodeDecode(input=texts, input_encoding="UTF-8")),
     )
+    code_points.set_shape([None])
     return code_points, splits
 
 
@@ -44,7 +45,7 @@ def from_code_points(code_points, starts):
 
 
 def _unless_ascii(texts, from_ascii, otherwise):
-    """`from_ascii` of the bytes of all (B,) `texts` if they are ASCII: twice as fast for English."""
+    """`from_ascii` of all bytes of the (B,) `texts` if they are ASCII, which is twice as fast."""
     codes = tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8)
     is_ascii = tf.reduce_all(codes < 0x80)
     return tf.cond(is_ascii, lambda: from_ascii(codes), otherwise)

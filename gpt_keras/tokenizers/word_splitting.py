@@ -20,7 +20,8 @@ def gpt2_word_starts(code_points, classes, first):
 
     Args:
       code_points: (C,) int32, all texts one after the other.
-      classes: (C,) uint8, of `char_classes`; DIGIT counts as OTHER here and must be replaced.
+      classes: (C,) uint8, of `char_classes`; DIGIT counts as OTHER here, and must have
+        been replaced by it.
       first: (C,) bool, the first one of each text.
 
     Returns:
