@@ -1,0 +1,80 @@
+"""Exported models behind a server, asked by the client: the same answers as the Python models."""
+
+import contextlib
+import json
+import urllib.request
+
+import grpc
+import pytest
+
+from export import client
+from export.server import model_config, servable, warmup
+from export.server.manager import ModelManager
+from export.server.model_server import ModelServer, Options
+
+TEXTS = ["The weather is", "今天天气", "def fibonacci(n):"]
+
+
+def load(name, version, directory):
+    loaded = servable.load(name, version, directory)
+    warmup.run(loaded, directory)
+    return loaded
+
+
+@contextlib.contextmanager
+def served(exported):
+    config = model_config.of_one_model("m", str(exported.saved_model_dir.parent))
+    manager = ModelManager(model_config.check(config), load)
+    manager.start()
+    assert manager.wait(120)
+    server = ModelServer(manager, Options(port=0, rest_api_port=0))
+    with client.Client(f"127.0.0.1:{server.port}", "m") as asking:
+        yield asking, f"http://127.0.0.1:{server.rest_api_port}/v1/models/m:predict"
+    server.stop()
+    manager.stop()
+
+
+def post(url, body):
+    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60) as response:
+        return json.load(response)
+
+
+@pytest.mark.xdist_group("exported_causal_lm")
+def test_causal_lm(causal_lm):
+    with served(causal_lm) as (asking, url):
+        expected = causal_lm.model.generate(TEXTS, max_new_tokens=6)
+        answers = asking.generate(TEXTS, max_new_tokens=6)
+        assert [answer.text for answer in answers] == expected
+        assert {answer.finish_reason for answer in answers} <= {"stop", "length"}
+        alone = [asking.generate([text], max_new_tokens=6)[0].text for text in TEXTS]
+        assert alone == expected
+        turns = [{"role": "user", "content": "Naïve café?"}]
+        (answer,) = asking.chat(turns, max_new_tokens=6, seed=3, temperature=1.0)
+        assert answer == asking.chat(turns, max_new_tokens=6, seed=3, temperature=1.0)[0]
+        with pytest.raises(client.ServerError) as caught:
+            asking.generate(["x" * 1000])
+        assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
+        assert "1000 tokens" in caught.value.message
+        with pytest.raises(client.ServerError) as caught:
+            asking.predict({"prompts": [b"\xff"]}, "generate")
+        assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        assert [row.keys() for row in rows] == [{"text", "num_tokens", "finish_reason"}] * 3
+
+
+@pytest.mark.xdist_group("exported_classifier")
+def test_classifier(classifier):
+    with served(classifier) as (asking, url):
+        found = asking.classify(TEXTS)
+        labels, scores = classifier.model.classify_texts(TEXTS)
+        assert [list(row.labels) for row in found] == [
+            [label.decode() for label in row] for row in labels.numpy().tolist()
+        ]
+        assert found[0].scores == pytest.approx(scores[0].numpy().tolist(), abs=1e-5)
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        assert [row["labels"][0] for row in rows] == [row.label for row in found]
+        url = url.replace(":predict", ":classify")
+        body = {"signature_name": "classify_examples", "examples": [{"text": TEXTS[0]}]}
+        (pairs,) = post(url, body)["results"]
+        assert pairs[0][0] == found[0].label
+        assert pairs[0][1] == pytest.approx(found[0].score, abs=1e-5)
