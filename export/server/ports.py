@@ -17,10 +17,12 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
       OSError: one line that says why not, and what to do.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except OSError as error:
         raise OSError(f"--host={host}: {error.strerror}") from error
-    listener = socket.socket(family, kind)
+    family, kind, protocol, _, address = found[0]
+    # Only of a socket that says it is TCP does asyncio turn off Nagle's wait, 40 ms a request.
+    listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
