@@ -78,6 +78,7 @@ class AdamW(keras.optimizers.AdamW):
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=1e-8,
+            name="adamw",  # or Keras numbers it, and checkpoints with it
         )
         undecayed = [v for v in variables if len(v.shape) < 2]
         if undecayed:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt_keras.attention import MASKED, Attention, dot_product_attention, visibility
+from gpt_keras.attention import (
+    MASKED,
+    Attention,
+    causal_attention,
+    dot_product_attention,
+    visibility,
+)
 from gpt_keras.rotary import rotation
 
 RNG = np.random.default_rng(0)
@@ -33,6 +39,23 @@ def test_grouped_queries(tiny, kv_heads):
     ours = dot_product_attention(q, k * 4**-0.5, v, mask.bias)
     expected = numpy_attention(q, k, v, np.asarray(mask.bias)[:, 0] == 0)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [64, 100, 128, 192, 256, 512])
+def test_leaving_out_later_keys_changes_nothing(tiny, length):
+    rng = np.random.default_rng(1)
+    q, k, v = (tf.constant(rng.normal(size=(2, n, length, 4)), tf.float32) for n in (6, 2, 2))
+    segment_ids = tf.constant(rng.integers(1, 3, (2, length)).cumsum(axis=1) // 40)
+    bias = visibility(tiny, length, segment_ids=segment_ids).bias
+    results = []
+    for attend in (causal_attention, dot_product_attention):
+        with tf.GradientTape() as tape:
+            tape.watch([q, k, v])
+            context = attend(q, k, v, bias)
+            loss = tf.reduce_sum(context**3)
+        results.append([context, *tape.gradient(loss, [q, k, v])])
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-4)
 
 
 def test_more_keys_than_queries():

@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import classification_report, confusion_matrix
+
+from gpt_keras.losses import Loss
+from gpt_keras.metrics import ClassificationMetrics, LanguageModelMetrics
+
+# The last name is also a key of scikit-learn's report.
+NAMES = ("negative", "neutral", "macro avg")
+
+
+def test_language_model_metrics_of_a_uniform_model():
+    metrics = LanguageModelMetrics(num_bytes=20)
+    for tokens in (6, 4):  # 10 tokens of 2 bytes, each as likely as 1 of 16
+        metrics.update({}, Loss(tokens * math.log(16), float(tokens)))
+    result = metrics.result()
+    assert result["loss"] == pytest.approx(math.log(16))
+    assert result["perplexity"] == pytest.approx(16)
+    assert result["bits_per_byte"] == pytest.approx(10 * 4 / 20)
+    assert metrics.details()["tokens"] == 10
+
+
+def test_bits_per_byte_need_the_number_of_bytes():
+    metrics = LanguageModelMetrics()
+    metrics.update({}, Loss(3.0, 2.0))
+    assert set(metrics.result()) == {"loss", "perplexity"}
+
+
+@pytest.fixture
+def collected():
+    """Metrics over batches with filler rows, and the true and predicted labels in them."""
+    rng = np.random.default_rng(0)
+    metrics, true, predicted = ClassificationMetrics(NAMES), [], []
+    for real in (8, 8, 5):
+        labels, logits = rng.integers(0, 3, 8), rng.normal(size=(8, 3))
+        weight = (np.arange(8) < real).astype(np.float32)
+        metrics.update({"label": labels, "weight": weight}, Loss(2.0 * real, real, logits))
+        true += labels[:real].tolist()
+        predicted += logits.argmax(axis=1)[:real].tolist()
+    return metrics, true, predicted
+
+
+def test_classification_metrics_are_scikit_learns(collected):
+    metrics, true, predicted = collected
+    details = metrics.details()
+    names = ["a", "b", "c"]
+    report = classification_report(true, predicted, target_names=names, output_dict=True)
+    assert details["loss"] == 2.0
+    assert details["accuracy"] == pytest.approx(report["accuracy"])
+    assert details["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    for name, key in zip(NAMES, names, strict=True):
+        assert details["classes"][name]["precision"] == pytest.approx(report[key]["precision"])
+        assert details["classes"][name]["recall"] == pytest.approx(report[key]["recall"])
+        assert details["classes"][name]["f1"] == pytest.approx(report[key]["f1-score"])
+        assert details["classes"][name]["support"] == report[key]["support"]
+    np.testing.assert_array_equal(details["confusion_matrix"], confusion_matrix(true, predicted))
+
+
+def test_majority_class_is_the_most_frequent_true_label(collected):
+    metrics, true, _ = collected
+    counts = np.bincount(true)
+    majority = metrics.details()["majority_class"]
+    assert majority["name"] == NAMES[counts.argmax()]
+    assert majority["accuracy"] == pytest.approx(counts.max() / len(true))
+    assert majority["macro_f1"] == pytest.approx(
+        2 * counts.max() / (len(true) + counts.max()) / 3  # one class of F1, two of zero
+    )
+    assert "majority class" in metrics.report()
+
+
+def test_a_class_that_never_comes_counts_as_zero():
+    metrics = ClassificationMetrics(NAMES)
+    logits = np.eye(3)[[0, 1]]
+    metrics.update({"label": np.array([0, 1]), "weight": np.ones(2)}, Loss(0.1, 2.0, logits))
+    assert metrics.result()["accuracy"] == 1.0
+    assert metrics.result()["macro_f1"] == pytest.approx(2 / 3)

@@ -1,0 +1,172 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import gpt_keras
+from trainers import args, evaluate, finetune
+
+SMALL = {"xla": False, "global_batch_size": 8, "learning_rate": 3e-3, "max_length": 24}
+
+
+@pytest.fixture
+def command(model_dir, tmp_path, capsys):
+    """Function that runs the program; gives its exit status and what it printed."""
+
+    def run(**values):
+        values = {"model": model_dir, "output_dir": tmp_path / "run", **SMALL, **values}
+        arguments = [f"--{key}={value}" for key, value in values.items() if value is not None]
+        status = args.exit_status(finetune.main, finetune.FLAGS, ["finetune", *arguments])
+        return status, capsys.readouterr()
+
+    return run
+
+
+def read_lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys):
+    folder, path = tmp_path / "run", data_dir / "labelled.jsonl"
+    status, printed = command(
+        task="classification", train_data=path, eval_data=path, test_data=path, num_epochs=20,
+        eval_steps=20, train_top_layers=1, labels="good,bad", learning_rate=1e-2,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    assert "loss" in printed.err
+    assert "accuracy" in printed.err
+    assert "macro avg" in printed.out
+    assert "majority class: accuracy 0.500" in printed.out
+    report = json.loads((folder / "report.json").read_text())
+    assert report["test"]["accuracy"] > 0.9
+    assert report["test"] == report["eval"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["train_top_layers"] == 1
+    evaluations = [line for line in read_lines(folder) if "eval_accuracy" in line]
+    assert [line["step"] for line in evaluations] == [0, 20, 40, 60, 80, 100]
+
+    model = gpt_keras.SequenceClassifier.from_pretrained(folder / "model")
+    assert model.config.id2label == ("good", "bad")
+    labels, scores = model.classify_texts(tf.constant(["the cat sat good", "a dog ran bad"]))
+    assert labels[:, 0].numpy().tolist() == [b"good", b"bad"]
+    assert np.all(scores[:, 0].numpy() > 0.5)
+
+    output = tmp_path / "scores.json"
+    arguments = [f"--model={folder / 'model'}", "--task=classification", f"--eval_data={path}"]
+    arguments += [f"--output={output}", "--batch_size=16"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
+    assert "confusion matrix" in capsys.readouterr().out
+    scores = json.loads(output.read_text())
+    assert scores["confusion_matrix"] == report["test"]["confusion_matrix"]
+    assert scores["loss"] == pytest.approx(report["test"]["loss"], rel=1e-4)
+
+
+def test_tensorboard_shows_curves_and_a_confusion_matrix(command, data_dir, tmp_path):
+    path = data_dir / "labelled.jsonl"
+    assert command(task="classification", train_data=path, max_steps=2)[0] == 0
+    tags = set()
+    for file in (tmp_path / "run" / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags.update(value.tag for value in event.summary.value)
+    assert {
+        "train/loss", "train/learning_rate", "train/grad_norm", "train/tokens_per_second",
+        "eval/loss", "eval/accuracy", "eval/macro_f1", "eval/confusion_matrix",
+    } <= tags  # fmt: skip
+
+
+def test_language_model_on_texts_held_out_by_hash(command, data_dir, tmp_path):
+    status, printed = command(
+        task="causal_lm", train_data=data_dir / "texts.txt", text_unit="line", eval_fraction=0.3,
+        num_epochs=4,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    bits = report["loss"] / np.log(2) * report["tokens"]
+    assert report["perplexity"] == pytest.approx(np.exp(report["loss"]))
+    assert 0 < report["bits_per_byte"] < bits
+    losses = [line["eval_loss"] for line in read_lines(tmp_path / "run") if "eval_loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_chat_learns_what_the_assistant_says(command, data_dir, tmp_path):
+    path = data_dir / "chat.jsonl"
+    status, printed = command(
+        task="chat", train_data=path, eval_data=path, num_epochs=20, global_batch_size=4,
+        learning_rate=2e-2,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    # "a", the end of the turn: few targets, always the same, soon known.
+    assert report["tokens"] <= 12 * 4
+    assert report["loss"] < 1.0
+
+
+def test_dry_run_leaves_nothing(command, data_dir, tmp_path):
+    path = data_dir / "labelled.jsonl"
+    status, printed = command(
+        task="classification", train_data=path, dry_run=True, train_top_layers=1
+    )
+    assert status == 0
+    assert "blocks 1 to 1 and the head" in printed.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_refused(command, data_dir, tmp_path):
+    options = {"task": "classification", "train_data": data_dir / "labelled.jsonl"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    status, printed = command(**options, max_steps=1)
+    assert (status, printed.err.count("\n")) == (2, 1)
+    assert "is not an empty folder, and holds no run" in printed.err
+
+    options["output_dir"] = tmp_path / "other"
+    assert command(**options, max_steps=1)[0] == 0
+    status, printed = command(**options, max_steps=1)
+    assert status == 2
+    assert "holds a run already; name another, or continue that one with --resume" in printed.err
+    status, printed = command(**options, max_steps=2, resume=True)
+    assert status == 2
+    assert "--max_steps=2 differs from 1" in printed.err
+    status, printed = command(**options, max_steps=1, resume=True)
+    assert status == 0
+    assert "this run is finished: the model is in" in printed.out
+
+
+def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
+    cases = [
+        ({"train_data": tmp_path / "none.jsonl"}, 1, "none.jsonl"),
+        ({"labels": "good,poor"}, 1, "unknown label 'bad'; known are good, poor"),
+        ({"label_column": "stars"}, 1, "stars"),
+        ({"global_batch_size": 64}, 1, "global_batch_size=64 is larger than the data"),
+        ({"train_top_layers": 9}, 2, "--train_top_layers=9: the model has 2"),
+        ({"warmup_steps": 2, "warmup_ratio": 0.1}, 2, "--warmup_steps or --warmup_ratio, not both"),
+        ({"warmup_steps": 500}, 1, "warmup_steps=500: give 0 to the"),
+        ({"task": None}, 2, "--task is missing"),
+        ({"model": tmp_path / "none"}, 1, "no such model directory"),
+        ({"task": "poetry"}, 2, "--task=poetry"),
+        ({"eval_fraction": 0.0001}, 1, "of 40 records 0 would be held out"),
+    ]
+    for changes, expected, message in cases:
+        options = {"task": "classification", "train_data": data_dir / "labelled.jsonl", **changes}
+        status, printed = command(**options)
+        assert status == expected, (changes, printed.err)
+        assert message in printed.err, changes
+        assert printed.err.count("\n") == 1, printed.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_refuses_a_model_without_labels(model_dir, data_dir, capsys):
+    path = os.fspath(data_dir / "labelled.jsonl")
+    arguments = [f"--model={model_dir}", "--task=classification", f"--eval_data={path}"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 1
+    assert "is no classifier" in capsys.readouterr().err
+
+
+def test_evaluate_prints_perplexity_of_texts(model_dir, data_dir, capsys):
+    arguments = [f"--model={model_dir}", "--task=causal_lm", f"--eval_data={data_dir}/texts.txt"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "perplexity" in printed
+    assert "bits_per_byte" in printed

@@ -1,0 +1,115 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import gpt_keras
+from trainers import args
+from trainers.fit import Data, fit, fit_flags
+from trainers.loop import Schedule, count_tokens, loop_flags
+from trainers.optimizer import optimizer_flags
+from trainers.run_folder import RunFolder
+from trainers.strategy import make_strategy, strategy_flags
+
+FLAGS = (fit_flags, loop_flags, optimizer_flags, strategy_flags)
+LABELS = ("a", "b", "c")
+
+
+@pytest.fixture
+def run(tmp_path, config):
+    """Function that trains a tiny model: lines of metrics.jsonl, progress, final metrics."""
+
+    def train(source, eval_source=None, name="run", **values):
+        values = {"xla": False, "learning_rate": 1e-2, "output_dir": str(tmp_path / name), **values}
+        arguments = [f"--{key}={value}" for key, value in values.items()]
+        flags = args.parse(FLAGS, ["test", *arguments])
+        keras.utils.set_random_seed(5)
+        strategy, folder = make_strategy(), RunFolder(flags)
+        classifies = "label" in source.batch(0)
+        kind = gpt_keras.SequenceClassifier if classifies else gpt_keras.CausalLM
+        with strategy.scope():
+            task = kind(config.replace(id2label=LABELS if classifies else ()))
+        folder.begin()
+        progress, metrics = fit(task, Data(source, eval_source), flags, folder, strategy)
+        text = (tmp_path / name / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()], progress, metrics
+
+    return train
+
+
+def column(lines, name):
+    return [line[name] for line in lines if name in line]
+
+
+def test_each_step_and_evaluation_is_a_line(run, language_source, tmp_path):
+    lines, progress, metrics = run(
+        language_source, language_source, max_steps=5, eval_steps=2, save_steps=3
+    )
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [0, 2, 4, 5]
+    assert {"learning_rate", "grad_norm", "tokens_per_second", "tokens"} < set(lines[1])
+    assert lines[1]["tokens"] == count_tokens(language_source.batch(0))
+    assert min(column(lines, "eval_loss")[1:]) == progress.best_metric == metrics.result()["loss"]
+    assert column(lines, "learning_rate")[0] == pytest.approx(1e-2)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_frozen_features_change_no_loss(run, label_source):
+    options = {"train_top_layers": 1, "num_epochs": 3}
+    lines, _, metrics = run(label_source, label_source, name="kept", **options)
+    expected, _, _ = run(label_source, label_source, name="plain", frozen_features=False, **options)
+    for name in ("loss", "eval_loss", "eval_macro_f1"):
+        np.testing.assert_allclose(column(lines, name), column(expected, name), rtol=1e-5)
+    assert metrics.details()["confusion_matrix"]
+
+
+def test_frozen_features_of_packed_rows(run, language_source):
+    options = {"train_top_layers": 1, "max_steps": 6}
+    lines, _, _ = run(language_source, name="kept", **options)
+    expected, _, _ = run(language_source, name="plain", frozen_features=False, **options)
+    np.testing.assert_allclose(column(lines, "loss"), column(expected, "loss"), rtol=1e-5)
+
+
+def test_frozen_features_leave_no_file(run, label_source, tmp_path):
+    run(label_source, label_source, train_top_layers=1, max_steps=1)
+    assert not list((tmp_path / "run").glob("frozen*"))
+
+
+def test_early_stopping_brings_the_best_weights_back(run, language_source):
+    """So high a learning rate that things soon get worse."""
+    lines, progress, metrics = run(
+        language_source, language_source, learning_rate=1.0, schedule="constant", max_steps=30,
+        eval_steps=1, early_stopping_patience=2,
+    )  # fmt: skip
+    losses = column(lines, "eval_loss")[1:]
+    assert progress.stopped
+    assert progress.step < 30
+    assert progress.step == progress.best_step + 2
+    assert losses.index(min(losses)) + 1 == progress.best_step
+    assert metrics.result()["loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_without_eval_data_the_last_weights_are_kept(run, language_source):
+    lines, progress, metrics = run(language_source, max_steps=2)
+    assert metrics is None
+    assert progress.best_step == -1
+    assert len(lines) == 2
+
+
+def test_a_loss_that_is_no_number_ends_the_run(run, language_source):
+    batch = language_source.batch
+
+    def broken(step):
+        return {**batch(step), "loss_mask": batch(step)["loss_mask"] * (np.nan if step == 2 else 1)}
+
+    language_source.batch = broken
+    with pytest.raises(ValueError, match="step 3: the loss is nan; lower --learning_rate"):
+        run(language_source, max_steps=5)
+
+
+def test_schedule_follows_the_epochs():
+    flags = args.parse(FLAGS, ["test", "--num_epochs=3"])
+    assert Schedule.of(flags, 10) == Schedule(30, 10, 10)
+    flags = args.parse(FLAGS, ["test", "--max_steps=7", "--eval_steps=4", "--save_steps=2"])
+    assert Schedule.of(flags, 10) == Schedule(7, 4, 2)

@@ -1,0 +1,52 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from trainers.schedule import WarmUpThenDecay
+
+
+def rates(schedule, steps):
+    return [float(schedule(step)) for step in range(steps)]
+
+
+def test_warm_up_reaches_the_peak_at_its_last_step():
+    schedule = WarmUpThenDecay("constant", 2e-3, 100, warmup_steps=4)
+    np.testing.assert_allclose(rates(schedule, 6), [5e-4, 1e-3, 1.5e-3, 2e-3, 2e-3, 2e-3])
+
+
+def test_cosine_and_linear_decay():
+    cosine = WarmUpThenDecay("cosine", 1.0, 12, warmup_steps=2, min_ratio=0.1)
+    linear = WarmUpThenDecay("linear", 1.0, 12, warmup_steps=2, min_ratio=0.1)
+    for step in range(2, 12):
+        progress = (step - 2) / 10
+        expected = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
+        assert float(cosine(step)) == pytest.approx(expected, rel=1e-6)
+        assert float(linear(step)) == pytest.approx(0.1 + 0.9 * (1 - progress), rel=1e-6)
+    assert float(cosine(50)) == pytest.approx(0.1)
+    assert float(linear(50)) == pytest.approx(0.1)
+
+
+def test_without_warm_up_the_first_step_has_the_peak():
+    assert float(WarmUpThenDecay("linear", 3e-4, 10)(0)) == pytest.approx(3e-4)
+
+
+def test_keras_serialises_it():
+    schedule = WarmUpThenDecay("cosine", 1e-3, 20, 5, 0.2)
+    config = keras.optimizers.schedules.serialize(schedule)
+    copy = keras.optimizers.schedules.deserialize(config)
+    assert rates(copy, 20) == rates(schedule, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "cosin"}, "schedule='cosin': give one of cosine, linear, constant"),
+        ({"warmup_steps": 11}, "warmup_steps=11: give 0 to the 10 steps"),
+        ({"min_ratio": 1.5}, "min_learning_rate_ratio=1.5: give a share"),
+    ],
+)
+def test_bad_values_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        WarmUpThenDecay(**{"kind": "linear", "peak": 1.0, "total_steps": 10, **changes})
