@@ -36,6 +36,7 @@ class HttpServer:
                 interface="asgi3",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # a warning for each broken request would fill the disk
                 access_log=False,
                 server_header=False,
                 h11_max_incomplete_event_size=2**20,  # bytes of headers
