@@ -7,6 +7,8 @@ Once every model has a version loaded, the ports open and standard output says w
 SIGINT let what runs finish; a second one does not wait.
 """
 
+import os
+
 from absl import flags
 
 from export import cli, protocol
@@ -21,6 +23,7 @@ def main():
         models = _models(values)
         session_config = _session_config(values)
         _check_ports(values)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # our own log tells what matters
         # TensorFlow takes seconds to import: not before what the flags say is known to be good.
         from export.server import launcher
 

@@ -14,7 +14,8 @@ from export.server.rest import RestApi
 
 def default_threads() -> int:
     """Calls at a time, as on the stock server: four for each core that the process may use."""
-    return 4 * len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return 4 * (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""A SavedModel with many signatures, and servers of it: in this process, and one of its own."""
+"""A SavedModel with many signatures, small ones that differ, and a server in this process."""
 
-import contextlib
 import dataclasses
 import os
 import shutil
-import types
 import urllib.error
 import urllib.request
 
@@ -135,19 +133,15 @@ def small_dirs(tmp_path_factory):
     return directories
 
 
-def publish(source, base_path, name):
+@pytest.fixture(scope="session")
+def publish():
     """Puts a version into a model's folder at one stroke, as it ought to be done."""
-    shutil.copytree(source, base_path / f".{name}")
-    os.rename(base_path / f".{name}", base_path / name)
 
+    def run(source, base_path, name):
+        shutil.copytree(source, base_path / f".{name}")
+        os.rename(base_path / f".{name}", base_path / name)
 
-def models(**base_paths):
-    config = protocol.ModelServerConfig()
-    for name, path in base_paths.items():
-        config.model_config_list.config.add(
-            name=name, base_path=str(path), model_platform=model_config.PLATFORM
-        )
-    return list(config.model_config_list.config)
+    return run
 
 
 @dataclasses.dataclass
@@ -189,24 +183,16 @@ class Server:
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
-@contextlib.contextmanager
-def serving(model_list, **options):
-    """A server in this process, with a port of each kind."""
-    manager = ModelManager(model_list, servable.load, poll_wait_seconds=0.1)
-    manager.start()
-    try:
-        assert manager.wait(timeout=60)
-        running = ModelServer(manager, Options(port=0, rest_api_port=0, **options))
-        with contextlib.closing(types.SimpleNamespace(close=running.stop)):
-            server = Server(running.port, running.rest_api_port, manager)
-            yield server
-            server.channel.close()
-    finally:
-        manager.stop()
-
-
 @pytest.fixture(scope="session")
 def server(toy_dir):
     """The toy model under the name "toy", in this process. XLA compilation is on."""
-    with serving(models(toy=toy_dir.parent)) as running:
-        yield running
+    config = model_config.of_one_model("toy", str(toy_dir.parent))
+    manager = ModelManager(model_config.check(config), servable.load)
+    manager.start()
+    assert manager.wait(timeout=60)
+    running = ModelServer(manager, Options(port=0, rest_api_port=0))
+    server = Server(running.port, running.rest_api_port, manager)
+    yield server
+    server.channel.close()
+    running.stop()
+    manager.stop()

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from export import protocol
-from export.server import errors, servable
+from export.server import errors, model_config, servable
 from export.server.manager import ModelManager
-from tests.export.server.conftest import models, publish
 
 INTERVAL = 0.2  # seconds between attempts
+
+
+def models(**base_paths):
+    config = protocol.ModelServerConfig()
+    for name, path in base_paths.items():
+        one = model_config.of_one_model(name, str(path))
+        config.MergeFrom(one)
+    return model_config.check(config)
 
 
 @contextlib.contextmanager
@@ -59,7 +66,7 @@ def ask(manager, **choice):
         return version.version, y[0]
 
 
-def test_swap_without_a_gap(small_dirs, tmp_path):
+def test_swap_without_a_gap(publish, small_dirs, tmp_path):
     publish(small_dirs[0], tmp_path, "1")
     with managing(models(m=tmp_path)) as manager:
         answers, done = [], threading.Event()
@@ -85,7 +92,7 @@ def test_swap_without_a_gap(small_dirs, tmp_path):
         assert ask(manager) == (1, 2.0)
 
 
-def test_bad_version_leaves_the_old_one(small_dirs, tmp_path):
+def test_bad_version_leaves_the_old_one(publish, small_dirs, tmp_path):
     publish(small_dirs[0], tmp_path, "1")
     with managing(models(m=tmp_path), max_num_load_retries=1) as manager:
         (tmp_path / "2").mkdir()
@@ -106,7 +113,7 @@ def test_bad_version_leaves_the_old_one(small_dirs, tmp_path):
         assert ask(manager) == (2, 3.0)
 
 
-def test_half_copied_version_is_tried_again(small_dirs, tmp_path):
+def test_half_copied_version_is_tried_again(publish, small_dirs, tmp_path):
     publish(small_dirs[0], tmp_path, "1")
     with managing(models(m=tmp_path), max_num_load_retries=50) as manager:
         shutil.copytree(small_dirs[1], tmp_path / "2", ignore=lambda *_: ["variables"])
@@ -116,7 +123,7 @@ def test_half_copied_version_is_tried_again(small_dirs, tmp_path):
         until({2: "AVAILABLE", 1: "END"}, manager)
 
 
-def test_versions_gone_and_folder_gone(small_dirs, tmp_path):
+def test_versions_gone_and_folder_gone(publish, small_dirs, tmp_path):
     base_path = tmp_path / "m"
     base_path.mkdir()
     publish(small_dirs[0], base_path, "1")
@@ -132,7 +139,7 @@ def test_versions_gone_and_folder_gone(small_dirs, tmp_path):
         assert caught.value.code.name == "NOT_FOUND"
 
 
-def test_version_in_use_stays_until_it_is_not(toy_dir, small_dirs, tmp_path):
+def test_version_in_use_stays_until_it_is_not(publish, toy_dir, small_dirs, tmp_path):
     publish(toy_dir, tmp_path, "1")
     with managing(models(m=tmp_path)) as manager:
         with manager.use(spec()) as version:
@@ -146,7 +153,7 @@ def test_version_in_use_stays_until_it_is_not(toy_dir, small_dirs, tmp_path):
         until({2: "AVAILABLE", 1: "END"}, manager)
 
 
-def test_policies_labels_and_versions(small_dirs, tmp_path):
+def test_policies_labels_and_versions(publish, small_dirs, tmp_path):
     (model,) = models(m=tmp_path)
     model.model_version_policy.all.SetInParent()
     model.version_labels["stable"] = 1
@@ -164,7 +171,7 @@ def test_policies_labels_and_versions(small_dirs, tmp_path):
             ask(manager, label="x")
 
 
-def test_first_load_fails(small_dirs, tmp_path):
+def test_first_load_fails(publish, small_dirs, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     publish(small_dirs[0], tmp_path / "a", "1")
@@ -180,7 +187,7 @@ def test_first_load_fails(small_dirs, tmp_path):
     )
 
 
-def test_empty_folder_is_waited_for(small_dirs, tmp_path, caplog):
+def test_empty_folder_is_waited_for(publish, small_dirs, tmp_path, caplog):
     with managing(models(m=tmp_path), wait=False) as manager:
         assert not manager.wait(timeout=0.3)
         assert caplog.text.count("No versions of servable m found under base path") == 1
@@ -189,7 +196,7 @@ def test_empty_folder_is_waited_for(small_dirs, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_no_polling(small_dirs, tmp_path, seconds):
+def test_no_polling(publish, small_dirs, tmp_path, seconds):
     publish(small_dirs[0], tmp_path, "1")
     with managing(models(m=tmp_path), wait=False, poll_wait_seconds=seconds) as manager:
         if seconds == 0:
@@ -199,7 +206,7 @@ def test_no_polling(small_dirs, tmp_path, seconds):
         assert states(manager) == ({1: "AVAILABLE"} if seconds == 0 else {})
 
 
-def test_stop_ends_what_runs(toy_dir, tmp_path):
+def test_stop_ends_what_runs(publish, toy_dir, tmp_path):
     publish(toy_dir, tmp_path, "1")
     with managing(models(m=tmp_path)) as manager:
         with manager.use(spec()) as version:
