@@ -145,6 +145,7 @@ class ByteLevelBPE(Tokenizer):
             config["chat_template"] = chat_template
         return cls(text, config, "vocab and merges")
 
+    @tf.autograph.experimental.do_not_convert
     def tokenize(self, texts, allow_special=True):
         texts = as_texts(texts)
         values, splits = (self._encode if allow_special else self._encode_plain)(texts)
@@ -168,6 +169,7 @@ class ByteLevelBPE(Tokenizer):
         )
         return values, tf.gather(splits, tf.gather(word_splits, part_splits))
 
+    @tf.autograph.experimental.do_not_convert
     def detokenize(self, ids, skip_special_tokens=False):
         ids = as_ids(ids)
         return self._decode(ids.values, ids.row_splits, skip_special_tokens)

@@ -84,7 +84,8 @@ def as_texts(texts) -> tf.Tensor:
         for row, text in enumerate(texts):
             if not isinstance(text, (str, bytes)):
                 break  # tensors and what else may become one
-            if isinstance(text, str) and (at := _surrogate(text)) is not None:
+            at = _surrogate(text) if isinstance(text, str) else None
+            if at is not None:
                 raise ValueError(
                     f"text {row} holds the lone surrogate {text[at]!r} at {at}, which no UTF-8 "
                     'can hold: read the file with errors="replace"'

@@ -30,8 +30,11 @@ def read(directory: str) -> dict:
         fields |= _CLASSES.get(model_type, {})
     path = os.path.join(directory, TEMPLATE_FILE)
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            fields["chat_template"] = file.read()
+        try:
+            with open(path, encoding="utf-8") as file:
+                fields["chat_template"] = file.read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not valid UTF-8: {error}; get the file anew") from error
     return fields
 
 

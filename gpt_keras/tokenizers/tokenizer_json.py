@@ -6,6 +6,8 @@ import json
 from gpt_keras.tokenizers import pre_tokenizer
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
+_MAX_ID = 2**24
+
 
 @dataclasses.dataclass(frozen=True)
 class BPEModel:
@@ -75,6 +77,13 @@ def parse(text: str | bytes, where: str) -> TokenizerJson:
         fields = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON: {error}; get the file anew") from error
+    try:
+        return _parse(fields, where)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: malformed: {error!r}; get the file anew") from error
+
+
+def _parse(fields, where):
     if not isinstance(fields, dict) or not isinstance(fields.get("model"), dict):
         raise ValueError(f'{where}: no "model" object; expected a tokenizer.json of Hugging Face')
     if fields.get("normalizer") is not None:
@@ -100,7 +109,12 @@ def _parse_model(node, where):
     vocab, merges = node.get("vocab"), node.get("merges")
     if not isinstance(vocab, dict) or not vocab or not isinstance(merges, list):
         raise ValueError(f"{where}: the model needs a vocab object with tokens and a merges array")
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in merges]
+    ids = set(vocab.values())
+    if len(ids) < len(vocab) or not all(type(i) is int and 0 <= i < _MAX_ID for i in ids):
+        raise ValueError(
+            f"{where}: ids of the vocabulary: expected each once, and whole numbers below {_MAX_ID}"
+        )
+    merges = _pairs(merges)
     for rank, merge in enumerate(merges):
         if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
             raise ValueError(
@@ -115,6 +129,11 @@ def _parse_model(node, where):
     return BPEModel(
         vocab, merges, bool(node.get("ignore_merges")), unk_token, bool(node.get("fuse_unk"))
     )
+
+
+def _pairs(merges):
+    """Merges as pairs of tokens; older files write them as strings with a blank between."""
+    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
 
 
 def _parse_added_tokens(nodes, model, where):
@@ -171,7 +190,7 @@ def write(model: BPEModel, special, added, splitter: pre_tokenizer.PreTokenizer)
             "byte_fallback": False,
             "ignore_merges": model.ignore_merges,
             "vocab": dict(sorted(model.vocab.items(), key=lambda item: item[1])),
-            "merges": model.merges,
+            "merges": _pairs(model.merges),
         },
     }  # fmt: skip
     return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"

@@ -1,11 +1,12 @@
 """Ids and texts of the whole tokenizer, against Hugging Face's, with small vocabularies."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from export import stock_ops
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！但是价格有点贵。"
 EMOJI = "so happy 🙂🙂 #blessed @you’re 👍🏽 naïve café ½ 10² ١٢٣ can't we'll I'D "
@@ -61,6 +62,12 @@ def test_inside_a_function(trained):
     ids, texts = there_and_back(tf.constant([TEXTS]))
     assert texts.numpy().tolist() == [text.encode() for text in TEXTS]
     assert ids.dtype == tf.int32
+
+
+def test_inside_a_dataset(trained):
+    data = tf.data.Dataset.from_tensor_slices(TEXTS).batch(4).map(trained.tokenize)
+    rows = [row for batch in data for row in batch.to_list()]
+    assert rows == trained.tokenize(TEXTS).to_list()
 
 
 def test_invalid_utf8_is_replaced_as_python_does(trained):
@@ -224,8 +231,12 @@ def test_saved_model_in_a_plain_session(trained, tmp_path):
 
     served = Served()
     tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
-    # The keys of the tables are in the graph: nothing else is left to be found at load time.
-    assert not list(tmp_path.joinpath("assets").iterdir())
+    saved = stock_ops.read(tmp_path)
+    assert stock_ops.check(saved) == []
+    (library,) = (meta_graph.graph_def.library for meta_graph in saved.meta_graphs)
+    ops = {node.op for function in library.function for node in function.node_def}
+    assert "LookupTableFindV2" in ops
+    assert not [op for op in ops if "MutableHashTable" in op]  # they would grow with traffic
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         graph = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path))
         signature = graph.signature_def["serving_default"]
@@ -235,20 +246,3 @@ def test_saved_model_in_a_plain_session(trained, tmp_path):
     np.testing.assert_array_equal(got["ids"], ids.values)
     np.testing.assert_array_equal(got["splits"], ids.row_splits)
     assert got["text"].tolist() == got["said"].tolist() == [text.encode() for text in TEXTS]
-
-
-def test_stock_ops_only(trained, tmp_path):
-    """Core ops of stateless kind and static tables; no Python, no table that grows."""
-    module = tf.Module()
-    module.tokenizer = trained
-    module.run = tf.function(
-        lambda texts: trained.detokenize(trained.tokenize(texts)),
-        input_signature=[tf.TensorSpec([None], tf.string)],
-    )
-    graph = module.run.get_concrete_function().graph.as_graph_def()
-    nodes = [*graph.node, *(n for function in graph.library.function for n in function.node_def)]
-    ops = {node.op for node in nodes}
-    assert not [op for op in ops if "Mutable" in op or "PyFunc" in op or ">" in op], ops
-    assert "RegexSplitWithOffsets" not in ops
-    assert "LookupTableFindV2" in ops
-    assert json.dumps(sorted(ops)).count("Table") == 1

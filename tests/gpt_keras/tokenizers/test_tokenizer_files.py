@@ -90,6 +90,9 @@ def test_from_tokenizer_json(fields, tmp_path):
         ({"decoder": None}, "decoder None: unsupported; supported is ByteLevel"),
         ({"pre_tokenizer": {"type": "Metaspace"}}, "unsupported pre-tokenizer .*Metaspace"),
         ({"model": []}, 'no "model" object'),
+        ({"added_tokens": [3]}, "malformed: AttributeError"),
+        ({"normalizer": "NFC"}, "malformed: AttributeError"),
+        ({"pre_tokenizer": "ByteLevel"}, "malformed pre_tokenizer ByteLevel"),
     ],
 )
 def test_unsupported_files(fields, tmp_path, change, words):
@@ -110,6 +113,12 @@ def test_unsupported_files(fields, tmp_path, change, words):
         ({"merges": ["t h e"]}, r"merge 0, \('t', 'h', 'e'\): expected two tokens"),
         ({"merges": None}, "needs a vocab object with tokens and a merges array"),
         ({"vocab": {}}, "needs a vocab object"),
+        ({"vocab": {"a": 0, "b": 0}}, "ids of the vocabulary: expected each once"),
+        ({"vocab": {"a": "0"}}, "ids of the vocabulary: expected .* whole numbers"),
+        ({"vocab": {"a": -1}}, "ids of the vocabulary: expected .* whole numbers"),
+        ({"vocab": {"a": 10**9}}, "ids of the vocabulary: expected .* below 16777216"),
+        ({"vocab": {"a": []}}, "malformed: TypeError"),
+        ({"merges": [3]}, "malformed: TypeError"),
         ({"vocab": {"a": 0}, "merges": [], "unk_token": "<u>"}, "unk_token '<u>' is not in the"),
     ],
 )
@@ -135,6 +144,13 @@ def test_bad_tokenizer_config(fields, tmp_path, config, words):
     write(tmp_path, fields, config)
     path = re.escape(str(tmp_path / "tokenizer_config.json"))
     with pytest.raises(ValueError, match=f"^{path}: .*{words}"):
+        tokenizers.load(tmp_path)
+
+
+def test_broken_template(fields, tmp_path):
+    write(tmp_path, fields)
+    tmp_path.joinpath("chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"/chat_template\.jinja: not valid UTF-8"):
         tokenizers.load(tmp_path)
 
 
