@@ -135,12 +135,19 @@ def _restore(state: TrainingState, folder: RunFolder) -> None:
 
 
 def _sampler(task: Task, flags: FlagValues):
-    prompts = flags.sample_prompts
-    if not prompts or not isinstance(task, CausalLM):
+    if not flags.sample_prompts or not isinstance(task, CausalLM):
         return None
-    return lambda: (
-        prompts,
-        task.generate(prompts, max_new_tokens=64, temperature=0.8, top_p=0.95, seed=flags.seed),
+    return lambda: (flags.sample_prompts, continue_samples(task, flags, 64))
+
+
+def continue_samples(task: CausalLM, flags: FlagValues, max_new_tokens: int) -> list[str]:
+    """What the model makes of `--sample_prompts`, in at most half its context."""
+    return task.generate(
+        flags.sample_prompts,
+        max_new_tokens=min(max_new_tokens, task.config.max_position_embeddings // 2),
+        temperature=0.8,
+        top_p=0.95,
+        seed=flags.seed,
     )
 
 

@@ -15,7 +15,7 @@ from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
-from trainers.fit import Data, describe, dtype_policy, fit, fit_flags
+from trainers.fit import Data, continue_samples, describe, dtype_policy, fit, fit_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
@@ -172,9 +172,7 @@ def show_samples(task: CausalLM, flags: args.FlagValues) -> None:
     """Prints what the finished model makes of --sample_prompts."""
     if not flags.sample_prompts:
         return
-    texts = task.generate(
-        flags.sample_prompts, max_new_tokens=128, temperature=0.8, top_p=0.95, seed=flags.seed
-    )
+    texts = continue_samples(task, flags, 128)
     for prompt, text in zip(flags.sample_prompts, texts, strict=True):
         print(f"\nsample\n{prompt}{text}")
 
