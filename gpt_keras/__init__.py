@@ -5,8 +5,8 @@ import os as _os
 # Keras reads its backend once, at its first import; this package is written for TensorFlow.
 _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-from gpt_keras.config import GPTConfig, RotaryConfig  # noqa: E402
-from gpt_keras.tasks import CausalLM, SequenceClassifier  # noqa: E402
+from gpt_keras.config import GPTConfig, RotaryConfig
+from gpt_keras.tasks import CausalLM, SequenceClassifier
 
 __version__ = "0.1.0"
 __all__ = ["CausalLM", "GPTConfig", "RotaryConfig", "SequenceClassifier"]

@@ -51,7 +51,7 @@ class GPTConfig:
       bos_token_id, pad_token_id: token ids, or None.
       eos_token_ids: ids that end a generation; () for none.
       id2label: class names of a classification head, in index order; () without such a head.
-      model_type: Hugging Face's name of the family, kept to write config.json; no model code reads it.
+      model_type: Hugging Face's name of the family, to write config.json; no model code reads it.
     """
 
     vocab_size: int
