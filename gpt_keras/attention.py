@@ -51,34 +51,24 @@ def visibility(config: GPTConfig, length, segment_ids=None, padding_mask=None) -
       padding_mask: (B, T) bool or None; False marks padding, on either side.
     """
     index = ops.arange(length, dtype="int32")
-    earlier = index[:, None] >= index[None, :]  # (T, T)
-    together = earlier[None]  # (1, T, T)
+    document = ops.ones((1, length, length), dtype="bool")
     if segment_ids is not None:
-        together = together & (segment_ids[:, :, None] == segment_ids[:, None, :])  # (B, T, T)
+        document = document & (segment_ids[:, :, None] == segment_ids[:, None, :])  # (B, T, T)
     if padding_mask is not None:
-        together = together & ops.cast(padding_mask, "bool")[:, None, :]  # (B, T, T)
+        document = document & ops.cast(padding_mask, "bool")[:, None, :]  # (B, T, T)
+    earlier = document & (index[:, None] >= index[None, :])
     if segment_ids is None and padding_mask is None:
         positions = index[None]
     else:
         # The number of earlier tokens of the same document is the place in it, wherever it starts.
-        seen = ops.sum(ops.cast(together, "int32"), axis=-1)  # (B, T)
+        seen = ops.sum(ops.cast(earlier, "int32"), axis=-1)  # (B, T)
         positions = ops.maximum(seen - 1, 0)
-    if not config.causal:
-        together = _whole_document(segment_ids, padding_mask, together)
+    together = earlier if config.causal else document
     if config.sliding_window:
         near = ops.abs(index[:, None] - index[None, :]) < config.sliding_window
         together = together & near[None]
     bias = ops.where(together, 0.0, MASKED)
     return Visibility(ops.cast(bias, "float32")[:, None], positions)  # (B, 1, T, T)
-
-
-def _whole_document(segment_ids, padding_mask, like):
-    together = ops.ones_like(like)
-    if segment_ids is not None:
-        together = together & (segment_ids[:, :, None] == segment_ids[:, None, :])
-    if padding_mask is not None:
-        together = together & ops.cast(padding_mask, "bool")[:, None, :]
-    return together
 
 
 def dot_product_attention(q, k, v, bias):
