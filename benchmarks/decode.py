@@ -28,6 +28,7 @@ PEERS = ("gpt_keras", "hf_torch", "keras_hub")
 
 def ours():
     import tensorflow as tf
+    from tensorflow.python.framework import test_util
 
     import gpt_keras
     from gpt_keras.generation import GenerationOptions, generate_tokens
@@ -38,6 +39,8 @@ def ours():
         max_position_embeddings=2048, rotary=gpt_keras.RotaryConfig(SHAPE["theta"]),
     )  # fmt: skip
     model = gpt_keras.CausalLM(config)
+    if test_util.IsMklEnabled():  # as export.saved_model lays the matrices out
+        model.backbone.to_panels()
 
     @tf.function(reduce_retracing=True)
     def generate(token_ids, lengths, limit):

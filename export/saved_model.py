@@ -11,6 +11,7 @@ import time
 
 import tensorflow as tf
 from absl import flags
+from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
 from export import cli, publish, signatures, stock_ops, verification, warmup
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
@@ -25,6 +26,7 @@ def export(
     with_warmup=True,
     with_verification=True,
     require_chat=False,
+    kernels="plain",
     **options,
 ) -> pathlib.Path:
     """Exports a model and says on the way what it does.
@@ -37,6 +39,8 @@ def export(
       with_verification: compare the answers with those of the Python model.
       require_chat: fail if a CausalLM has no chat template that can be compiled; otherwise its
         signature `chat` is left out.
+      kernels: "plain", or "panels" to lay the model's matrices out for servers with oneDNN, see
+        `GPTBackbone.to_panels`; the model at hand can then no longer be trained.
       **options: see `signatures.of`.
 
     Returns:
@@ -47,6 +51,8 @@ def export(
         stock server would not run the result, or it answers otherwise than the model.
     """
     template = compile_chat(model, require_chat)
+    if kernels == "panels":
+        model.backbone.to_panels()
     entries = signatures.of(model, template, **options)
     start = time.monotonic()
 
@@ -171,6 +177,10 @@ def main():
     publish.check(values.output_dir, values.version)  # before the minutes that the rest may take
     model = load(values.model)
     print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
+    kernels = values.kernels
+    if kernels == "auto":
+        kernels = "panels" if test_util.IsMklEnabled() else "plain"
+        print(f"oneDNN is {'on' if kernels == 'panels' else 'off'} here: --kernels={kernels}")
     export(
         model,
         values.output_dir,
@@ -178,6 +188,7 @@ def main():
         values.warmup,
         values.verify,
         values.require_chat,
+        kernels,
         **options,
     )
 
@@ -193,6 +204,12 @@ if __name__ == "__main__":
     flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
     flags.DEFINE_bool("require_chat", False, "Fail if there is no chat template to compile.")
+    flags.DEFINE_enum(
+        "kernels", "auto", ["auto", "plain", "panels"],
+        "Layout of the matrices. panels: several rows up to 1.4 times as fast where the server has "
+        "oneDNN on (default on CPUs with AVX512-VNNI, AVX-VNNI or AMX; elsewhere by "
+        "TF_ENABLE_ONEDNN_OPTS=1), half as fast where it is off. auto: what suits this machine.",
+    )  # fmt: skip
     flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
     flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
     flags.mark_flags_as_required(["model", "output_dir"])

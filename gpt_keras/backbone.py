@@ -50,6 +50,7 @@ class GPTBackbone(keras.Model):
     def __init__(self, config: GPTConfig, with_head: bool = True, dtype=None, **kwargs):
         super().__init__(dtype=dtype, **kwargs)
         self.config, self.with_head = config, with_head
+        self.in_panels = False
         policy = self.dtype_policy
         self.embedding = Embedding(config, with_head, dtype=policy, name="embedding")
         self.blocks = [
@@ -104,6 +105,22 @@ class GPTBackbone(keras.Model):
             x, cache = block(x, rotation=turn, cache=cache)
             following.append(cache)
         return self.final_norm(x), following
+
+    def to_panels(self):
+        """Lays all large matrices in panels, see `layers.in_panels`.
+
+        Decoding several rows gets faster where oneDNN is on, and slower where it is off. For
+        inference only: the weights can be neither trained nor saved as a checkpoint afterwards.
+        """
+        if self.in_panels:
+            return
+        self.in_panels = True
+        for block in self.blocks:
+            attention, feed_forward = block.attention, block.feed_forward
+            for layer in (attention.qkv, attention.out, feed_forward.up, feed_forward.down):
+                layer.to_panels()
+        if self.with_head:
+            self.embedding.to_panels()
 
     def get_config(self):
         return {

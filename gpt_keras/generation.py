@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from gpt_keras.attention import MASKED, visibility
-from gpt_keras.cache import KeysValues, PrefillCache, StepCache, empty_tail, join
+from gpt_keras.cache import PrefillCache, Prefix, StepCache, Tail, empty_tail, join
 from gpt_keras.sampling import Sampler, fresh_seeds
 
 CHUNK = 32  # steps between two joins of the tail to the prefix
@@ -65,7 +65,7 @@ class Generated(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Loop state: `step` tokens are decided, those of the current chunk lie in `recent`."""
+    """Loop state after `step` decided tokens, the last of which lies in the tails."""
 
     step: tf.Tensor  # int32
     logits: tf.Tensor  # (B, V), of the token to decide next
@@ -73,8 +73,16 @@ class _State(NamedTuple):
     lengths: tf.Tensor  # (B,) int32, of the answers
     stopped: tf.Tensor  # (B,) bool
     logprob: tf.Tensor  # (B,) float32
-    recent: tf.Tensor  # (B, CHUNK) int32
-    tails: tuple[KeysValues, ...]
+    tokens: tf.Tensor  # (B, step) int32
+    tails: tuple[Tail, ...]
+
+    def shapes(self):
+        """Its shapes, with what a step lengthens left open."""
+        shapes = tf.nest.map_structure(lambda x: x.shape, self)
+        return shapes._replace(
+            tokens=_any_length(self.tokens, 1),
+            tails=tuple(Tail(*(_any_length(x, 2) for x in tail)) for tail in self.tails),
+        )
 
 
 @tf.autograph.experimental.do_not_convert
@@ -93,8 +101,8 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     sampler = Sampler(options.temperature, options.top_k, options.top_p, fresh_seeds(options.seed))
     logits, prefixes = _prefill(model, token_ids, lengths)
     T = tf.shape(token_ids)[1]
-    prefix_bias = tf.where(tf.range(T) < lengths[:, None], 0.0, MASKED)  # (B, T)
     B = tf.shape(token_ids)[0]
+    bias = tf.where(tf.range(T) < lengths[:, None], 0.0, MASKED)  # (B, T)
     state = _State(
         step=tf.constant(0),
         logits=logits,
@@ -102,42 +110,41 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
         lengths=tf.zeros_like(lengths),
         stopped=tf.zeros([B], tf.bool),
         logprob=tf.zeros([B]),
-        recent=tf.zeros([B, CHUNK], tf.int32),
-        tails=tuple(empty_tail(prefix, CHUNK) for prefix in prefixes),
+        tokens=tf.zeros([B, 0], tf.int32),
+        tails=tuple(map(empty_tail, prefixes)),
     )
 
-    def chunk(state, tokens, prefixes, prefix_bias):
+    def chunk(state, prefixes, bias):
         def step(state):
-            return (_step(model, state, prefixes, prefix_bias, sampler, lengths, limit),)
+            return (_step(model, state, prefixes, bias, sampler, lengths, limit),)
 
         end = state.step + CHUNK
         (state,) = tf.while_loop(
             lambda state: tf.reduce_any(state.active) & (state.step < end),
             step,
             (state,),
+            shape_invariants=(state.shapes(),),
             parallel_iterations=1,
         )
-        tokens = tf.concat([tokens, state.recent], axis=1)
+        grown = tf.shape(state.tails[0].keys)[2]
         prefixes = tuple(map(join, prefixes, state.tails))
-        return state, tokens, prefixes, tf.pad(prefix_bias, [[0, 0], [0, CHUNK]])
+        state = state._replace(tails=tuple(map(empty_tail, prefixes)))
+        return state, prefixes, tf.pad(bias, [[0, 0], [0, grown]])
 
-    carried = (state, tf.zeros([B, 0], tf.int32), prefixes, prefix_bias)
-    rows = token_ids.shape[0]
-    growing = (  # what a chunk lengthens
-        tf.TensorShape([rows, None]),
-        tuple(KeysValues(*map(_any_length, prefix, (3, 2))) for prefix in prefixes),
-        tf.TensorShape([rows, None]),
-    )
-    state, tokens, _, _ = tf.while_loop(
+    state, _, _ = tf.while_loop(
         lambda state, *_: tf.reduce_any(state.active),
         chunk,
-        carried,
-        shape_invariants=(tf.nest.map_structure(lambda x: x.shape, state), *growing),
+        (state, prefixes, bias),
+        shape_invariants=(
+            state.shapes(),
+            tuple(Prefix(*map(_any_length, prefix, (3, 2))) for prefix in prefixes),
+            _any_length(bias, 1),
+        ),
         parallel_iterations=1,
     )
     longest = tf.reduce_max(tf.concat([state.lengths, [0]], 0))
     kept = tf.sequence_mask(state.lengths, longest)
-    tokens = tf.where(kept, tokens[:, :longest], 0)  # (B, N)
+    tokens = tf.where(kept, state.tokens[:, :longest], 0)  # (B, N)
     return Generated(tokens, state.lengths, state.stopped, state.logprob)
 
 
@@ -149,7 +156,7 @@ def _any_length(tensor, axis):
 
 
 def _prefill(model, token_ids, lengths):
-    """Logits (B, V) after each prompt, and every layer's KeysValues of it."""
+    """Logits (B, V) after each prompt, and every layer's Prefix."""
     T = tf.shape(token_ids)[1]
     # Padding on the right: no real token sees it, so the causal mask is enough.
     seen = visibility(model.config, T)
@@ -159,20 +166,16 @@ def _prefill(model, token_ids, lengths):
     return model.logits(last), tuple(cache.stored for cache in caches)
 
 
-def _step(model, state: _State, prefixes, prefix_bias, sampler, prompt_lengths, limit):
+def _step(model, state: _State, prefixes, bias, sampler, prompt_lengths, limit):
     """Decides one token of every active row, and computes the logits of the next."""
     token = sampler(state.logits, state.step)  # (B,)
     stop = tf.zeros_like(state.active)
     for eos in model.config.eos_token_ids:
         stop |= token == eos
     said = state.active & ~stop
-    column = state.step % CHUNK
-    here = tf.range(CHUNK) == column  # (CHUNK,)
     lengths = state.lengths + tf.cast(said, tf.int32)
-    tail_bias = tf.where(tf.range(CHUNK) <= column, 0.0, MASKED)
-    bias = tf.concat([prefix_bias, tf.broadcast_to(tail_bias, tf.shape(state.recent))], axis=1)
     caches = [
-        StepCache(prefix, tail, here, bias[:, None])
+        StepCache(prefix, tail, bias[:, None, None])
         for prefix, tail in zip(prefixes, state.tails, strict=True)
     ]
     # A row that has ended is computed on with its neighbours, but not beyond its context.
@@ -186,7 +189,7 @@ def _step(model, state: _State, prefixes, prefix_bias, sampler, prompt_lengths, 
         lengths=lengths,
         stopped=state.stopped | (state.active & stop),
         logprob=state.logprob + tf.where(said, _logprob(state.logits, token), 0.0),
-        recent=tf.where(here, token[:, None], state.recent),
+        tokens=tf.concat([state.tokens, token[:, None]], axis=1),
         tails=tuple(cache.tail for cache in caches),
     )
 

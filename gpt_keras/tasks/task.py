@@ -61,6 +61,8 @@ class Task(keras.Model):
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
         """Writes a Hugging Face model directory; it appears whole or not at all."""
+        if self.backbone.in_panels:
+            raise ValueError("the matrices are laid in panels: save the model before to_panels()")
         checkpoint.save(self, path)
 
     def require_tokenizer(self):

@@ -99,6 +99,18 @@ def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     assert answer["num_tokens"].tolist() == [7]
 
 
+def test_panels_answer_as_the_plain_matrices(tokenizer, tmp_path):
+    model = small(gpt_keras.CausalLM, tokenizer, max_position_embeddings=64)
+    prompts = ["The weather", "I am so"]
+    expected = model.generate(prompts, max_new_tokens=9)
+    saved_model.export(model, tmp_path, kernels="panels")
+    with verification.load(tmp_path / "1") as loaded:
+        answer = loaded.run("generate", {"prompts": prompts, "max_new_tokens": [9]})
+    assert [text.decode() for text in answer["text"]] == expected
+    with pytest.raises(ValueError, match="laid in panels"):
+        model.save_pretrained(tmp_path / "saved")
+
+
 def test_output_of_the_program(classifier, capsys):
     print(saved_model.describe(classifier.loaded.signature_defs))
     assert capsys.readouterr().out == (

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from gpt_keras.attention import MASKED, dot_product_attention, visibility
 from gpt_keras.backbone import Block, GPTBackbone
+from gpt_keras.layers import in_panels
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
@@ -132,3 +133,32 @@ def test_weight_names(tiny):
         "block_0/attention/qkv/kernel", "block_0/attention/out/kernel",
     ]  # fmt: skip
     assert len({w.path for w in backbone.weights}) == len(backbone.weights)
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_panels_give_the_same(config, tied, with_head):
+    backbone = GPTBackbone(config.replace(tie_embeddings=tied), with_head)
+    randomise = [RNG.normal(size=w.shape, scale=0.3) for w in backbone.weights]
+    backbone.set_weights(randomise)
+    hidden = backbone(IDS)
+    logits = backbone.embedding.logits(hidden)
+    number = len(backbone.weights)
+    backbone.to_panels()
+    close(backbone(IDS), hidden)
+    close(backbone.embedding.logits(hidden), logits)
+    assert len(backbone.weights) == number  # the old ones are gone
+    for weight in backbone.weights:
+        if weight.name == "kernel":
+            assert weight.shape[1:] == (weight.shape[1], 64)
+    assert len(backbone.embedding.head.shape) == (3 if with_head else 2)
+    assert (backbone.embedding.table is backbone.embedding.head) == (tied or not with_head)
+
+
+def test_panels_keep_columns_together():
+    kernel = RNG.normal(size=(5, 130)).astype(np.float32)
+    panels = in_panels(kernel)
+    assert panels.shape == (3, 5, 64)
+    np.testing.assert_array_equal(panels[1], kernel[:, 64:128])
+    np.testing.assert_array_equal(panels[2, :, :2], kernel[:, 128:])
+    assert not panels[2, :, 2:].any()

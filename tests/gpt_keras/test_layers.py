@@ -56,7 +56,7 @@ def test_matmul_of_unknown_shapes(shape):
     kernel = RNG.normal(size=(12, 4)).astype(np.float32)
     x = X[0] if len(shape) == 2 else X
     graph = tf.function(
-        lambda x: layers.matmul(x, tf.constant(kernel)),
+        lambda x: layers.matmul(x, tf.constant(kernel), 4),
         input_signature=[tf.TensorSpec(shape, tf.float32)],
     )
     np.testing.assert_allclose(graph(x), x @ kernel, rtol=1e-4, atol=1e-5)
