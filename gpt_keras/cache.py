@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from gpt_keras.attention import dot_product_attention
+from gpt_keras.config import GPTConfig
 
 
 class Prefix(NamedTuple):
@@ -27,36 +28,43 @@ class Tail(NamedTuple):
 
 
 class PrefillCache(NamedTuple):
-    """LayerCache of a prompt: attends among the prompt's own tokens and keeps them.
+    """LayerCache of a prompt: adds T tokens to the prefix.
 
-    bias: (B, 1, T, T). stored: the tokens' Prefix once `attend` was called.
+    bias: (B, 1, T, S + T), 0 or MASKED over the prefix and the tokens themselves.
     """
 
+    prefix: Prefix
     bias: tf.Tensor
-    stored: Prefix | None = None
 
     def attend(self, q, k, v):
-        context = dot_product_attention(q, k, v, self.bias)
-        return context, self._replace(stored=Prefix(tf.linalg.matrix_transpose(k), v))
+        prefix = join(self.prefix, Tail(k, v))
+        keys = tf.linalg.matrix_transpose(prefix.keys)
+        context = dot_product_attention(q, keys, prefix.values, self.bias)
+        return context, self._replace(prefix=prefix)
 
 
 class StepCache(NamedTuple):
-    """LayerCache of one decoding step, a token a row. All rows see the whole tail.
+    """LayerCache of one decoding step, a token a row, which is added to the tail.
 
     bias: (B, 1, 1, S), 0 or MASKED over the prefix.
+    tail_bias: (C + 1,), over the tail with this token at its end; None if all of it is seen.
     """
 
     prefix: Prefix
     tail: Tail
     bias: tf.Tensor
+    tail_bias: tf.Tensor | None
 
     def attend(self, q, k, v):
         H, K, h = q.shape[1], k.shape[1], k.shape[3]
         tail = Tail(tf.concat([self.tail.keys, k], 2), tf.concat([self.tail.values, v], 2))
         q = tf.reshape(q, (-1, K, H // K, h))  # (B, K, G, h)
         early = tf.cast(q @ self.prefix.keys, tf.float32) + self.bias  # (B, K, G, S)
-        late = tf.cast(_small_product(q, tail.keys, adj_y=True), tf.float32)  # (B, K, G, C)
+        late = tf.cast(_small_product(q, tail.keys, adj_y=True), tf.float32)  # (B, K, G, C+1)
+        if self.tail_bias is not None:
+            late += self.tail_bias
         scores = tf.concat([early, late], -1)
+        # Not tf.nn.softmax: oneDNN's takes 60 us for a few numbers.
         weights = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
         weights = tf.cast(weights / tf.reduce_sum(weights, -1, keepdims=True), v.dtype)
         S = tf.shape(self.bias)[-1]
@@ -68,6 +76,12 @@ class StepCache(NamedTuple):
 def _small_product(a, b, adj_y=False):
     """a @ b by an op that oneDNN leaves alone: its own takes 35 us to start, this one 8."""
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=a.dtype, adj_y=adj_y)
+
+
+def empty_prefix(config: GPTConfig, rows, dtype) -> Prefix:
+    """No token yet."""
+    K, h = config.num_kv_heads, config.head_dim
+    return Prefix(tf.zeros([rows, K, h, 0], dtype), tf.zeros([rows, K, 0, h], dtype))
 
 
 def empty_tail(prefix: Prefix) -> Tail:

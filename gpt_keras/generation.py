@@ -1,4 +1,4 @@
-"""Generation: the prompt in one pass, then a token a step, all inside the graph.
+"""Generation: the prompt in few passes, then a token a step, all inside the graph.
 
 Every row has its own options, and its answer does not depend on its neighbours. The stop token
 ends a row and is not part of its answer.
@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt_keras.attention import MASKED, visibility
-from gpt_keras.cache import PrefillCache, Prefix, StepCache, Tail, empty_tail, join
+from gpt_keras import cache
+from gpt_keras.attention import MASKED
 from gpt_keras.sampling import Sampler, fresh_seeds
 
 CHUNK = 32  # steps between two joins of the tail to the prefix
+PREFILL = 512  # tokens of a prompt in one pass, so that scores grow with the prompt, not its square
+NOWHERE = tf.int32.max  # position of padding: no token comes after it
 
 
 class GenerationOptions(NamedTuple):
@@ -64,6 +66,23 @@ class Generated(NamedTuple):
     logprob: tf.Tensor
 
 
+class _Past(NamedTuple):
+    """What lies before the tails.
+
+    positions: (B, S) int32, each token's place in its row's text, NOWHERE for padding.
+    """
+
+    positions: tf.Tensor
+    prefixes: tuple[cache.Prefix, ...]
+
+    def shapes(self):
+        """Its shapes, with rows and number of tokens left open."""
+        return _Past(
+            _open(self.positions, 0, 1),
+            tuple(cache.Prefix(_open(p.keys, 0, 3), _open(p.values, 0, 2)) for p in self.prefixes),
+        )
+
+
 class _State(NamedTuple):
     """Loop state after `step` decided tokens, the last of which lies in the tails."""
 
@@ -74,14 +93,13 @@ class _State(NamedTuple):
     stopped: tf.Tensor  # (B,) bool
     logprob: tf.Tensor  # (B,) float32
     tokens: tf.Tensor  # (B, step) int32
-    tails: tuple[Tail, ...]
+    tails: tuple[cache.Tail, ...]
 
     def shapes(self):
-        """Its shapes, with what a step lengthens left open."""
-        shapes = tf.nest.map_structure(lambda x: x.shape, self)
-        return shapes._replace(
-            tokens=_any_length(self.tokens, 1),
-            tails=tuple(Tail(*(_any_length(x, 2) for x in tail)) for tail in self.tails),
+        """Its shapes, with rows and what a step lengthens left open."""
+        return tf.nest.map_structure(lambda x: _open(x, 0), self)._replace(
+            tokens=_open(self.tokens, 0, 1),
+            tails=tuple(cache.Tail(*(_open(x, 0, 2) for x in tail)) for tail in self.tails),
         )
 
 
@@ -99,10 +117,8 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     room = config.max_position_embeddings - lengths
     limit = tf.minimum(options.max_new_tokens, room)  # (B,)
     sampler = Sampler(options.temperature, options.top_k, options.top_p, fresh_seeds(options.seed))
-    logits, prefixes = _prefill(model, token_ids, lengths)
-    T = tf.shape(token_ids)[1]
+    logits, past = _prefill(model, token_ids, lengths)
     B = tf.shape(token_ids)[0]
-    bias = tf.where(tf.range(T) < lengths[:, None], 0.0, MASKED)  # (B, T)
     state = _State(
         step=tf.constant(0),
         logits=logits,
@@ -111,14 +127,14 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
         stopped=tf.zeros([B], tf.bool),
         logprob=tf.zeros([B]),
         tokens=tf.zeros([B, 0], tf.int32),
-        tails=tuple(map(empty_tail, prefixes)),
+        tails=tuple(map(cache.empty_tail, past.prefixes)),
     )
 
-    def chunk(state, prefixes, bias):
+    def chunk(state, past):
         def step(state):
-            return (_step(model, state, prefixes, bias, sampler, lengths, limit),)
+            return (_step(model, state, past, sampler, lengths, limit),)
 
-        end = state.step + CHUNK
+        first, end = state.step, state.step + CHUNK
         (state,) = tf.while_loop(
             lambda state: tf.reduce_any(state.active) & (state.step < end),
             step,
@@ -126,20 +142,17 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
             shape_invariants=(state.shapes(),),
             parallel_iterations=1,
         )
-        grown = tf.shape(state.tails[0].keys)[2]
-        prefixes = tuple(map(join, prefixes, state.tails))
-        state = state._replace(tails=tuple(map(empty_tail, prefixes)))
-        return state, prefixes, tf.pad(bias, [[0, 0], [0, grown]])
+        past = _Past(
+            tf.concat([past.positions, lengths[:, None] + tf.range(first, state.step)], axis=1),
+            tuple(map(cache.join, past.prefixes, state.tails)),
+        )
+        return state._replace(tails=tuple(map(cache.empty_tail, past.prefixes))), past
 
-    state, _, _ = tf.while_loop(
-        lambda state, *_: tf.reduce_any(state.active),
+    state, _ = tf.while_loop(
+        lambda state, _: tf.reduce_any(state.active),
         chunk,
-        (state, prefixes, bias),
-        shape_invariants=(
-            state.shapes(),
-            tuple(Prefix(*map(_any_length, prefix, (3, 2))) for prefix in prefixes),
-            _any_length(bias, 1),
-        ),
+        (state, past),
+        shape_invariants=(state.shapes(), past.shapes()),
         parallel_iterations=1,
     )
     longest = tf.reduce_max(tf.concat([state.lengths, [0]], 0))
@@ -148,39 +161,74 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     return Generated(tokens, state.lengths, state.stopped, state.logprob)
 
 
-def _any_length(tensor, axis):
-    """The tensor's shape with one axis left open."""
-    shape = tensor.shape.as_list()
-    shape[axis] = None
-    return tf.TensorShape(shape)
+def _open(tensor, *axes):
+    """The tensor's shape with some axes left open."""
+    return tf.TensorShape([None if i in axes else n for i, n in enumerate(tensor.shape)])
 
 
-def _prefill(model, token_ids, lengths):
-    """Logits (B, V) after each prompt, and every layer's Prefix."""
-    T = tf.shape(token_ids)[1]
-    # Padding on the right: no real token sees it, so the causal mask is enough.
-    seen = visibility(model.config, T)
-    caches = [PrefillCache(seen.bias) for _ in model.backbone.blocks]
-    hidden, caches = model.backbone.decode(token_ids, seen.positions, caches)
-    last = tf.gather(hidden, lengths - 1, batch_dims=1)  # (B, D)
-    return model.logits(last), tuple(cache.stored for cache in caches)
+def _prefill(model, token_ids, lengths) -> tuple[tf.Tensor, _Past]:
+    """Logits (B, V) after each prompt, and the prompts."""
+    config, dtype = model.config, model.compute_dtype
+    B, T = tf.unstack(tf.shape(token_ids))
+
+    def some(start, last, past):
+        ids = token_ids[:, start : start + PREFILL]  # (B, t)
+        here = tf.range(start, start + tf.shape(ids)[1])  # (t,)
+        queries = tf.broadcast_to(here, tf.shape(ids))  # (B, t)
+        keys = tf.where(here < lengths[:, None], queries, NOWHERE)
+        positions = tf.concat([past.positions, keys], axis=1)  # (B, S+t)
+        bias = _bias(config, queries, positions)
+        caches = [cache.PrefillCache(prefix, bias) for prefix in past.prefixes]
+        hidden, caches = model.backbone.decode(ids, queries, caches)  # (B, t, D)
+        ends = lengths[:, None] - 1 == here  # (B, t)
+        last += tf.reduce_sum(hidden * tf.cast(ends, dtype)[..., None], axis=1)  # (B, D)
+        past = _Past(positions, tuple(c.prefix for c in caches))
+        return start + PREFILL, last, past
+
+    past = _Past(
+        tf.zeros([B, 0], tf.int32),
+        tuple(cache.empty_prefix(config, B, dtype) for _ in model.backbone.blocks),
+    )
+    last = tf.zeros([B, config.hidden_size], dtype)
+    _, last, past = tf.while_loop(
+        lambda start, *_: start < T,
+        some,
+        (tf.constant(0), last, past),
+        shape_invariants=(tf.TensorShape([]), _open(last, 0), past.shapes()),
+        parallel_iterations=1,
+    )
+    return model.logits(last), past
 
 
-def _step(model, state: _State, prefixes, bias, sampler, prompt_lengths, limit):
+def _bias(config, queries, keys):
+    """Positions (B, T) of queries and (B, S) of keys -> (B, 1, T, S), 0 where seen else MASKED."""
+    distance = queries[:, :, None] - keys[:, None]  # (B, T, S)
+    hidden = distance < 0
+    if config.sliding_window:
+        hidden |= distance >= config.sliding_window
+    return (tf.cast(hidden, tf.float32) * MASKED)[:, None]
+
+
+def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
     """Decides one token of every active row, and computes the logits of the next."""
+    config = model.config
     token = sampler(state.logits, state.step)  # (B,)
     stop = tf.zeros_like(state.active)
-    for eos in model.config.eos_token_ids:
+    for eos in config.eos_token_ids:
         stop |= token == eos
     said = state.active & ~stop
     lengths = state.lengths + tf.cast(said, tf.int32)
-    caches = [
-        StepCache(prefix, tail, bias[:, None, None])
-        for prefix, tail in zip(prefixes, state.tails, strict=True)
-    ]
     # A row that has ended is computed on with its neighbours, but not beyond its context.
-    last = model.config.max_position_embeddings - 1
-    positions = tf.minimum(prompt_lengths + state.step, last)  # (B,)
+    positions = tf.minimum(prompt_lengths + state.step, config.max_position_embeddings - 1)  # (B,)
+    bias = _bias(config, positions[:, None], past.positions)  # (B, 1, 1, S)
+    tail_bias = None
+    if config.sliding_window:
+        age = tf.range(tf.shape(state.tails[0].keys)[2], -1, -1)  # (C+1,)
+        tail_bias = tf.cast(age >= config.sliding_window, tf.float32) * MASKED
+    caches = [
+        cache.StepCache(prefix, tail, bias, tail_bias)
+        for prefix, tail in zip(past.prefixes, state.tails, strict=True)
+    ]
     hidden, caches = model.backbone.decode(token[:, None], positions[:, None], caches)
     return _State(
         step=state.step + 1,
@@ -190,7 +238,7 @@ def _step(model, state: _State, prefixes, bias, sampler, prompt_lengths, limit):
         stopped=state.stopped | (state.active & stop),
         logprob=state.logprob + tf.where(said, _logprob(state.logits, token), 0.0),
         tokens=tf.concat([state.tokens, token[:, None]], axis=1),
-        tails=tuple(cache.tail for cache in caches),
+        tails=tuple(c.tail for c in caches),
     )
 
 

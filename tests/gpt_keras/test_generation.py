@@ -36,7 +36,13 @@ LEARNED = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[{}, LEARNED, {"num_kv_heads": 6, "tie_embeddings": False}])
+@pytest.fixture(
+    scope="module",
+    params=[
+        {}, LEARNED, {"num_kv_heads": 6, "tie_embeddings": False},
+        {"sliding_window": 4}, {"sliding_window": 50},
+    ],
+)  # fmt: skip
 def model(request):
     return tiny(**request.param)
 
@@ -81,6 +87,15 @@ def test_rows_of_different_lengths_and_limits_equal_the_full_forward(model, gene
         assert result.lengths.numpy()[row] == len(answer)
         assert result.stopped.numpy()[row] == stopped
         assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 9])
+def test_a_prompt_in_several_passes(model, monkeypatch, tokens):
+    whole = generate_tokens(model, PROMPTS, LENGTHS, GenerationOptions.make(5, 12))
+    monkeypatch.setattr(generation, "PREFILL", tokens)
+    parts = generate_tokens(model, PROMPTS, LENGTHS, GenerationOptions.make(5, 12))
+    np.testing.assert_array_equal(parts.tokens, whole.tokens)
+    np.testing.assert_allclose(parts.logprob, whole.logprob, atol=1e-3)
 
 
 def test_a_sampled_row_is_the_same_alone_and_among_others(generate):
