@@ -36,7 +36,24 @@ class Block(ConfigLayer):
         return self.dropout(x, training=training) if self.config.dropout else x
 
 
-class GPTBackbone(keras.Model):
+class ConfigModel(keras.Model):
+    """A model made from a GPTConfig, as `ConfigLayer` is a layer."""
+
+    def __init__(self, config: GPTConfig, dtype=None, **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+        self.config = config
+
+    def get_config(self):
+        policy = self.dtype_policy.name
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": policy}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        return cls(GPTConfig.from_dict(config.pop("config")), **config)
+
+
+class GPTBackbone(ConfigModel):
     """Decoder-only Transformer without a head.
 
     Call: token ids (B, T) int -> (B, T, D) in the compute dtype, after the last norm.
@@ -48,9 +65,8 @@ class GPTBackbone(keras.Model):
     """
 
     def __init__(self, config: GPTConfig, with_head: bool = True, dtype=None, **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.config, self.with_head = config, with_head
-        self.in_panels = False
+        super().__init__(config, dtype=dtype, **kwargs)
+        self.with_head, self.in_panels = with_head, False
         policy = self.dtype_policy
         self.embedding = Embedding(config, with_head, dtype=policy, name="embedding")
         self.blocks = [
@@ -123,14 +139,4 @@ class GPTBackbone(keras.Model):
             self.embedding.to_panels()
 
     def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "with_head": self.with_head,
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        return cls(GPTConfig.from_dict(config.pop("config")), **config)
+        return {**super().get_config(), "with_head": self.with_head}

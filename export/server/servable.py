@@ -78,6 +78,9 @@ class Servable:
             )
         except tf.errors.OpError as error:
             raise errors.of_op_error(error) from error
+        except UnicodeDecodeError as error:
+            # A message that quotes bytes of the request; TensorFlow loses its code on the way.
+            raise errors.invalid_argument(error.object.decode(errors="replace")) from error
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
         found = dict(zip(names, values, strict=True))

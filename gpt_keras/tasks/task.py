@@ -7,12 +7,12 @@ import keras
 
 from gpt_keras import checkpoint
 from gpt_keras.attention import visibility
-from gpt_keras.backbone import GPTBackbone
+from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.losses import Loss
 
 
-class Task(keras.Model):
+class Task(ConfigModel):
     """A backbone with a head, and the tokenizer that its texts go through.
 
     Args:
@@ -26,8 +26,8 @@ class Task(keras.Model):
     head_weights: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
-        super().__init__(dtype=dtype, **kwargs)
-        self.config, self.tokenizer = config, tokenizer
+        super().__init__(config, dtype=dtype, **kwargs)
+        self.tokenizer = tokenizer
         self.generation_config = {}  # of the directory it was read from, to be written again
         self.backbone = GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
@@ -110,15 +110,3 @@ class Task(keras.Model):
     def new_metrics(self, num_bytes=0):
         """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
         raise NotImplementedError
-
-    def get_config(self):
-        return {
-            "config": self.config.to_dict(),
-            "name": self.name,
-            "dtype": self.dtype_policy.name,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        return cls(GPTConfig.from_dict(config.pop("config")), **config)

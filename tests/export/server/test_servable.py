@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from export.server import errors, servable
 
@@ -44,4 +45,20 @@ def test_run(small_dirs):
         loaded.run({x: value}, ["no:0"])
     with pytest.raises(errors.ServingError, match="Timed out waiting for notification"):
         loaded.run({x: value}, [y], deadline=time.monotonic())
+    loaded.close()
+
+
+def test_an_error_that_quotes_bytes(tmp_path):
+    class Parser(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def parse(self, text):
+            return tf.strings.to_number(text)
+
+    module = Parser()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.parse)
+    loaded = servable.load("m", 1, str(tmp_path))
+    signature = loaded.signatures["serving_default"]
+    feed = {signature.inputs["text"].name: np.array([b"\xff\xfe"], object)}
+    with pytest.raises(errors.ServingError, match=r"convert string: \ufffd\ufffd"):
+        loaded.run(feed, [next(iter(signature.outputs.values())).name])
     loaded.close()
