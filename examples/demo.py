@@ -33,12 +33,19 @@ EXAMPLES = (
 
 def main():
     started = time.monotonic()
-    step("1. Real weights: SmolLM2-135M-Instruct, from GGUF to a Hugging Face directory")
+    step(
+        "1. Real weights: SmolLM2-135M-Instruct, from GGUF to a Hugging Face directory",
+        "The 4-bit file is read into float32; transformers or vLLM could load the result as well.",
+    )
     run("examples.fetch_data", "smollm2", "tweets")
     if not CHAT_MODEL.exists():
         run("gpt_keras.import_checkpoint", f"--source={GGUF}", f"--output_dir={CHAT_MODEL}")
 
-    step("2. One SavedModel, text in and text out, served and asked over gRPC")
+    step(
+        "2. One SavedModel, text in and text out, served and asked over gRPC",
+        "Tokenizer, chat template and decoding loop go into the graph, so that a server needs none "
+        "of our Python. Two minutes: the export, its check, and the server's warm-up.",
+    )
     export(CHAT_MODEL, "smollm2")
     with serve(["smollm2"]) as ports:
         question = "What is the capital of France?"
@@ -47,7 +54,10 @@ def main():
         if "Paris" not in answer:
             sys.exit(f"demo: expected the answer to name Paris, got {answer!r}")
 
-    step("3. Fine-tuning its top layers to tell the sentiment of tweets")
+    step(
+        "3. Fine-tuning its top layers to tell the sentiment of tweets",
+        "The lower layers stay as they are and run once per tweet, so that later epochs are cheap.",
+    )
     run("examples.prepare_tweets")
     if not (CLASSIFIER / "model").exists():
         shutil.rmtree(CLASSIFIER, ignore_errors=True)
@@ -57,7 +67,11 @@ def main():
     run("examples.tfidf_baseline", f"--train_data={TWEETS}/train_small.jsonl",
         f"--train_data={TWEETS}/train.jsonl", f"--eval_data={TWEETS}/test_small.jsonl")  # fmt: skip
 
-    step("4. Both models in one server, asked over gRPC and REST")
+    step(
+        "4. Both models in one server, asked over gRPC and REST",
+        "The classifier goes the same way as the chat model; a stock TensorFlow Serving would take "
+        "both folders as they are.",
+    )
     export(CLASSIFIER / "model", "tweets")
     with serve(["smollm2", "tweets"]) as ports:
         texts = [f"--text={text}" for text in EXAMPLES]
@@ -97,6 +111,7 @@ def serve(names):
         f'  config {{ name: "{name}" base_path: "{(SERVED / name).resolve()}" '
         'model_platform: "tensorflow" }\n' for name in names) + "}\n")  # fmt: skip
     command = ["export.serve", f"--model_config_file={config}", "--port=0", "--rest_api_port=0"]
+    say("A server starts and answers the models' warm-up requests, half a minute for each ...")
     process = subprocess.Popen(shown(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, env=environment())  # fmt: skip
     try:
@@ -140,11 +155,11 @@ def shown(arguments):
 
 
 def environment():
-    return {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"} | os.environ
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
 
 
-def step(text):
-    say(f"\n=== {text}")
+def step(title, why=""):
+    say(f"\n=== {title}" + (f"\n    {why}" if why else ""))
 
 
 def say(text):
