@@ -300,7 +300,8 @@ def data_flags(flags: FlagValues) -> None:
     )
     enum(
         "packing",
-        "concat",
-        ["concat", "best_fit", "none"],
-        "texts in the rows of a language model: end to end, whole where they fit, or one a row",
+        "auto",
+        ["auto", "concat", "best_fit", "none"],
+        "texts in the rows of a language model: end to end, whole where they fit, or one a row; "
+        "auto: end to end, but whole what is an answer to something (conversations, completions)",
     )

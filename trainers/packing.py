@@ -13,7 +13,7 @@ from trainers.features import LanguageFeatures
 
 Piece = tuple[int, int]  # start, number of tokens
 
-PACKINGS = ("concat", "best_fit", "none")
+PACKINGS = ("auto", "concat", "best_fit", "none")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PackedRows:
             at += size
 
 
-def pack(features: LanguageFeatures, length: int, packing: str = "concat") -> PackedRows:
+def pack(features: LanguageFeatures, length: int, packing: str = "auto") -> PackedRows:
     """Packs sequences into rows.
 
     Where a sequence is cut, its next piece repeats the last token before the cut, so that each
@@ -70,12 +70,17 @@ def pack(features: LanguageFeatures, length: int, packing: str = "concat") -> Pa
       packing: "concat" lays the sequences end to end and cuts where a row ends: no padding but at
         the end. "best_fit" cuts only sequences longer than a row and puts each piece into the
         fullest row that has room (Ding et al. 2024, arXiv:2404.10830). "none" gives each piece a
-        row of its own.
+        row of its own. "auto" is "concat" where every token is to be predicted, else "best_fit":
+        an answer cut from its question would be learnt without it.
     """
     if packing not in PACKINGS:
         raise ValueError(f"packing={packing!r}: give one of {', '.join(PACKINGS)}")
     if length < 2:
         raise ValueError(f"max_length={length}: rows need 2 tokens or more to predict any")
+    if packing == "auto":
+        firsts = len(features.row_splits) - 1  # nothing predicts these
+        whole = features.is_target.sum() == len(features.values) - firsts
+        packing = "concat" if whole else "best_fit"
     sequences = itertools.pairwise(features.row_splits.tolist())
     if packing == "concat":
         rows = _concat(sequences, length)

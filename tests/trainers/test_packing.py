@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,8 +98,18 @@ def test_rows_of_an_example():
     ]
 
 
+def test_auto_cuts_texts_but_no_answers():
+    answers = features([3, 2, 9, 4])  # some of their tokens are no targets
+    firsts = np.isin(np.arange(18), answers.row_splits)
+    texts = dataclasses.replace(answers, is_target=~firsts)
+    for data, packing in ((answers, "best_fit"), (texts, "concat")):
+        auto, chosen = fill(pack(data, 6)), fill(pack(data, 6, packing))
+        np.testing.assert_array_equal(auto[0], chosen[0])
+    assert pack(texts, 6).num_rows != pack(texts, 6, "none").num_rows
+
+
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="packing='tight': give one of concat, best_fit, none"):
+    with pytest.raises(ValueError, match="packing='tight': give one of auto, concat, "):
         pack(features([3]), 8, "tight")
     with pytest.raises(ValueError, match="max_length=1: rows need 2 tokens"):
         pack(features([3]), 1)
