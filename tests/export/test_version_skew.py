@@ -1,0 +1,70 @@
+"""What this TensorFlow exports, in the TensorFlow of the server it is for: the same answers.
+
+`make test-skew` makes the other environment and names its Python in OTHER_PYTHON.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gpt_keras
+from export import saved_model
+
+pytestmark = pytest.mark.skew
+
+GGUF = pathlib.Path("data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+PROMPTS = ["The weather is nice", "I am so", "今天天气"]
+CHAT = [json.dumps([{"role": "user", "content": "What is the capital of France?"}])]
+SAMPLED = {"temperature": [0.8], "top_p": [0.9], "top_k": [40], "seed": [7]}
+LANGUAGE = [
+    ["serving_default", {"prompts": PROMPTS[:1]}],
+    ["generate", {"prompts": PROMPTS, "max_new_tokens": [20]}],
+    ["generate", {"prompts": PROMPTS, "max_new_tokens": [3, 20, 40], **SAMPLED}],
+    ["chat", {"messages": CHAT, "max_new_tokens": [16]}],
+]
+
+
+def answers(python, directory, requests):
+    """(version of TensorFlow, what it answers)."""
+    program = pathlib.Path(__file__).with_name("plain_tensorflow.py")
+    done = subprocess.run(
+        [python, str(program), str(directory)], input=json.dumps(requests), text=True,
+        capture_output=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    return result["tensorflow"], result["answers"]
+
+
+def compare(directory, requests):
+    ours, expected = answers(sys.executable, directory, requests)
+    theirs, found = answers(os.environ["OTHER_PYTHON"], directory, requests)
+    assert theirs.split(".")[:2] != ours.split(".")[:2]
+    for request, before, after in zip(requests, expected, found, strict=True):
+        assert before.keys() == after.keys()
+        for name, values in before.items():
+            if isinstance(np.ravel(values)[0], float):
+                np.testing.assert_allclose(after[name], values, atol=1e-3)
+            else:
+                assert after[name] == values, (request, name)
+
+
+def test_language_model(causal_lm):
+    compare(causal_lm.saved_model_dir, LANGUAGE)
+
+
+def test_classifier(classifier):
+    compare(classifier.saved_model_dir, [["classify", {"texts": PROMPTS}]])
+
+
+@pytest.mark.skipif(not GGUF.exists(), reason="run `python -m examples.fetch_data smollm2`")
+@pytest.mark.parametrize("kernels", ["plain", "panels"])
+def test_smollm2(tmp_path, kernels):
+    model = gpt_keras.CausalLM.from_pretrained(GGUF)
+    quick = {"with_warmup": False, "with_verification": False}
+    compare(saved_model.export(model, tmp_path, kernels=kernels, **quick), LANGUAGE)
