@@ -33,7 +33,9 @@ class Evaluator:
         self.task, self.strategy, self.source = task, strategy, source
         self.first, self.prepare = first, prepare
         self._run = tf.function(
-            lambda batch: strategy.run(self._replica_loss, (batch,)), autograph=False
+            lambda batch: strategy.run(self._replica_loss, (batch,)),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     def __call__(self, on_batch: Callable[[int, int], None] | None = None):

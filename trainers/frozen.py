@@ -39,6 +39,7 @@ class FrozenFeatures:
         self._body = tf.function(
             lambda batch: strategy.run(lambda b: task.features(b, last=layers), (batch,)),
             autograph=False,
+            reduce_retracing=True,
         )
 
     def __call__(self, batch: Batch) -> Batch:
