@@ -31,9 +31,11 @@ def parse(alias: str, proto: protocol.TensorProto) -> np.ndarray:
     try:
         if _claims_too_much(proto):
             raise ValueError
-        return tf.raw_ops.ParseTensor(
+        value = tf.raw_ops.ParseTensor(
             serialized=proto.SerializeToString(), out_type=proto.dtype
         ).numpy()
+        # A scalar comes as a number or as bytes, not as an array.
+        return np.asarray(value, object if isinstance(value, bytes) else None)
     except (tf.errors.OpError, TypeError, ValueError, NotImplementedError) as error:
         raise errors.invalid_argument(f"tensor parsing error: {alias}") from error
 

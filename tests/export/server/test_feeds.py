@@ -75,6 +75,13 @@ def test_bad_over_grpc(server):
         server.predict(x=proto("dtype: DT_FLOAT tensor_shape { dim { size: -1 } }"))
 
 
+@pytest.mark.parametrize("scalar", [b"text\0", 7, 1.5])
+def test_scalars(scalar):
+    value = feeds.parse("x", tf.make_tensor_proto(scalar))
+    assert isinstance(value, np.ndarray)
+    assert (value.shape, value.item()) == ((), scalar)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     dtype=st.integers(0, 140),
