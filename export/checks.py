@@ -52,6 +52,17 @@ def wrong_length(name, values, rows, shared=True):
     return once(message, (n != rows) & (n != 1) if shared else n != rows)
 
 
+def wrong_rank(name, values, rank):
+    """A message if a tensor has not as many dimensions as its signature says.
+
+    TensorFlow Serving feeds a tensor of whatever shape, and the declared one is taken for granted
+    when the graph is optimised: hence the detour through an op that hides it.
+    """
+    n = tf.rank(tf.compat.v1.placeholder_with_default(values, None))
+    found = tf.strings.join([f"{name} has ", text(n), f" dimensions: expected {rank}"])
+    return once(found, n != rank)
+
+
 def not_utf8(name, texts):
     """Messages about texts, (n,) string, that are not valid UTF-8."""
     return about_rows(~tokenizers.is_valid_utf8(texts), name, " is not valid UTF-8")

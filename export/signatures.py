@@ -230,7 +230,11 @@ def _entry(body, optional=None, **inputs):
     specs += [tf.TensorSpec([None], value.dtype) for value in optional.values()]
 
     def entry(*args, **kwargs):
-        return body(**dict(zip(names, args, strict=False)), **kwargs)
+        given = dict(zip(names, args, strict=False)) | kwargs
+        problems = [
+            checks.wrong_rank(name, value, value.shape.rank) for name, value in given.items()
+        ]
+        return body(**checks.guarded(problems, given))
 
     names = (*inputs, *optional)
     parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)

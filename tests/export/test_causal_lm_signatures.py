@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import gpt_keras
 from export import signatures
+from export.server import errors, servable
 
 pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
 
@@ -245,4 +246,35 @@ def test_without_a_beginning_a_prompt_cannot_be_empty(causal_lm):
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         serving_default(prompts=tf.constant(["a", ""]))
     message = "prompts of row 1 is empty, and no token of this model begins a text"
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("signature", "changed", "message"),
+    [
+        ("generate", {"prompts": b"The weather"}, "prompts has 0 dimensions: expected 1"),
+        ("serving_default", {"prompts": [[b"The weather"]]}, "prompts has 2 dimensions: expected"),
+        ("chat", {"messages": [[b"[]"]]}, "messages"),  # or the parser's own words
+        ("generate", {"temperature": [[0.5]]}, "temperature has 2 dimensions: expected 1"),
+        ("generate_tokens", {"token_ids": [3]}, "token_ids has 1 dimensions: expected 2"),
+    ],
+)
+def test_a_wrong_number_of_dimensions_is_named(causal_lm, signature, changed, message):
+    # The server's way: `Session.run` of Python would refuse it before the graph sees it.
+    loaded = servable.load("m", 1, str(causal_lm.saved_model_dir))
+    spec = loaded.signatures[signature]
+    good = {"prompts": [b"The"], "messages": [b"[]"], "token_ids": [[3]], "lengths": [1]}
+    given = {k: tf.make_ndarray(v) for k, v in spec.defaults.items()}
+    given |= {k: v for k, v in good.items() if k in spec.inputs} | changed
+    feed = {
+        spec.inputs[k].name: np.asarray(
+            v, object if isinstance(v, bytes) or k in ("prompts", "messages")
+            else tf.as_dtype(spec.inputs[k].dtype).as_numpy_dtype
+        )
+        for k, v in given.items()
+    }  # fmt: skip
+    with pytest.raises(errors.ServingError) as error:
+        loaded.run(feed, [info.name for info in spec.outputs.values()])
+    loaded.close()
+    assert error.value.code.name == "INVALID_ARGUMENT"
     assert message in error.value.message

@@ -15,7 +15,10 @@ import pytest
 import gpt_keras
 from export import saved_model
 
-pytestmark = pytest.mark.skew
+pytestmark = [
+    pytest.mark.skew,
+    pytest.mark.skipif("OTHER_PYTHON" not in os.environ, reason="run `make test-skew`"),
+]
 
 GGUF = pathlib.Path("data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 PROMPTS = ["The weather is nice", "I am so", "今天天气"]
