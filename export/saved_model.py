@@ -16,7 +16,8 @@ from tensorflow.python.framework import test_util  # the one place that tells if
 from export import cli, publish, signatures, stock_ops, verification, warmup
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 
-DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p")  # flags: defaults of requests
+# Flags with defaults of requests.
+DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")
 
 
 def export(
@@ -203,6 +204,7 @@ if __name__ == "__main__":
     flags.DEFINE_float("temperature", None, "If a request does not say. (default: 0, best token)")
     flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
+    flags.DEFINE_float("min_p", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_bool("require_chat", False, "Fail if there is no chat template to compile.")
     flags.DEFINE_enum(
         "kernels", "auto", ["auto", "plain", "panels"],

@@ -25,6 +25,7 @@ class GenerationOptions(NamedTuple):
       temperature: float32; 0 takes the best token at each step (greedy).
       top_k: int32; 0 is off.
       top_p: float32 in (0, 1]; 1 is off.
+      min_p: float32 in [0, 1]; 0 is off.
       seed: int64; a negative one is replaced by a random one.
     """
 
@@ -32,10 +33,11 @@ class GenerationOptions(NamedTuple):
     temperature: tf.Tensor
     top_k: tf.Tensor
     top_p: tf.Tensor
+    min_p: tf.Tensor
     seed: tf.Tensor
 
     @classmethod
-    def make(cls, rows, max_new_tokens=64, temperature=0.0, top_k=0, top_p=1.0, seed=-1):
+    def make(cls, rows, max_new_tokens=64, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=-1):
         """Scalars or (B,) values broadcast to `rows` rows."""
 
         def column(value, dtype):
@@ -46,6 +48,7 @@ class GenerationOptions(NamedTuple):
             column(temperature, tf.float32),
             column(top_k, tf.int32),
             column(top_p, tf.float32),
+            column(min_p, tf.float32),
             column(seed, tf.int64),
         )
 
@@ -116,7 +119,9 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     config = model.config
     room = config.max_position_embeddings - lengths
     limit = tf.minimum(options.max_new_tokens, room)  # (B,)
-    sampler = Sampler(options.temperature, options.top_k, options.top_p, fresh_seeds(options.seed))
+    sampler = Sampler(
+        options.temperature, options.top_k, options.top_p, options.min_p, fresh_seeds(options.seed)
+    )
     logits, past = _prefill(model, token_ids, lengths)
     B = tf.shape(token_ids)[0]
     state = _State(

@@ -2,7 +2,7 @@
 
 The methods work on a row's candidates: the best n logits in falling order with their ids. Orders
 and definitions are those of Hugging Face `transformers`' logits processors: temperature, then
-top-k, then top-p. A row's draw depends on its seed and step alone, never on its place in a batch.
+top-k, top-p, min-p. A row's draw depends on its seed and step alone, never on its place in a batch.
 """
 
 import dataclasses
@@ -56,6 +56,17 @@ class TopP:
 
 
 @dataclasses.dataclass(frozen=True)
+class MinP:
+    """Keeps what is at least p times as likely as the best token (Nguyen et al., 2024)."""
+
+    p: tf.Tensor  # (B,) float32 in [0, 1]; 0 keeps all
+
+    def __call__(self, logits):
+        share = tf.exp(logits - logits[:, :1])  # (B, n), of the best token's probability
+        return tf.where(share >= self.p[:, None], logits, MASKED)
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampler:
     """Chooses the next token of every row.
 
@@ -63,12 +74,14 @@ class Sampler:
       temperature: (B,) float32; 0 takes the best token.
       top_k: (B,) int32; 0 is off.
       top_p: (B,) float32; 1 is off.
+      min_p: (B,) float32; 0 is off.
       seed: (B,) int64, see `fresh_seeds`.
     """
 
     temperature: tf.Tensor
     top_k: tf.Tensor
     top_p: tf.Tensor
+    min_p: tf.Tensor
     seed: tf.Tensor
 
     def __call__(self, logits, step):
@@ -83,15 +96,18 @@ class Sampler:
 
     def _draw(self, logits, step):
         candidates = self._candidates(logits)
-        logits = TopP(self.top_p)(
-            TopK(self.top_k)(Temperature(self.temperature)(candidates.logits))
-        )
+        logits = candidates.logits
+        for method in self._methods():
+            logits = method(logits)
         cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)  # (B, n)
         # Inverse transform sampling; u < 1 times the sum stays below the last positive step.
         threshold = uniform(self.seed, step)[:, None] * cumulative[:, -1:]
         place = tf.searchsorted(cumulative, threshold, side="right")  # (B, 1)
         place = tf.minimum(place, tf.shape(cumulative)[1] - 1)
         return tf.gather(candidates.ids, place, batch_dims=1)[:, 0]
+
+    def _methods(self):
+        return Temperature(self.temperature), TopK(self.top_k), TopP(self.top_p), MinP(self.min_p)
 
     def _candidates(self, logits):
         """As many of the best tokens as the most generous row needs: all, unless each has a k."""

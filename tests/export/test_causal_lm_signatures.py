@@ -41,6 +41,7 @@ def test_inputs_and_defaults(causal_lm):
         "temperature": ("float32", [0.0]),
         "top_k": ("int32", [0]),
         "top_p": ("float32", [1.0]),
+        "min_p": ("float32", [0.0]),
         "seed": ("int64", [-1]),
     }
 
@@ -129,6 +130,7 @@ def test_options_are_those_of_the_row(causal_lm):
         "temperature": [0.0, 1.5, 1.5, 0.7],
         "top_k": [0, 3, 0, 1],
         "top_p": [1.0, 0.9, 0.3, 1.0],
+        "min_p": [0.0, 0.05, 0.5, 1.0],
         "seed": [1, 2, 3, 4],
     }
     together = texts(run(causal_lm, prompts=["The weather"] * 4, **per_row))
@@ -173,6 +175,7 @@ BAD_OPTIONS = [
     ("temperature", [1, np.inf], "temperature of row 1 is inf: expected at least 0 and at most"),
     ("top_k", [-1], "top_k of row 0 is -1: expected at least 0"),
     ("top_p", [1, 0], "top_p of row 1 is 0: expected above 0 and at most 1 (1 is off)"),
+    ("min_p", [1.5], "min_p of row 0 is 1.5: expected at least 0 and at most 1 (0 is off)"),
     ("top_p", [1.25], "top_p of row 0 is 1.25: expected above 0 and at most 1 (1 is off)"),
     ("seed", [1, 2, 3], "seed has 3 values and the request 2 rows: give one value for all rows"),
     ("top_k", [], "top_k has 0 values and the request 2 rows: give one value for all rows"),

@@ -85,7 +85,7 @@ def test_warm_up_requests(causal_lm, classifier):
 def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     model = small(gpt_keras.CausalLM, tokenizer)
     quick = {"with_verification": False, "with_warmup": False}
-    chosen = {"max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.25}
+    chosen = {"max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125}
     (tmp_path / "1").mkdir()
     assert saved_model.export(model, tmp_path, **quick, **chosen) == tmp_path / "2"
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]

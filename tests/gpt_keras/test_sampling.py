@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from gpt_keras.sampling import Sampler, Temperature, TopK, TopP, fresh_seeds, uniform
+from gpt_keras.sampling import MinP, Sampler, Temperature, TopK, TopP, fresh_seeds, uniform
 
 rng = np.random.default_rng(0)
 LOGITS = np.sort(rng.normal(0, 2, (3, 40)).astype("float32"))[:, ::-1].copy()
@@ -34,18 +34,51 @@ def test_top_p_keeps_the_smallest_sufficient_set(p):
     assert kept[2].all()
 
 
+@pytest.mark.parametrize("p", [0.02, 0.3, 1.0])
+def test_min_p_keeps_what_is_likely_enough(p):
+    kept = probabilities(MinP(tf.constant([p, p, 0.0]))(LOGITS)) > 0
+    share = probabilities(LOGITS) / probabilities(LOGITS)[:, :1]
+    np.testing.assert_array_equal(kept[:2], share[:2] >= p)
+    assert kept[2].all()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("seed", range(5))
+def test_distributions_are_those_of_transformers(seed):
+    import torch
+    from transformers.generation import logits_process
+
+    draw = np.random.default_rng(seed)
+    temperature, k = draw.uniform(0.3, 2), int(draw.integers(5, 40))
+    p, min_p = draw.uniform(0.5, 1), draw.uniform(0, 0.3)
+    ours, theirs = LOGITS, torch.tensor(LOGITS)
+    for method, value, reference in (
+        (Temperature, temperature, logits_process.TemperatureLogitsWarper(temperature)),
+        (TopK, k, logits_process.TopKLogitsWarper(k)),
+        (TopP, p, logits_process.TopPLogitsWarper(p)),
+        (MinP, min_p, logits_process.MinPLogitsWarper(min_p)),
+    ):
+        ours = method(tf.fill([3], tf.constant(value)))(ours)
+        theirs = reference(None, theirs)
+        expected = torch.softmax(theirs, -1).numpy()
+        np.testing.assert_allclose(probabilities(ours), expected, atol=1e-6)
+
+
 def sample(logits, rows, **options):
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | options
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | options
     sampler = Sampler(
         tf.fill([rows], tf.constant(settings["temperature"], tf.float32)),
         tf.fill([rows], settings["top_k"]),
         tf.fill([rows], tf.constant(settings["top_p"], tf.float32)),
+        tf.fill([rows], tf.constant(settings["min_p"], tf.float32)),
         tf.range(rows, dtype=tf.int64),
     )
     return sampler(tf.repeat(logits[None], rows, axis=0), tf.constant(3)).numpy()
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.7, "top_k": 9}, {"top_p": 0.8}, {"min_p": 0.1}]
+)
 def test_draws_follow_the_distribution(options):
     logits = rng.permutation(LOGITS[0])
     rows = 20_000
@@ -56,6 +89,7 @@ def test_draws_follow_the_distribution(options):
     if "top_p" in options:
         cut = np.searchsorted(np.cumsum(probabilities(wanted)[order]), options["top_p"]) + 1
     wanted[order[cut:]] = -np.inf
+    wanted[probabilities(wanted) < options.get("min_p", 0) * probabilities(wanted).max()] = -np.inf
     expected = probabilities(wanted.astype("float64")) * rows
     assert counts[expected == 0].sum() == 0
     # The rare ones together, so that the test's approximation holds.
@@ -68,8 +102,9 @@ def test_draws_follow_the_distribution(options):
 
 def test_greedy_rows_beside_sampled_ones():
     sampler = Sampler(
-        tf.constant([0.0, 5.0, 0.0]), tf.zeros(3, tf.int32), tf.ones(3), tf.range(3, dtype=tf.int64)
-    )
+        tf.constant([0.0, 5.0, 0.0]), tf.zeros(3, tf.int32), tf.ones(3), tf.zeros(3),
+        tf.range(3, dtype=tf.int64),
+    )  # fmt: skip
     tokens = sampler(tf.constant(LOGITS[:, ::-1].copy()), tf.constant(0)).numpy()
     assert tokens[0] == tokens[2] == 39
 
