@@ -28,9 +28,9 @@ PEERS = ("gpt_keras", "hf_torch", "keras_hub")
 
 def ours():
     import tensorflow as tf
-    from tensorflow.python.framework import test_util
 
     import gpt_keras
+    from export import saved_model
     from gpt_keras.generation import GenerationOptions, generate_tokens
 
     config = gpt_keras.GPTConfig(
@@ -39,7 +39,7 @@ def ours():
         max_position_embeddings=2048, rotary=gpt_keras.RotaryConfig(SHAPE["theta"]),
     )  # fmt: skip
     model = gpt_keras.CausalLM(config)
-    if test_util.IsMklEnabled():  # as export.saved_model lays the matrices out
+    if saved_model.kernels_here() == "panels":  # as it would be served
         model.backbone.to_panels()
 
     @tf.function(reduce_retracing=True)

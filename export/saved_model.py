@@ -78,6 +78,11 @@ def export(
     return final
 
 
+def kernels_here() -> str:
+    """Layout of the matrices that suits this machine, see `export`."""
+    return "panels" if test_util.IsMklEnabled() else "plain"
+
+
 def load(path):
     """The task that a model directory or file says it is of, a classifier or a language model."""
     config = checkpoint.read_config(path)
@@ -180,7 +185,7 @@ def main():
     print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
     kernels = values.kernels
     if kernels == "auto":
-        kernels = "panels" if test_util.IsMklEnabled() else "plain"
+        kernels = kernels_here()
         print(f"oneDNN is {'on' if kernels == 'panels' else 'off'} here: --kernels={kernels}")
     export(
         model,

@@ -66,7 +66,7 @@ class GPTBackbone(ConfigModel):
 
     def __init__(self, config: GPTConfig, with_head: bool = True, dtype=None, **kwargs):
         super().__init__(config, dtype=dtype, **kwargs)
-        self.with_head, self.in_panels = with_head, False
+        self.with_head = with_head
         policy = self.dtype_policy
         self.embedding = Embedding(config, with_head, dtype=policy, name="embedding")
         self.blocks = [
@@ -122,6 +122,11 @@ class GPTBackbone(ConfigModel):
             following.append(cache)
         return self.final_norm(x), following
 
+    @property
+    def in_panels(self) -> bool:
+        """Whether `to_panels` was called."""
+        return len(self.blocks[0].attention.qkv.kernel.shape) == 3
+
     def to_panels(self):
         """Lays all large matrices in panels, see `layers.in_panels`.
 
@@ -130,7 +135,6 @@ class GPTBackbone(ConfigModel):
         """
         if self.in_panels:
             return
-        self.in_panels = True
         for block in self.blocks:
             attention, feed_forward = block.attention, block.feed_forward
             for layer in (attention.qkv, attention.out, feed_forward.up, feed_forward.down):

@@ -97,7 +97,12 @@ class Sampler:
     def _draw(self, logits, step):
         candidates = self._candidates(logits)
         logits = candidates.logits
-        for method in self._methods():
+        for method in (
+            Temperature(self.temperature),
+            TopK(self.top_k),
+            TopP(self.top_p),
+            MinP(self.min_p),
+        ):
             logits = method(logits)
         cumulative = tf.cumsum(tf.nn.softmax(logits), axis=1)  # (B, n)
         # Inverse transform sampling; u < 1 times the sum stays below the last positive step.
@@ -105,9 +110,6 @@ class Sampler:
         place = tf.searchsorted(cumulative, threshold, side="right")  # (B, 1)
         place = tf.minimum(place, tf.shape(cumulative)[1] - 1)
         return tf.gather(candidates.ids, place, batch_dims=1)[:, 0]
-
-    def _methods(self):
-        return Temperature(self.temperature), TopK(self.top_k), TopP(self.top_p), MinP(self.min_p)
 
     def _candidates(self, logits):
         """As many of the best tokens as the most generous row needs: all, unless each has a k."""

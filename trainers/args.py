@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 import yaml
 from absl import flags as absl_flags
 
+from trainers.packing import PACKINGS
+
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
 
@@ -269,6 +271,15 @@ def train_data_flags(flags: FlagValues) -> None:
         ".zst; folders and globs too",
         flag_values=flags,
     )
+    absl_flags.DEFINE_float(
+        "eval_fraction",
+        0.1,
+        "without --eval_data, the share of the training data held out by a hash of the text; "
+        "0: none",
+        lower_bound=0.0,
+        upper_bound=0.9,
+        flag_values=flags,
+    )
 
 
 def data_flags(flags: FlagValues) -> None:
@@ -301,7 +312,7 @@ def data_flags(flags: FlagValues) -> None:
     enum(
         "packing",
         "auto",
-        ["auto", "concat", "best_fit", "none"],
+        PACKINGS,
         "texts in the rows of a language model: end to end, whole where they fit, or one a row; "
         "auto: end to end, but whole what is an answer to something (conversations, completions)",
     )

@@ -41,6 +41,24 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     )
 
 
+def load_split(task: str, flags: FlagValues) -> tuple[list[dict], list[dict] | None]:
+    """Records to train on, and those of --eval_data or else of --eval_fraction; None for neither.
+
+    Args:
+      task: one of `TASKS`.
+      flags: those of `trainers.args.train_data_flags` and `data_flags`.
+
+    Raises:
+      ValueError: as `load_records` and `hold_out`.
+    """
+    records = load_records(task, flags.train_data, flags)
+    if flags.eval_data:
+        return records, load_records(task, flags.eval_data, flags)
+    if flags.eval_fraction:
+        return hold_out(records, flags.eval_fraction)
+    return records, None
+
+
 def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list[dict]]:
     """Parts records into those to train on and a share to evaluate on, by a hash of their content.
 
@@ -145,3 +163,13 @@ def batch_source(
         return ClassificationBatches(features, global_batch_size, bucket_lengths=lengths, **options)
     rows = pack(features, flags.max_length, flags.packing)
     return PackedBatches(rows, global_batch_size, **options)
+
+
+def run_source(features, flags: FlagValues, *, shuffle: bool, pad_id: int) -> BatchSource:
+    """`batch_source` of a run: --global_batch_size rows to train on; to evaluate, a micro-batch."""
+    rows = flags.global_batch_size
+    if not shuffle:
+        rows = max(1, rows // flags.gradient_accumulation_steps)
+    return batch_source(
+        features, flags, global_batch_size=rows, shuffle=shuffle, seed=flags.seed, pad_id=pad_id
+    )

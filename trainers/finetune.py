@@ -33,10 +33,6 @@ def finetune_flags(flags: args.FlagValues) -> None:
         "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "
         "chat (what the assistant says in conversations), classification", flag_values=flags,
     )  # fmt: skip
-    absl_flags.DEFINE_float(
-        "eval_fraction", 0.1, "without --eval_data, the share of the training data held out "
-        "by a hash of the text; 0: none", lower_bound=0.0, upper_bound=0.9, flag_values=flags,
-    )  # fmt: skip
     absl_flags.DEFINE_list(
         "test_data", [], "files that the finished model is tested on, once", flag_values=flags
     )
@@ -93,7 +89,7 @@ class FineTuner:
             raise ValueError(f"--model={flags.model}: has no tokenizer.json; put one there")
         self.filler = preprocessing.filler(config)
         self.labels = tuple(flags.labels) or config.id2label
-        train_records, eval_records = self._records()
+        train_records, eval_records = data.load_split(flags.task, flags)
         train = self._features("training", train_records)
         if isinstance(train, ClassificationFeatures):
             self.labels = train.label_names
@@ -116,15 +112,6 @@ class FineTuner:
         print(f"testing the best weights on {source.num_samples:,} samples", flush=True)
         return Evaluator(self.task, self.strategy, source)()
 
-    def _records(self) -> tuple[list[dict], list[dict] | None]:
-        flags = self.flags
-        records = data.load_records(flags.task, flags.train_data, flags)
-        if flags.eval_data:
-            return records, data.load_records(flags.task, flags.eval_data, flags)
-        if flags.eval_fraction:
-            return data.hold_out(records, flags.eval_fraction)
-        return records, None
-
     def _features(self, name: str, records: Sequence[dict]):
         features = data.make_features(
             self.flags.task,
@@ -142,18 +129,7 @@ class FineTuner:
         return features
 
     def _source(self, features, shuffle: bool):
-        flags = self.flags
-        rows = flags.global_batch_size
-        return data.batch_source(
-            features,
-            flags,
-            global_batch_size=rows
-            if shuffle
-            else max(1, rows // flags.gradient_accumulation_steps),
-            shuffle=shuffle,
-            seed=flags.seed,
-            pad_id=self.filler,
-        )
+        return data.run_source(features, self.flags, shuffle=shuffle, pad_id=self.filler)
 
     def _load(self):
         flags = self.flags

@@ -47,10 +47,6 @@ def pretrain_flags(flags: args.FlagValues) -> None:
         "intermediate_size", 0, "width of the feed-forward; 0: 8/3 of hidden_size, up to the next "
         "multiple of 32", lower_bound=0,
     )  # fmt: skip
-    absl_flags.DEFINE_float(
-        "eval_fraction", 0.1, "without --eval_data, the share of the documents held out by a hash "
-        "of the text; 0: none", lower_bound=0.0, upper_bound=0.9, flag_values=flags,
-    )  # fmt: skip
 
 
 FLAGS = (
@@ -73,7 +69,7 @@ def main(flags: args.FlagValues) -> None:
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
-    train_records, eval_records = load_documents(flags)
+    train_records, eval_records = data.load_split("causal_lm", flags)
     tokenizer = load_tokenizer(flags, folder, train_records)
     config = make_config(flags, tokenizer)
     texts = Data(
@@ -97,16 +93,6 @@ def main(flags: args.FlagValues) -> None:
     task.save_pretrained(folder.file("model"))
     print(f"\nmodel:       {folder.file('model')}")
     print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
-
-
-def load_documents(flags: args.FlagValues) -> tuple[list[dict], list[dict] | None]:
-    """Documents to train on and to evaluate on."""
-    records = data.load_records("causal_lm", flags.train_data, flags)
-    if flags.eval_data:
-        return records, data.load_records("causal_lm", flags.eval_data, flags)
-    if flags.eval_fraction:
-        return data.hold_out(records, flags.eval_fraction)
-    return records, None
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):
@@ -157,15 +143,7 @@ def make_source(records, tokenizer, config: GPTConfig, flags: args.FlagValues, s
         return None
     filler = preprocessing.filler(config)
     features = data.make_features("causal_lm", records, tokenizer, flags, filler=filler)
-    rows = flags.global_batch_size
-    return data.batch_source(
-        features,
-        flags,
-        global_batch_size=rows if shuffle else max(1, rows // flags.gradient_accumulation_steps),
-        shuffle=shuffle,
-        seed=flags.seed,
-        pad_id=filler,
-    )
+    return data.run_source(features, flags, shuffle=shuffle, pad_id=filler)
 
 
 def show_samples(task: CausalLM, flags: args.FlagValues) -> None:
