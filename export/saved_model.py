@@ -14,6 +14,7 @@ from absl import flags
 from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
 from export import cli, publish, signatures, stock_ops, verification, warmup
+from export.batching import Batcher, Capacity
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 
 # Flags with defaults of requests.
@@ -28,6 +29,7 @@ def export(
     with_verification=True,
     require_chat=False,
     kernels="plain",
+    capacity=None,
     **options,
 ) -> pathlib.Path:
     """Exports a model and says on the way what it does.
@@ -42,6 +44,8 @@ def export(
         signature `chat` is left out.
       kernels: "plain", or "panels" to lay the model's matrices out for servers with oneDNN, see
         `GPTBackbone.to_panels`; the model at hand can then no longer be trained.
+      capacity: a `batching.Capacity`, for a CausalLM whose requests share their steps; None for a
+        loop of each its own.
       **options: see `signatures.of`.
 
     Returns:
@@ -54,14 +58,15 @@ def export(
     template = compile_chat(model, require_chat)
     if kernels == "panels":
         model.backbone.to_panels()
-    entries = signatures.of(model, template, **options)
+    batcher = Batcher(model, capacity) if capacity else None
+    entries = signatures.of(model, template, batcher, **options)
     start = time.monotonic()
 
     def say(line):
         print(f"[{time.monotonic() - start:5.1f} s] {line}", flush=True)
 
     with publish.new_version(output_dir, version) as (directory, final):
-        saved_model = write(model, entries, directory)
+        saved_model = write(model, entries, directory, batcher)
         defs = saved_model.meta_graphs[0].signature_def
         say(f"written: {_size(directory)}")
         check_ops(saved_model)
@@ -71,7 +76,8 @@ def export(
             requests = [warmup.request(n, defs[n], entry.example) for n, entry in entries.items()]
             warmup.write(directory, requests)
         if with_verification:
-            verification.verify(directory, model, entries, template)
+            context = capacity.context if capacity else None
+            verification.verify(directory, model, entries, template, context)
             say("loaded into a plain session, it answers as the Python model does")
     print(describe(defs))
     say(f"published: {final}")
@@ -107,13 +113,14 @@ def compile_chat(model, required=False):
     return None
 
 
-def write(model, entries, directory):
+def write(model, entries, directory, batcher=None):
     """Writes a SavedModel.
 
     Args:
       model: the task whose weights and tokenizer the signatures use.
       entries: name -> `signatures.Signature`.
       directory: to write into.
+      batcher: the `batching.Batcher` that the signatures use, if any.
 
     Returns:
       What `saved_model.pb` holds.
@@ -123,7 +130,7 @@ def write(model, entries, directory):
     """
     root = tf.Module()
     # The TensorFlow variables themselves: Keras' wrappers would be saved as copies of them.
-    root.weights = [variable.value for variable in model.variables]
+    root.state = batcher.state if batcher else [variable.value for variable in model.variables]
     root.tokenizer = model.tokenizer
     functions = {name: entry.function for name, entry in entries.items()}
     try:
@@ -195,8 +202,22 @@ def main():
         values.verify,
         values.require_chat,
         kernels,
+        _capacity(model, values),
         **options,
     )
+
+
+def _capacity(model, values):
+    """What the flags say of batching: a `Capacity`, or None."""
+    sizes = {"slots": "max_slots", "context": "max_context", "tokens": "cache_tokens",
+             "block": "block_size", "wait": "max_wait"}  # fmt: skip
+    if isinstance(model, CausalLM) and values.batching == "continuous":
+        return Capacity.of(model.config, **{k: values[name].value for k, name in sizes.items()})
+    for name in sizes.values():
+        if values[name].present:
+            why = "--batching=none" if isinstance(model, CausalLM) else "a model without generation"
+            raise ValueError(f"--{name} is of no use to {why}: leave it out")
+    return None
 
 
 if __name__ == "__main__":
@@ -217,6 +238,22 @@ if __name__ == "__main__":
         "oneDNN on (default on CPUs with AVX512-VNNI, AVX-VNNI or AMX; elsewhere by "
         "TF_ENABLE_ONEDNN_OPTS=1), half as fast where it is off. auto: what suits this machine.",
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "batching", "continuous", ["continuous", "none"],
+        "continuous: requests that run at once share each step. none: each has a loop of its own.",
+    )  # fmt: skip
+    flags.DEFINE_integer("max_slots", 16, "Texts in work at once; more wait.")
+    flags.DEFINE_integer(
+        "max_context", None,
+        "Tokens of the longest text, prompt and answer. (default: the model's, at most 8192)",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "cache_tokens", None,
+        "Tokens that the texts in work may have together; see docs/serving.md for the memory they "
+        "take. (default: 256 a slot, and at least --max_context)",
+    )  # fmt: skip
+    flags.DEFINE_integer("block_size", 16, "Tokens in a block of the cache.")
+    flags.DEFINE_float("max_wait", 30.0, "Seconds that a request waits for a slot.")
     flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
     flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
     flags.mark_flags_as_required(["model", "output_dir"])

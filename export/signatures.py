@@ -42,12 +42,12 @@ class Signature:
     method_name: str = PREDICT
 
 
-def of(model, template=None, **options) -> dict[str, Signature]:
+def of(model, template=None, batcher=None, **options) -> dict[str, Signature]:
     """The signatures of a model.
 
     Args:
       model: a task of `gpt_keras`, with a tokenizer.
-      template, **options: of a CausalLM, see `causal_lm`; a classifier has none.
+      template, batcher, **options: of a CausalLM, see `causal_lm`; a classifier has none.
 
     Raises:
       ValueError: no tokenizer, a task without signatures, an option that is not the task's or out
@@ -56,7 +56,7 @@ def of(model, template=None, **options) -> dict[str, Signature]:
     model.require_tokenizer()
     task = type(model).__name__
     if isinstance(model, CausalLM):
-        return causal_lm(model, template, **options)
+        return causal_lm(model, template, batcher, **options)
     if not isinstance(model, SequenceClassifier):
         raise ValueError(f"{task}: expected a CausalLM or a SequenceClassifier")
     if options:
@@ -96,7 +96,7 @@ def classifier(model) -> dict[str, Signature]:
     }
 
 
-def causal_lm(model, template=None, **defaults) -> dict[str, Signature]:
+def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signature]:
     """Signatures of a CausalLM.
 
     `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
@@ -104,24 +104,29 @@ def causal_lm(model, template=None, **defaults) -> dict[str, Signature]:
       `num_tokens`, `logprob`.
     `chat`: `messages` (JSON) and options -> the same.
     `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`.
+    `stats`, with a batcher: nothing -> its figures.
 
     Args:
       model: the task.
       template: its `chat.CompiledTemplate`, or None to leave `chat` out.
+      batcher: a `batching.Batcher` that all requests share, or None for a loop of each its own.
       **defaults: of options, see `gpt_keras.options.generation_options`.
     """
-    accepted = generation_options(model.config.max_position_embeddings, **defaults)
+    context = batcher.capacity.context if batcher else model.config.max_position_embeddings
+    accepted = generation_options(context, **defaults)
     optional = options.inputs(accepted)
 
     # Every signature calls this one function: its body, by far the largest, is in the model once.
     @_shared(TOKENS, VECTOR, *(tf.TensorSpec([None], option.dtype) for option in accepted))
     def continue_tokens(token_ids, lengths, *values):
         chosen = generation.GenerationOptions(*values)
+        if batcher:
+            return batcher.generate(token_ids, lengths, chosen)
         return generation.generate_tokens(model, token_ids, lengths, chosen)
 
     def answer(name, tokens, values):
         chosen = options.read(accepted, values, tokens.nrows(tf.int32))
-        batch = _admitted(model, name, tokens)
+        batch = _admitted(model, context, name, tokens)
         generated = continue_tokens(*batch, *chosen)
         text_bytes = model.decode_answers(generated)
         return {
@@ -146,7 +151,7 @@ def causal_lm(model, template=None, **defaults) -> dict[str, Signature]:
 
     def generate_tokens(token_ids, lengths, **values):
         chosen = options.read(accepted, values, tf.shape(token_ids)[0])
-        generated = continue_tokens(*_given(model, token_ids, lengths), *chosen)
+        generated = continue_tokens(*_given(model, context, token_ids, lengths), *chosen)
         return {"tokens": generated.tokens, "lengths": generated.lengths}
 
     text, few = "The weather is", {"max_new_tokens": [4]}
@@ -160,6 +165,8 @@ def causal_lm(model, template=None, **defaults) -> dict[str, Signature]:
             {"token_ids": [[0, 0]], "lengths": [2], **few},
         ),
     }
+    if batcher:
+        made["stats"] = Signature(_entry(batcher.stats), {})
     if template is not None:
         messages = [json.dumps(conversation(template, text))]
         made["chat"] = Signature(
@@ -175,10 +182,10 @@ def conversation(template, text) -> list[dict]:
     return [{"role": role, "content": text} for role in next(filter(template.form.takes, lists))]
 
 
-def _admitted(model, name, tokens) -> preprocessing.Batch:
+def _admitted(model, context, name, tokens) -> preprocessing.Batch:
     """Ragged tokens (B, None) as a batch; each row must leave room for an answer."""
     lengths = tf.cast(tokens.row_lengths(), tf.int32)
-    problems = [_too_long(model, name, lengths)]
+    problems = [_too_long(context, name, lengths)]
     if not preprocessing.can_be_empty(model.config):
         what = " is empty, and no token of this model begins a text"
         problems.append(checks.about_rows(lengths == 0, name, what))
@@ -186,7 +193,7 @@ def _admitted(model, name, tokens) -> preprocessing.Batch:
     return preprocessing.pad(tokens, preprocessing.filler(model.config))
 
 
-def _given(model, token_ids, lengths) -> preprocessing.Batch:
+def _given(model, context, token_ids, lengths) -> preprocessing.Batch:
     """The tokens of a request, checked, with 0 in place of whatever its padding was."""
     rows, longest = tf.unstack(tf.shape(token_ids))
     problems = [checks.wrong_length("lengths", lengths, rows, shared=False)]
@@ -199,14 +206,13 @@ def _given(model, token_ids, lengths) -> preprocessing.Batch:
         checks.bad_rows(lengths <= longest, "lengths", lengths, "at most the tokens given"),
         checks.bad_rows(smallest >= 0, "token_ids", smallest, "at least 0"),
         checks.bad_rows(largest < V, "token_ids", largest, f"below the vocabulary size {V}"),
-        _too_long(model, "token_ids", lengths),
+        _too_long(context, "token_ids", lengths),
     ]
     token_ids, lengths = checks.guarded(problems, (token_ids, lengths))
     return preprocessing.Batch(preprocessing.at_least_one_column(token_ids, 0), lengths)
 
 
-def _too_long(model, name, lengths):
-    context = model.config.max_position_embeddings
+def _too_long(context, name, lengths):
     room = f" tokens and the context {context}: no room for an answer"
     what = tf.strings.join([" has ", checks.text(lengths), room])
     return checks.about_rows(lengths >= context, name, what)
@@ -234,7 +240,7 @@ def _entry(body, optional=None, **inputs):
         problems = [
             checks.wrong_rank(name, value, value.shape.rank) for name, value in given.items()
         ]
-        return body(**checks.guarded(problems, given))
+        return body(**checks.guarded(problems, given)) if given else body()
 
     names = (*inputs, *optional)
     parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -60,7 +60,7 @@ def load(directory):
         yield Loaded(session, meta_graph.signature_def)
 
 
-def verify(directory, model, entries, template=None) -> None:
+def verify(directory, model, entries, template=None, context=None) -> None:
     """Loads a SavedModel and compares its answers to a few texts with the model's.
 
     Args:
@@ -69,6 +69,7 @@ def verify(directory, model, entries, template=None) -> None:
       entries: name -> `signatures.Signature`; their examples are run too, since a server whose
         warm-up fails does not load the version.
       template: the `chat.CompiledTemplate` of the signature `chat`, or None without one.
+      context: tokens of the longest text that it takes; None for the model's own.
 
     Raises:
       ValueError: an answer differs, or a request fails.
@@ -80,9 +81,10 @@ def verify(directory, model, entries, template=None) -> None:
             if isinstance(model, SequenceClassifier):
                 _compare_classifier(loaded, model)
                 return
-            _compare_answers(loaded, "generate", {"prompts": TEXTS}, model, TEXTS)
+            context = context or model.config.max_position_embeddings
+            _compare_answers(loaded, "generate", "prompts", TEXTS, model, TEXTS, context)
             if template is not None:
-                _compare_chat(loaded, model, template)
+                _compare_chat(loaded, model, template, context)
     except tf.errors.OpError as error:
         raise ValueError(f"the written model fails: {error.message}") from error
 
@@ -101,28 +103,35 @@ def _compare_classifier(loaded, model):
             )
 
 
-def _compare_chat(loaded, model, template):
+def _compare_chat(loaded, model, template, context):
     tokenizer = model.tokenizer
     said = [signatures.conversation(template, text) for text in TEXTS]
     names = chat.token_variables(tokenizer)
     prompts = [chat.render(tokenizer.chat_template, messages, **names) for messages in said]
     messages = [json.dumps(messages) for messages in said]
-    _compare_answers(loaded, "chat", {"messages": messages}, model, prompts)
+    _compare_answers(loaded, "chat", "messages", messages, model, prompts, context)
 
 
-def _compare_answers(loaded, signature, inputs, model, prompts):
-    expected = model.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=0.0)
-    options = {"max_new_tokens": [MAX_NEW_TOKENS], "temperature": [0.0]}
-    answers = loaded.run(signature, {**inputs, **options})["text"]
+def _compare_answers(loaded, signature, name, inputs, model, prompts, context):
+    tokens = model.tokenizer.tokenize(prompts)
+    lengths = tokens.row_lengths().numpy()
+    fit = np.flatnonzero(lengths < context)
+    if not fit.size:
+        return
+    inputs, prompts = [inputs[i] for i in fit], [prompts[i] for i in fit]
+    tokens, lengths = tf.gather(tokens, fit), lengths[fit]
+    limits = np.minimum(MAX_NEW_TOKENS, context - lengths).tolist()
+    options = {"max_new_tokens": limits, "temperature": [0.0]}
+    expected = model.generate(prompts, max_new_tokens=limits, temperature=0.0)
+    answers = loaded.run(signature, {name: inputs, **options})["text"]
     differs = [i for i in range(len(prompts)) if answers[i].decode() != expected[i]]
     if not differs:
         return
-    tokens = model.tokenizer.tokenize(prompts)
-    batch = {"token_ids": tokens.to_tensor().numpy(), "lengths": tokens.row_lengths().numpy()}
+    batch = {"token_ids": tokens.to_tensor().numpy(), "lengths": lengths}
     said = loaded.run("generate_tokens", {**batch, **options})
     for i in differs:
         answer = said["tokens"][i, : said["lengths"][i]]
-        if not is_greedy(model, tokens[i].numpy(), answer, MAX_NEW_TOKENS):
+        if not is_greedy(model, tokens[i].numpy(), answer, limits[i]):
             raise ValueError(
                 "the written model answers otherwise than the Python model: "
                 f"{signature}({prompts[i]!r}) gives {answers[i].decode()!r} instead of "

@@ -154,7 +154,7 @@ class Attention(ConfigLayer):
         qk, v = heads[:, :, : H + K], heads[:, :, H + K :]
         if rotation is not None:
             qk = rotation(qk)
-        qk, v = ops.swapaxes(qk, 1, 2), ops.swapaxes(v, 1, 2)  # (B, H+K, T, h), (B, K, T, h)
+        qk, v = _swap_axes(qk), _swap_axes(v)  # (B, H+K, T, h), (B, K, T, h)
         # The keys are scaled, not the queries: oneDNN fuses (q * c) k^T + bias into a kernel that
         # takes a hundred times as long.
         q, k = qk[:, :H], qk[:, H:] * h**-0.5
@@ -163,6 +163,12 @@ class Attention(ConfigLayer):
             context = attend(q, k, v, bias)  # (B, H, T, h)
         else:
             context, cache = cache.attend(q, k, v)
-        context = ops.reshape(ops.swapaxes(context, 1, 2), (-1, T, H * h))  # (B, T, H*h)
+        context = ops.reshape(_swap_axes(context), (-1, T, H * h))  # (B, T, H*h)
         y = self.out(context)
         return y if cache is None else (y, cache)
+
+
+def _swap_axes(x):
+    """(B, a, b, h) -> (B, b, a, h), without moving anything for a single token."""
+    _, a, b, h = x.shape
+    return ops.reshape(x, (-1, b, a, h)) if 1 in (a, b) else ops.swapaxes(x, 1, 2)

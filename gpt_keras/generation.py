@@ -241,12 +241,12 @@ def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
         active=said & (lengths < limit),
         lengths=lengths,
         stopped=state.stopped | (state.active & stop),
-        logprob=state.logprob + tf.where(said, _logprob(state.logits, token), 0.0),
+        logprob=state.logprob + tf.where(said, logprob_of(state.logits, token), 0.0),
         tokens=tf.concat([state.tokens, token[:, None]], axis=1),
         tails=tuple(c.tail for c in caches),
     )
 
 
-def _logprob(logits, token):
+def logprob_of(logits, token):
     """(B, V), (B,) -> (B,) log-probability of each row's token."""
     return tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import saved_model, verification
+from export import batching, saved_model, verification
 from gpt_keras import generation, tokenizers
 
 CORPUS = [
@@ -59,7 +59,8 @@ def causal_lm(tokenizer, tmp_path_factory):
     stop = int(spoken[0, 4])
     stopping = gpt_keras.CausalLM(config.replace(eos_token_ids=(stop,)), tokenizer)
     stopping.set_weights(model.get_weights())
-    yield from _exported(stopping, tmp_path_factory.mktemp("causal_lm"))
+    capacity = batching.Capacity.of(config, slots=4, tokens=160, block=8)
+    yield from _exported(stopping, tmp_path_factory.mktemp("causal_lm"), capacity)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +74,7 @@ def classifier(tokenizer, tmp_path_factory):
     yield from _exported(model, tmp_path_factory.mktemp("classifier"))
 
 
-def _exported(model, path):
-    saved_model_dir = saved_model.export(model, path)
+def _exported(model, path, capacity=None):
+    saved_model_dir = saved_model.export(model, path, capacity=capacity)
     with verification.load(saved_model_dir) as loaded:
         yield Exported(model, saved_model_dir, loaded)

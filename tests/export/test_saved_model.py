@@ -65,7 +65,7 @@ def test_the_tokenizer_is_in_it_once(causal_lm):
 def test_warm_up_requests(causal_lm, classifier):
     requests = [log.predict_log.request for log in logs(causal_lm.saved_model_dir)]
     assert [r.model_spec.signature_name for r in requests] == [
-        "serving_default", "generate", "generate_tokens", "chat",
+        "serving_default", "generate", "generate_tokens", "stats", "chat",
     ]  # fmt: skip
     for request in requests:
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}

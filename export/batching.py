@@ -1,0 +1,462 @@
+"""Continuous batching inside the graph: requests that run at once share each step.
+
+Every request is a loop of visits to a table of slots, one visit at a time under a lock. A visitor
+who finds that his texts have not moved since his last visit computes one step for ALL texts in the
+table, their next tokens and a piece of the prompts that are new; the others then find their work
+done (flat combining; Hendler, Incze, Shavit & Tzafrir, 2010). Texts join and leave at any step.
+
+Requests may be stopped at any op, by a deadline above all. So nothing counts until the table is
+written, in one op, at the end of a visit; whatever else was written before lies beyond what the
+table says is there, and the next visitor writes the same again. An owner who stays away is not
+worked for, and loses his slots in the end.
+"""
+
+import dataclasses
+import uuid
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from export import checks
+from export.kv_blocks import BlockCache, BlockPool, Tokens, View
+from export.memory import Memory
+from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
+from gpt_keras.generation import Generated, GenerationOptions, logprob_of
+from gpt_keras.sampling import Sampler, fresh_seeds
+from gpt_keras.stacked import StackedBackbone
+
+CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
+LONGEST = 8192  # tokens of a text, unless --max_context says otherwise
+FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
+
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """Sizes that a SavedModel is made for.
+
+    Attributes:
+      slots: texts in work at once.
+      context: tokens of the longest text, prompt and answer together.
+      tokens: of all texts in work together, in whole blocks.
+      block: tokens of a block.
+      wait: seconds that a text waits for a slot.
+    """
+
+    slots: int
+    context: int
+    tokens: int
+    block: int
+    wait: float
+
+    @classmethod
+    def of(cls, config, slots=16, context=None, tokens=None, block=16, wait=30.0):
+        """Checked sizes, with defaults that suit a model.
+
+        Raises:
+          ValueError: a size that makes no sense; names the flag.
+        """
+        longest = config.max_position_embeddings
+        for name, value in (("max_slots", slots), ("block_size", block)):
+            if value < 1:
+                raise ValueError(f"--{name}={value}: expected at least 1")
+        if not wait > 0:
+            raise ValueError(f"--max_wait={wait}: expected more than 0 seconds")
+        context = min(longest, LONGEST) if context is None else context
+        if not 2 <= context <= longest:
+            raise ValueError(f"--max_context={context}: expected 2 to the model's {longest}")
+        tokens = max(context, 256 * slots) if tokens is None else tokens
+        if tokens < context:
+            raise ValueError(
+                f"--cache_tokens={tokens}: expected at least --max_context={context}, or a text "
+                "of that length could never run"
+            )
+        return cls(slots, context, -(-tokens // block) * block, block, wait)
+
+    @property
+    def blocks(self):
+        """Blocks of all texts together."""
+        return self.tokens // self.block
+
+    @property
+    def pages(self):
+        """Blocks of the longest text."""
+        return -(-self.context // self.block)
+
+
+class _Request(NamedTuple):
+    """Loop state of a request with B texts.
+
+    Attributes:
+      slots: (B,) int32, the slot of each text that has one.
+      tickets: (B,) int64, 0 for a text that has no slot.
+      done: (B,) bool, answered.
+      seen: (B,) int64, how far each text was at the last visit.
+      since: () int64 ms, when one of the texts last got a slot.
+      trouble: () int32, FINE, WAITED or LOST.
+      tokens: (B, W) int32, answers of the texts that are done.
+      lengths, stopped, logprob: as in `Generated`.
+    """
+
+    slots: tf.Tensor
+    tickets: tf.Tensor
+    done: tf.Tensor
+    seen: tf.Tensor
+    since: tf.Tensor
+    trouble: tf.Tensor
+    tokens: tf.Tensor
+    lengths: tf.Tensor
+    stopped: tf.Tensor
+    logprob: tf.Tensor
+
+
+class Batcher:
+    """The table, the pool, and the step that all requests share.
+
+    Args:
+      model: a `CausalLM`. Its weights are copied, block by block, into stacks.
+      capacity: see `Capacity`.
+    """
+
+    def __init__(self, model, capacity: Capacity):
+        self.capacity = capacity
+        self._model, self._config = model, model.config
+        self._stack = StackedBackbone(model.backbone)
+        S, C, M = capacity.slots, capacity.context, capacity.pages
+        self._name = f"batcher_{uuid.uuid4().hex}"
+        self._memories = []
+
+        def memory(name, shape, dtype):
+            self._memories.append(Memory(f"{self._name}_{name}", shape, dtype))
+            return self._memories[-1]
+
+        self._table = memory("table", Table.shape(S), tf.int64)
+        self._pages = memory("pages", (S, M), tf.int32)
+        self._tokens = memory("tokens", (S, C + 1), tf.int32)
+        self._logprobs = memory("logprobs", (S, C + 1), tf.float32)
+        self._settings = memory("settings", (S, 3), tf.float32)  # temperature, top_p, min_p
+        pool = BlockPool.shape(model.config, capacity.blocks, capacity.block)
+        self._pool = BlockPool(
+            memory("pool", pool, model.compute_dtype), model.config, capacity.blocks
+        )
+
+    @property
+    def state(self):
+        """All variables that the step reads, and the memories, for a SavedModel to hold."""
+        inside = {id(v) for block in self._model.backbone.blocks for v in block.variables}
+        outside = [v.value for v in self._model.variables if id(v) not in inside]
+        return [*outside, *self._stack.weights, *self._memories]
+
+    def generate(self, token_ids, lengths, options: GenerationOptions) -> Generated:
+        """As `generation.generate_tokens`, together with whatever other requests there are."""
+        prompts = token_ids
+        arrival = _now_ms()
+        options = options._replace(
+            seed=fresh_seeds(options.seed),
+            max_new_tokens=tf.minimum(options.max_new_tokens, self.capacity.context - lengths),
+        )
+        B = tf.shape(lengths)[0]
+        W = tf.reduce_max(tf.concat([options.max_new_tokens, [0]], 0))
+        request = _Request(
+            slots=tf.zeros([B], tf.int32),
+            tickets=tf.zeros([B], tf.int64),
+            done=options.max_new_tokens <= 0,
+            seen=tf.zeros([B], tf.int64),
+            since=arrival,
+            trouble=tf.constant(FINE),
+            tokens=tf.zeros([B, W], tf.int32),
+            lengths=tf.zeros([B], tf.int32),
+            stopped=tf.zeros([B], tf.bool),
+            logprob=tf.zeros([B]),
+        )
+        shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), request)
+        (request,) = tf.while_loop(
+            lambda request: ~tf.reduce_all(request.done),
+            lambda request: (
+                self._locked(lambda: self._visit(request, prompts, lengths, options)),
+            ),
+            (request,),
+            shape_invariants=(shapes,),
+            parallel_iterations=1,
+        )
+        capacity = self.capacity
+        problems = [
+            checks.once(
+                f"no room for {capacity.wait:g} s: other requests hold the {capacity.slots} slots "
+                f"or the {capacity.tokens} tokens of cache; try again, or export with larger "
+                "--max_slots or --cache_tokens",
+                request.trouble == WAITED,
+            ),
+            checks.once(
+                f"a slot was given away as this request did not run for {LEASE_MS // 1000} s",
+                request.trouble == LOST,
+            ),
+        ]
+        request = checks.guarded(problems, request)
+        longest = tf.reduce_max(tf.concat([request.lengths, [0]], 0))
+        return Generated(
+            request.tokens[:, :longest], request.lengths, request.stopped, request.logprob
+        )
+
+    def stats(self):
+        """Name -> (1,) int64: the table's state, for monitoring."""
+        slots, counters = Table.of(self._table.read())
+        figures = {"slots_in_use": tf.reduce_sum(tf.cast(slots.ticket > 0, tf.int64))}
+        return {k: v[None] for k, v in (figures | counters._asdict()).items()}
+
+    def _locked(self, body):
+        """Runs `body`, which gives a structure of tensors, while no other request does."""
+        graph = tf.compat.v1.get_default_graph()
+        mutex = tf.raw_ops.MutexV2(shared_name=f"{self._name}_lock")
+        lock = tf.raw_ops.MutexLock(mutex=mutex)
+        before = len(graph.get_operations())
+        with tf.control_dependencies([lock]):
+            result = tf.nest.map_structure(tf.identity, body())
+        # Whatever was made in between happens before the lock is given back.
+        inside = graph.get_operations()[before:]
+        with tf.control_dependencies(inside):
+            unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
+        with tf.control_dependencies([unlock]):
+            return tf.nest.map_structure(tf.identity, result)
+
+    def _visit(self, request: _Request, prompts, lengths, options) -> _Request:
+        now = _now_ms()
+        table = Table.of(self._table.read())
+        table = table._replace(counters=table.counters.plus(visits=1))
+        lost = tf.reduce_any((request.tickets > 0) & ~_owned(table, request))
+        table = table._replace(
+            slots=table.slots.put(
+                tf.boolean_mask(request.slots, _owned(table, request)),
+                credit=CREDIT,
+                visited_ms=now,
+                visited=table.counters.visits,
+            )
+        )
+
+        table, request = tf.cond(
+            tf.reduce_any(_waits(request)),
+            lambda: self._admit(table, request, prompts, lengths, options, now),
+            lambda: (table, request),
+        )
+        moved = _owned(table, request) & (_progress(table, request) != request.seen)
+        table = tf.cond(tf.reduce_any(moved), lambda: table, lambda: self._step(table))
+        request = request._replace(seen=_progress(table, request))
+
+        finish = tf.gather(table.slots.finish, request.slots)
+        ended = _owned(table, request) & (finish != RUNNING)
+        table, request = tf.cond(
+            tf.reduce_any(ended),
+            lambda: self._leave(table, request, ended),
+            lambda: (table, request),
+        )
+        late = tf.reduce_any(_waits(request)) & (now - request.since > int(self.capacity.wait * 1000))
+        trouble = tf.where(lost, LOST, tf.where(late, WAITED, FINE))
+        table, request = tf.cond(
+            trouble != FINE,
+            lambda: self._give_up(table, request, trouble),
+            lambda: (table, request),
+        )
+        with tf.control_dependencies([self._table.assign(table.matrix())]):
+            return tf.nest.map_structure(tf.identity, request)
+
+    def _admit(self, table, request, prompts, lengths, options, now):
+        """Gives slots to waiting texts of the request, as far as there is room."""
+        capacity, visit = self.capacity, table.counters.visits
+        waiting = tf.where(_waits(request))[:, 0]  # (W,)
+        limits = lengths + options.max_new_tokens  # (B,)
+        blocks = (tf.gather(limits, waiting) + capacity.block - 1) // capacity.block
+        texts, slots, pages = admit(
+            is_free(table.slots, now, visit),
+            self._pages.rows(tf.range(capacity.slots)),
+            capacity.blocks,
+            blocks,
+        )
+        texts = tf.gather(waiting, texts)  # (n,)
+        prompt = tf.gather(lengths, texts)
+        rows = tf.gather(prompts[:, : capacity.context + 1], texts)  # (n, T)
+        rows = tf.pad(rows, [[0, 0], [0, capacity.context + 1 - tf.shape(rows)[1]]])
+        settings = tf.stack([options.temperature, options.top_p, options.min_p], axis=1)
+        writes = [
+            self._pages.put_rows(slots, pages),
+            self._pool.clear(tf.boolean_mask(pages, pages > 0)),
+            self._tokens.put_rows(slots, rows),
+            self._settings.put_rows(slots, tf.gather(settings, texts)),
+        ]
+        taken = table.slots.put(
+            slots,
+            ticket=visit,
+            prompt_length=prompt,
+            limit=tf.gather(limits, texts),
+            seed=tf.gather(options.seed, texts),
+            top_k=tf.gather(options.top_k, texts),
+            filled=0,
+            length=prompt,
+            finish=RUNNING,
+            credit=CREDIT,
+            visited_ms=now,
+            visited=visit,
+        )
+        n = tf.size(texts)
+        request = request._replace(
+            slots=_put(request.slots, texts, slots),
+            tickets=_put(request.tickets, texts, tf.repeat(visit, n)),
+            seen=_put(request.seen, texts, tf.cast(prompt, tf.int64)),
+            since=tf.where(n > 0, now, request.since),
+        )
+        with tf.control_dependencies(writes):
+            return table._replace(slots=tf.nest.map_structure(tf.identity, taken)), request
+
+    def _leave(self, table, request, ended):
+        """Takes the answers of texts that have ended, (B,) bool, and frees their slots."""
+        texts = tf.where(ended)[:, 0]  # (n,)
+        slots = tf.gather(request.slots, texts)
+        mine = table.slots.take(slots)
+        lengths = tf.cast(mine.length - mine.prompt_length, tf.int32)  # (n,)
+        W = tf.shape(request.tokens)[1]
+        columns = tf.cast(mine.prompt_length, tf.int32)[:, None] + tf.range(W)  # (n, W)
+        columns = tf.minimum(columns, self.capacity.context)
+        places = tf.stack([tf.broadcast_to(slots[:, None], tf.shape(columns)), columns], axis=-1)
+        said = tf.sequence_mask(lengths, W)
+        tokens = tf.where(said, self._tokens.at(places), 0)
+        logprobs = tf.where(said, self._logprobs.at(places), 0.0)
+        request = request._replace(
+            tickets=_put(request.tickets, texts, tf.zeros_like(mine.ticket)),
+            done=request.done | ended,
+            tokens=_put(request.tokens, texts, tokens),
+            lengths=_put(request.lengths, texts, lengths),
+            stopped=_put(request.stopped, texts, mine.finish == STOPPED),
+            logprob=_put(request.logprob, texts, tf.reduce_sum(logprobs, axis=1)),
+        )
+        return table._replace(slots=table.slots.put(slots, ticket=0)), request
+
+    def _give_up(self, table, request, trouble):
+        """Frees all slots of the request, and ends it."""
+        slots = tf.boolean_mask(request.slots, _owned(table, request))
+        request = request._replace(done=tf.ones_like(request.done), trouble=trouble)
+        return table._replace(slots=table.slots.put(slots, ticket=0)), request
+
+    def _step(self, table: Table) -> Table:
+        """One step of all texts whose owners are there."""
+        slots = table.slots
+        ready = (slots.ticket > 0) & (slots.finish == RUNNING) & (slots.credit > 0)
+        singles = tf.where(ready & (slots.length - slots.filled == 1))[:, 0]
+        others = tf.where(ready & (slots.length - slots.filled > 1))[:, 0]
+        others = tf.gather(others, tf.argsort(tf.gather(slots.ticket, others), stable=True))
+        pending = tf.gather(slots.length - slots.filled, others)  # (P,)
+        room = CHUNK - tf.cumsum(pending, exclusive=True)
+        others = tf.boolean_mask(others, room > 0)
+        counts = tf.minimum(pending, room)[: tf.size(others)]
+
+        def with_prompts():
+            return self._compute(table, singles, others, counts)
+
+        def without():
+            return tf.cond(
+                tf.size(singles) > 0, lambda: self._compute(table, singles), lambda: table
+            )
+
+        return tf.cond(tf.size(others) > 0, with_prompts, without)
+
+    def _compute(self, table, singles, others=None, counts=None):
+        """One step of texts with one token to compute, and of others with `counts` tokens each."""
+        ones = tf.ones_like(singles)
+        if others is None:
+            rows, counts = singles, ones
+        else:
+            rows = tf.concat([singles, others], 0)
+            counts = tf.concat([ones, counts], 0)
+        slots = table.slots.take(rows)  # (R,)
+        starts, n = tf.cast(slots.filled, tf.int32), tf.cast(counts, tf.int32)
+        tokens = Tokens(self._pages.rows(rows), starts, n)
+        positions = tokens.positions if others is not None else starts  # (N,)
+        of = tokens.rows if others is not None else tf.range(tf.size(rows))  # (N,)
+        where = tf.stack([tf.gather(tf.cast(rows, tf.int32), of), positions], axis=1)
+        token_ids = self._tokens.at(where)  # (N,)
+
+        block = self._pool.block_size
+        pages = tf.gather_nd(tokens.pages, tf.stack([of, positions // block], axis=1))  # (N,)
+        heads = self._pool.heads(pages)  # (N, K)
+        offsets = tf.broadcast_to((positions % block)[:, None], tf.shape(heads))
+        first, second = tokens, None
+        if others is not None:
+            R = tf.size(singles)
+            first = Tokens(*(x[:R] for x in tokens))
+            second = View.of(self._pool, Tokens(*(x[R:] for x in tokens)))
+        cache = BlockCache(
+            self._pool,
+            None,
+            tf.stack([heads, offsets], axis=-1),
+            View.of(self._pool, first),
+            second,
+        )
+        hidden = self._stack.decode(
+            token_ids[:, None], positions[:, None], lambda i: dataclasses.replace(cache, layer=i)
+        )  # (N, 1, D)
+        return self._decide(table, rows, slots, n, hidden[:, 0])
+
+    def _decide(self, table, rows, slots, counts, hidden):
+        """The next token of each text that is computed to its end.
+
+        Args:
+          table: as it was before the step.
+          rows: (R,) int64, slots of the texts.
+          slots: their entries.
+          counts: (R,) int32, tokens that were computed.
+          hidden: (N, D), of all these tokens.
+        """
+        filled = slots.filled + tf.cast(counts, tf.int64)
+        complete = filled == slots.length
+        last = tf.boolean_mask(tf.cumsum(counts) - 1, complete)
+        rows_, deciding = tf.boolean_mask(rows, complete), slots.take(tf.where(complete)[:, 0])
+        logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
+        temperature, top_p, min_p = tf.unstack(self._settings.rows(rows_), axis=1)
+        top_k = tf.cast(deciding.top_k, tf.int32)
+        sampler = Sampler(temperature, top_k, top_p, min_p, deciding.seed)
+        token = sampler(logits, deciding.length - deciding.prompt_length)  # (d,)
+        stop = tf.zeros_like(token, tf.bool)
+        for eos in self._config.eos_token_ids:
+            stop |= token == eos
+        length = deciding.length + tf.where(stop, tf.constant(0, tf.int64), 1)
+        finish = tf.where(stop, STOPPED, tf.where(length >= deciding.limit, FULL, RUNNING))
+        place = tf.stack([rows_, deciding.length], axis=1)  # (d, 2)
+        writes = [
+            self._tokens.put_at(place, token),
+            self._logprobs.put_at(place, logprob_of(logits, token)),
+        ]
+        after = table.slots.put(rows, filled=filled, credit=slots.credit - 1)
+        after = after.put(rows_, length=length, finish=finish)
+        counters = table.counters.plus(
+            steps=1,
+            tokens=tf.size(token),
+            prompt_tokens=tf.reduce_sum(
+                tf.minimum(filled, slots.prompt_length)
+                - tf.minimum(slots.filled, slots.prompt_length)
+            ),
+        )
+        with tf.control_dependencies(writes):
+            return tf.nest.map_structure(tf.identity, Table(after, counters))
+
+
+def _now_ms():
+    return tf.cast(tf.timestamp() * 1000.0, tf.int64)
+
+
+def _waits(request):
+    """(B,) bool: texts without a slot whose answer is still to come."""
+    return (request.tickets == 0) & ~request.done
+
+
+def _owned(table, request):
+    """(B,) bool: texts that have a slot."""
+    return (request.tickets > 0) & (
+        tf.gather(table.slots.ticket, request.slots) == request.tickets
+    )
+
+
+def _progress(table, request):
+    """(B,) int64, a number that grows with each step of a text; of no meaning without a slot."""
+    return tf.gather(table.slots.filled + table.slots.length, request.slots)
+
+
+def _put(tensor, rows, values):
+    """`tensor` with other entries at `rows`, (n,) int."""
+    return tf.tensor_scatter_nd_update(tensor, rows[:, None], values)
