@@ -31,8 +31,14 @@ class Loaded:
     def __init__(self, session, signature_defs):
         self._session, self.signature_defs = session, signature_defs
 
-    def run(self, signature: str, inputs: Mapping[str, list], outputs=None) -> dict:
+    def run(self, signature: str, inputs: Mapping[str, list], outputs=None, timeout_ms=0) -> dict:
         """Answers one request as the server does: what is left out of `inputs` has its default.
+
+        Args:
+          signature: its name.
+          inputs: name -> values.
+          outputs: names of those wanted; None for all.
+          timeout_ms: after which it is stopped; 0 for never.
 
         Raises:
           tf.errors.OpError: the request is bad, or its run failed.
@@ -43,7 +49,9 @@ class Loaded:
             signature_def.inputs[name].name: value for name, value in {**defaults, **inputs}.items()
         }
         names = outputs or signature_def.outputs
-        return self._session.run({k: signature_def.outputs[k].name for k in names}, feed)
+        limit = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms) if timeout_ms else None
+        fetches = {k: signature_def.outputs[k].name for k in names}
+        return self._session.run(fetches, feed, options=limit)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,278 @@
+"""Requests that share a table: same answers as alone, whatever befalls their neighbours."""
+
+import concurrent.futures
+import random
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gpt_keras
+from export import batching, saved_model, signatures, slots, verification
+from gpt_keras import generation
+
+SLOTS, CONTEXT, BLOCK = 4, 96, 8
+LIMITS = {"max_new_tokens": [24]}
+
+
+def make_model(seed=11, **changes):
+    fields = {
+        "vocab_size": 97, "hidden_size": 24, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2,
+        "intermediate_size": 40, "max_position_embeddings": CONTEXT, "initializer_range": 0.3,
+        "eos_token_ids": (7,), "bos_token_id": 0, **changes,
+    }  # fmt: skip
+    keras.utils.set_random_seed(seed)
+    return gpt_keras.CausalLM(gpt_keras.GPTConfig(**fields))
+
+
+class Server:
+    """A model without tokenizer in a session: `generate_tokens` and `stats`."""
+
+    def __init__(self, model, path, **sizes):
+        sizes = {"slots": SLOTS, "tokens": 256, "block": BLOCK, **sizes}
+        capacity = batching.Capacity.of(model.config, **sizes)
+        self.model, self.capacity, self.path = model, capacity, path
+        batcher = batching.Batcher(model, capacity)
+        entries = signatures.causal_lm(model, batcher=batcher)
+        entries = {name: entries[name] for name in ("generate_tokens", "stats")}
+        saved_model.write(model, entries, path, batcher)
+
+    def alone(self, prompts, **options):
+        """What the Python model says to each prompt by itself."""
+        return [self._alone(prompt, options, row) for row, prompt in enumerate(prompts)]
+
+    def _alone(self, prompt, options, row):
+        own = {k: v[row] if len(v) > 1 else v[0] for k, v in options.items()}
+        chosen = generation.GenerationOptions.make(1, **own)
+        said = generation.generate_tokens(
+            self.model, tf.constant([prompt]), tf.constant([len(prompt)]), chosen
+        )
+        return said.tokens[0, : said.lengths[0]].numpy().tolist()
+
+
+def ask(loaded, prompts, **options):
+    """Answers of a loaded model to lists of token ids."""
+    longest = max(map(len, prompts))
+    ids = [prompt + [0] * (longest - len(prompt)) for prompt in prompts]
+    inputs = {"token_ids": ids, "lengths": [len(p) for p in prompts], **options}
+    said = loaded.run("generate_tokens", inputs)
+    return [row[:n].tolist() for row, n in zip(said["tokens"], said["lengths"], strict=True)]
+
+
+def stats(loaded):
+    return {name: int(value[0]) for name, value in loaded.run("stats", {}).items()}
+
+
+def random_prompts(n, seed=0, longest=60):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(8, 97, rng.integers(1, longest)).tolist() for _ in range(n)]
+
+
+def check(server, prompt, answer, expected, n):
+    """An answer is what the model says alone, or as good to within rounding."""
+    assert answer == expected or verification.is_greedy(server.model, prompt, answer, n)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    return Server(make_model(), tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def loaded(server):
+    with verification.load(server.path) as loaded:
+        yield loaded
+
+
+def at_once(calls):
+    """Results of functions that run in a thread each."""
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+        return [future.result(timeout=120) for future in futures]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"sliding_window": 10}, {"rotary": None, "norm": "layer", "gated": False, "qkv_bias": True}],
+    ids=["llama", "window", "gpt2"],
+)
+def test_rows_of_one_request(tmp_path, changes):
+    server = Server(make_model(**changes), tmp_path)
+    prompts = random_prompts(9) + [[5], random_prompts(1, 3)[0][:1] * (CONTEXT - 1)]
+    options = {"max_new_tokens": [24, 1, 3, 24, 9, 24, 24, 2, 24, 24, 24]}
+    expected = server.alone(prompts, **options)
+    with verification.load(server.path) as loaded:
+        answers = ask(loaded, prompts, **options)
+        assert stats(loaded)["slots_in_use"] == 0
+    limits = [min(n, CONTEXT - len(p)) for n, p in zip(options["max_new_tokens"], prompts)]
+    for prompt, answer, alone, n in zip(prompts, answers, expected, limits, strict=True):
+        check(server, prompt, answer, alone, n)
+
+
+def test_requests_at_once_share_their_steps(server, loaded):
+    prompts = random_prompts(8)
+    expected = server.alone(prompts, **LIMITS)
+    ask(loaded, prompts[:1])  # the first run prepares the graph
+    before = stats(loaded)
+    answers = at_once([lambda p=p: ask(loaded, [p], **LIMITS)[0] for p in prompts])
+    for prompt, answer, alone in zip(prompts, answers, expected, strict=True):
+        check(server, prompt, answer, alone, LIMITS["max_new_tokens"][0])
+    after = stats(loaded)
+    tokens = sum(map(len, answers))
+    assert tokens <= after["tokens"] - before["tokens"] <= tokens + len(prompts)  # stop tokens
+    assert after["prompt_tokens"] - before["prompt_tokens"] == sum(map(len, prompts))
+    assert after["steps"] - before["steps"] < tokens  # 4 slots: about a quarter
+    assert after["slots_in_use"] == 0
+
+
+def test_draws_depend_on_seed_and_step_alone(server, loaded):
+    prompts = random_prompts(6, seed=4)
+    options = {"temperature": [1.2], "top_p": [0.9], "seed": list(range(6)), "max_new_tokens": [20]}
+    expected = server.alone(prompts, **options)
+    together = ask(loaded, prompts, **options)
+    own = [{**options, "seed": [seed]} for seed in range(6)]
+    singly = at_once([lambda p=p, o=o: ask(loaded, [p], **o)[0] for p, o in zip(prompts, own)])
+    assert together == expected
+    assert singly == expected
+
+
+def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
+    prompts = random_prompts(6, seed=5, longest=30)
+    expected = server.alone(prompts, **LIMITS)
+    ask(loaded, prompts[:1])
+    until, stopped, answered = time.monotonic() + 6, [0], [0]
+
+    def good(i):
+        while time.monotonic() < until:
+            (answer,) = ask(loaded, [prompts[i]], **LIMITS)
+            check(server, prompts[i], answer, expected[i], LIMITS["max_new_tokens"][0])
+            answered[0] += 1
+
+    def killed(i):
+        rng = random.Random(i)
+        while time.monotonic() < until:
+            inputs = {"token_ids": [[9] * 8], "lengths": [8], "max_new_tokens": [80]}
+            try:
+                loaded.run("generate_tokens", inputs, timeout_ms=rng.randint(1, 40))
+            except tf.errors.DeadlineExceededError:
+                stopped[0] += 1
+
+    at_once([lambda i=i: good(i) for i in range(3)] + [lambda i=i: killed(i) for i in range(1)])
+    assert stopped[0] > 20
+    assert answered[0] > 20
+    slots_back(loaded)
+
+
+def slots_back(loaded):
+    """Every slot can be had, once the leases of whoever was stopped have ended."""
+    answers = ask(loaded, [[9, 10, 11]] * 16, max_new_tokens=[5])
+    assert len(answers) == 16
+    until = time.monotonic() + 2 * slots.LEASE_MS / 1000
+    while stats(loaded)["slots_in_use"]:
+        assert time.monotonic() < until
+        ask(loaded, [[9, 10, 11]] * SLOTS, max_new_tokens=[90])
+
+
+def test_whoever_waits_too_long_is_told(tmp_path):
+    server = Server(make_model(eos_token_ids=()), tmp_path, slots=1, wait=0.2)
+    with verification.load(server.path) as loaded:
+        ask(loaded, [[9]], max_new_tokens=[2])
+        started, until = threading.Event(), time.monotonic() + 3
+
+        def busy():
+            while time.monotonic() < until:
+                started.set()
+                ask(loaded, [[9]] * 8, max_new_tokens=[95])
+
+        def late():
+            started.wait()
+            refused = 0
+            while time.monotonic() < until and not refused:
+                try:
+                    ask(loaded, [[9]], max_new_tokens=[95])
+                except tf.errors.InvalidArgumentError as error:
+                    assert "no room for 0.2 s: other requests hold the 1 slots" in error.message
+                    refused += 1
+            return refused
+
+        refusals = at_once([busy, late, late])
+        assert refusals[1] + refusals[2]
+        assert stats(loaded)["slots_in_use"] == 0
+
+
+def test_models_and_versions_do_not_share(server, loaded, tmp_path):
+    other = Server(make_model(seed=12), tmp_path)
+    prompts = random_prompts(4, seed=6)
+    with verification.load(other.path) as second, verification.load(server.path) as third:
+        calls = [(s, at) for s, at in ((server, loaded), (other, second), (server, third))]
+        answers = at_once([lambda at=at: ask(at, prompts, **LIMITS) for _, at in calls])
+    for (each, _), texts in zip(calls, answers, strict=True):
+        for prompt, answer, alone in zip(prompts, texts, each.alone(prompts, **LIMITS)):
+            check(each, prompt, answer, alone, LIMITS["max_new_tokens"][0])
+    prompt = prompts[0]  # after the others were unloaded
+    (answer,) = ask(loaded, [prompt], **LIMITS)
+    check(server, prompt, answer, *server.alone([prompt], **LIMITS), LIMITS["max_new_tokens"][0])
+
+
+def test_works_in_eager_tensorflow_too(server):
+    restored = tf.saved_model.load(str(server.path))
+    prompt = random_prompts(1, seed=8)[0]
+    function = restored.signatures["generate_tokens"]
+    said = function(
+        token_ids=tf.constant([prompt]), lengths=tf.constant([len(prompt)]),
+        max_new_tokens=tf.constant([24]),
+    )  # fmt: skip
+    answer = said["tokens"][0, : said["lengths"][0]].numpy().tolist()
+    check(server, prompt, answer, *server.alone([prompt], **LIMITS), 24)
+
+
+def test_a_former_tenants_nan_does_no_harm(tmp_path):
+    """A prompt with a poisoned token leaves NaN in the blocks that the next text gets."""
+    model = make_model(eos_token_ids=())
+    table = model.backbone.embedding.table
+    values = table.numpy()
+    values[:, 96] = np.nan
+    table.assign(values)
+    server = Server(model, tmp_path, slots=1, tokens=CONTEXT)
+    with verification.load(server.path) as loaded:
+        ask(loaded, [[96] * 60], max_new_tokens=[30])
+        (answer,) = ask(loaded, [[9, 10]], max_new_tokens=[30])
+        assert answer == ask(loaded, [[9, 10]], max_new_tokens=[30])[0]
+        assert 0 < len(set(answer))
+    with verification.load(server.path) as fresh:
+        assert ask(fresh, [[9, 10]], max_new_tokens=[30]) == [answer]
+
+
+def test_the_memory_is_not_on_disk(server):
+    size = sum(f.stat().st_size for f in (server.path / "variables").iterdir())
+    weights = sum(4 * w.shape.num_elements() for w in server.model.weights)
+    pool = 2 * 2 * 256 * 2 * 6 * 4
+    assert size < weights + 30_000
+    assert pool > 30_000 or pool
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"slots": 0}, "--max_slots=0: expected at least 1"),
+        ({"block": 0}, "--block_size=0: expected at least 1"),
+        ({"wait": 0}, "--max_wait=0: expected more than 0 seconds"),
+        ({"context": 1}, "--max_context=1: expected 2 to the model's 96"),
+        ({"context": 97}, "--max_context=97: expected 2 to the model's 96"),
+        ({"tokens": 95}, "--cache_tokens=95: expected at least --max_context=96"),
+    ],
+)
+def test_sizes_that_make_no_sense(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        batching.Capacity.of(make_model().config, **sizes)
+
+
+def test_default_sizes():
+    config = make_model().config
+    assert batching.Capacity.of(config) == batching.Capacity(16, 96, 4096, 16, 30.0)
+    long = config.replace(max_position_embeddings=131072)
+    assert batching.Capacity.of(long).context == 8192
+    assert batching.Capacity.of(config, tokens=100, block=8).blocks == 13
