@@ -1,9 +1,9 @@
 """Continuous batching inside the graph: requests that run at once share each step.
 
-Every request is a loop of visits to a table of slots, one visit at a time under a lock. A visitor
-who finds that his texts have not moved since his last visit computes one step for ALL texts in the
-table, their next tokens and a piece of the prompts that are new; the others then find their work
-done (flat combining; Hendler, Incze, Shavit & Tzafrir, 2010). Texts join and leave at any step.
+Every request is a loop of visits to a table of slots, one visit at a time. A visitor who finds that
+his texts have not moved since his last visit computes one step for ALL texts in the table, their
+next tokens and a piece of the prompts that are new; the others then find their work done (flat
+combining; Hendler, Incze, Shavit & Tzafrir, 2010). Texts join and leave at any step.
 
 Requests may be stopped at any op, by a deadline above all. So nothing counts until the table is
 written, in one op, at the end of a visit; whatever else was written before lies beyond what the
@@ -12,6 +12,7 @@ worked for, and loses his slots in the end.
 """
 
 import dataclasses
+import functools
 import uuid
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from gpt_keras.stacked import StackedBackbone
 
 CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
 LONGEST = 8192  # tokens of a text, unless --max_context says otherwise
+QUEUE = 4096  # visits that wait for their turn, at most one a request
 FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
 
 
@@ -138,6 +140,7 @@ class Batcher:
         self._pool = BlockPool(
             memory("pool", pool, model.compute_dtype), model.config, capacity.blocks
         )
+        self._visits = self._function_of_visits()
 
     @property
     def state(self):
@@ -171,9 +174,7 @@ class Batcher:
         shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), request)
         (request,) = tf.while_loop(
             lambda request: ~tf.reduce_all(request.done),
-            lambda request: (
-                self._locked(lambda: self._visit(request, prompts, lengths, options)),
-            ),
+            lambda request: (self._in_turn(request, prompts, lengths, options),),
             (request,),
             shape_invariants=(shapes,),
             parallel_iterations=1,
@@ -200,23 +201,68 @@ class Batcher:
     def stats(self):
         """Name -> (1,) int64: the table's state, for monitoring."""
         slots, counters = Table.of(self._table.read())
-        figures = {"slots_in_use": tf.reduce_sum(tf.cast(slots.ticket > 0, tf.int64))}
+        taken = ~is_free(slots, _now_ms(), counters.visits)
+        figures = {"slots_in_use": tf.reduce_sum(tf.cast(taken, tf.int64))}
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
 
-    def _locked(self, body):
-        """Runs `body`, which gives a structure of tensors, while no other request does."""
-        graph = tf.compat.v1.get_default_graph()
-        mutex = tf.raw_ops.MutexV2(shared_name=f"{self._name}_lock")
-        lock = tf.raw_ops.MutexLock(mutex=mutex)
-        before = len(graph.get_operations())
-        with tf.control_dependencies([lock]):
-            result = tf.nest.map_structure(tf.identity, body())
-        # Whatever was made in between happens before the lock is given back.
-        inside = graph.get_operations()[before:]
-        with tf.control_dependencies(inside):
-            unlock = tf.raw_ops.ConsumeMutexLock(mutex_lock=lock)
-        with tf.control_dependencies([unlock]):
-            return tf.nest.map_structure(tf.identity, result)
+    def _in_turn(self, *inputs) -> _Request:
+        """`_visit`, when all earlier visits are over, whichever requests they are of.
+
+        A batch function with one thread and batches of one is a lock that a deadline cannot break.
+        TensorFlow's mutex is none: when a request is stopped that waits for it, it is unlocked
+        whoever holds it. (This never merges requests, so none runs under another's deadline.)
+        """
+        function = self._visits
+        outputs = tf.raw_ops.BatchFunction(
+            in_tensors=[tensor[None] for tensor in tf.nest.flatten(inputs)],
+            captured_tensors=function.captured_inputs,
+            f=function,
+            Tout=[output.dtype for output in function.outputs],
+            num_batch_threads=1,
+            max_batch_size=1,
+            batch_timeout_micros=0,
+            max_enqueued_batches=QUEUE,
+            shared_name=f"{self._name}_visits",
+        )
+        for output, inside in zip(outputs, function.outputs, strict=True):
+            output.set_shape(inside.shape)
+        return tf.nest.pack_sequence_as(inputs[0], [output[0] for output in outputs])
+
+    def _function_of_visits(self):
+        """`_visit` as a function of tensors that have one more dimension, of size 1, in front."""
+        vector = functools.partial(tf.TensorSpec, [1, None])
+        number = functools.partial(tf.TensorSpec, [1])
+        request = _Request(
+            slots=vector(tf.int32),
+            tickets=vector(tf.int64),
+            done=vector(tf.bool),
+            seen=vector(tf.int64),
+            since=number(tf.int64),
+            trouble=number(tf.int32),
+            tokens=tf.TensorSpec([1, None, None], tf.int32),
+            lengths=vector(tf.int32),
+            stopped=vector(tf.bool),
+            logprob=vector(tf.float32),
+        )
+        options = GenerationOptions(
+            max_new_tokens=vector(tf.int32),
+            temperature=vector(tf.float32),
+            top_k=vector(tf.int32),
+            top_p=vector(tf.float32),
+            min_p=vector(tf.float32),
+            seed=vector(tf.int64),
+        )
+        prompts, lengths = tf.TensorSpec([1, None, None], tf.int32), vector(tf.int32)
+        specs = (request, prompts, lengths, options)
+
+        def visits(*tensors):
+            inputs = tf.nest.pack_sequence_as(specs, [tensor[0] for tensor in tensors])
+            outputs = tf.nest.flatten(self._visit(*inputs))
+            pairs = zip(outputs, tf.nest.flatten(specs[0]), strict=True)
+            return [tf.ensure_shape(x, spec.shape[1:])[None] for x, spec in pairs]
+
+        function = tf.function(visits, autograph=False)
+        return function.get_concrete_function(*tf.nest.flatten(specs))
 
     def _visit(self, request: _Request, prompts, lengths, options) -> _Request:
         now = _now_ms()
@@ -248,7 +294,8 @@ class Batcher:
             lambda: self._leave(table, request, ended),
             lambda: (table, request),
         )
-        late = tf.reduce_any(_waits(request)) & (now - request.since > int(self.capacity.wait * 1000))
+        longest_wait = int(self.capacity.wait * 1000)
+        late = tf.reduce_any(_waits(request)) & (now - request.since > longest_wait)
         trouble = tf.where(lost, LOST, tf.where(late, WAITED, FINE))
         table, request = tf.cond(
             trouble != FINE,
@@ -447,9 +494,7 @@ def _waits(request):
 
 def _owned(table, request):
     """(B,) bool: texts that have a slot."""
-    return (request.tickets > 0) & (
-        tf.gather(table.slots.ticket, request.slots) == request.tickets
-    )
+    return (request.tickets > 0) & (tf.gather(table.slots.ticket, request.slots) == request.tickets)
 
 
 def _progress(table, request):
