@@ -85,6 +85,19 @@ class Capacity:
         return -(-self.context // self.block)
 
 
+def memories(config, capacity: Capacity, dtype) -> dict[str, tf.TensorSpec]:
+    """Name -> what is kept from request to request, for a model with this config and dtype."""
+    S, C = capacity.slots, capacity.context
+    return {
+        "table": tf.TensorSpec(Table.shape(S), tf.int64),
+        "pages": tf.TensorSpec((S, capacity.pages), tf.int32),
+        "tokens": tf.TensorSpec((S, C + 1), tf.int32),
+        "logprobs": tf.TensorSpec((S, C + 1), tf.float32),
+        "settings": tf.TensorSpec((S, 3), tf.float32),  # temperature, top_p, min_p
+        "pool": tf.TensorSpec(BlockPool.shape(config, capacity.blocks, capacity.block), dtype),
+    }
+
+
 class _Request(NamedTuple):
     """Loop state of a request with B texts.
 
@@ -123,23 +136,15 @@ class Batcher:
         self.capacity = capacity
         self._model, self._config = model, model.config
         self._stack = StackedBackbone(model.backbone)
-        S, C, M = capacity.slots, capacity.context, capacity.pages
         self._name = f"batcher_{uuid.uuid4().hex}"
-        self._memories = []
-
-        def memory(name, shape, dtype):
-            self._memories.append(Memory(f"{self._name}_{name}", shape, dtype))
-            return self._memories[-1]
-
-        self._table = memory("table", Table.shape(S), tf.int64)
-        self._pages = memory("pages", (S, M), tf.int32)
-        self._tokens = memory("tokens", (S, C + 1), tf.int32)
-        self._logprobs = memory("logprobs", (S, C + 1), tf.float32)
-        self._settings = memory("settings", (S, 3), tf.float32)  # temperature, top_p, min_p
-        pool = BlockPool.shape(model.config, capacity.blocks, capacity.block)
-        self._pool = BlockPool(
-            memory("pool", pool, model.compute_dtype), model.config, capacity.blocks
-        )
+        self._memories = {
+            name: Memory(f"{self._name}_{name}", spec.shape, spec.dtype)
+            for name, spec in memories(model.config, capacity, model.compute_dtype).items()
+        }
+        self._table, self._pages = self._memories["table"], self._memories["pages"]
+        self._tokens, self._logprobs = self._memories["tokens"], self._memories["logprobs"]
+        self._settings = self._memories["settings"]
+        self._pool = BlockPool(self._memories["pool"], model.config, capacity.blocks)
         self._visits = self._function_of_visits()
 
     @property
@@ -147,7 +152,7 @@ class Batcher:
         """All variables that the step reads, and the memories, for a SavedModel to hold."""
         inside = {id(v) for block in self._model.backbone.blocks for v in block.variables}
         outside = [v.value for v in self._model.variables if id(v) not in inside]
-        return [*outside, *self._stack.weights, *self._memories]
+        return [*outside, *self._stack.weights, *self._memories.values()]
 
     def generate(self, token_ids, lengths, options: GenerationOptions) -> Generated:
         """As `generation.generate_tokens`, together with whatever other requests there are."""

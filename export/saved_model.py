@@ -2,6 +2,8 @@
 
     python -m export.saved_model --model=DIR --output_dir=models/NAME
 
+With --dry_run it tells what the result will take of a server's memory, and exports nothing.
+
 The version appears in the output folder whole or not at all, and only once it has been shown that
 a stock server knows all its ops and that it answers as the Python model does.
 """
@@ -13,7 +15,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
-from export import cli, publish, signatures, stock_ops, verification, warmup
+from export import cli, publish, signatures, sizing, stock_ops, verification, warmup
 from export.batching import Batcher, Capacity
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 
@@ -91,9 +93,12 @@ def kernels_here() -> str:
 
 def load(path):
     """The task that a model directory or file says it is of, a classifier or a language model."""
-    config = checkpoint.read_config(path)
-    task = SequenceClassifier if config.id2label else CausalLM
-    return task.from_pretrained(path)
+    return task_of(checkpoint.read_config(path)).from_pretrained(path)
+
+
+def task_of(config):
+    """The class of the task that a model's config is of."""
+    return SequenceClassifier if config.id2label else CausalLM
 
 
 def compile_chat(model, required=False):
@@ -186,13 +191,17 @@ def _size(directory):
 def main():
     tf.get_logger().setLevel("ERROR")  # no word on the age of the loader that the server uses too
     values = flags.FLAGS
+    kernels = values.kernels if values.kernels != "auto" else kernels_here()
+    if values.dry_run:
+        _dry_run(values, kernels)
+        return
+    if values.output_dir is None:
+        raise cli.UsageError("--output_dir is missing (only --dry_run goes without)")
     options = {name: values[name].value for name in DEFAULTS if values[name].present}
     publish.check(values.output_dir, values.version)  # before the minutes that the rest may take
     model = load(values.model)
     print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
-    kernels = values.kernels
-    if kernels == "auto":
-        kernels = kernels_here()
+    if values.kernels == "auto":
         print(f"oneDNN is {'on' if kernels == 'panels' else 'off'} here: --kernels={kernels}")
     export(
         model,
@@ -202,20 +211,30 @@ def main():
         values.verify,
         values.require_chat,
         kernels,
-        _capacity(model, values),
+        _capacity(type(model), model.config, values),
         **options,
     )
 
 
-def _capacity(model, values):
+def _dry_run(values, kernels):
+    config = checkpoint.read_config(values.model)
+    task = task_of(config)
+    sizes = sizing.measure(task, config, kernels, _capacity(task, config, values))
+    print(f"{values.model}: {task.__name__}, --kernels={kernels}")
+    print(sizing.table(sizes))
+    gib = values.memory_gib
+    print(sizing.room(sizes, sizing.memory_here() if gib is None else gib * sizing.GIB))
+
+
+def _capacity(task, config, values):
     """What the flags say of batching: a `Capacity`, or None."""
     sizes = {"slots": "max_slots", "context": "max_context", "tokens": "cache_tokens",
              "block": "block_size", "wait": "max_wait"}  # fmt: skip
-    if isinstance(model, CausalLM) and values.batching == "continuous":
-        return Capacity.of(model.config, **{k: values[name].value for k, name in sizes.items()})
+    if task is CausalLM and values.batching == "continuous":
+        return Capacity.of(config, **{k: values[name].value for k, name in sizes.items()})
     for name in sizes.values():
         if values[name].present:
-            why = "--batching=none" if isinstance(model, CausalLM) else "a model without generation"
+            why = "--batching=none" if task is CausalLM else "a model without generation"
             raise ValueError(f"--{name} is of no use to {why}: leave it out")
     return None
 
@@ -256,5 +275,11 @@ if __name__ == "__main__":
     flags.DEFINE_float("max_wait", 30.0, "Seconds that a request waits for a slot.")
     flags.DEFINE_bool("warmup", True, "Write requests that warm a server up.")
     flags.DEFINE_bool("verify", True, "Compare the answers with those of the Python model.")
-    flags.mark_flags_as_required(["model", "output_dir"])
+    flags.DEFINE_bool("dry_run", False, "Tell what memory the result will take; export nothing.")
+    flags.DEFINE_float(
+        "memory_gib", None,
+        "dry_run: memory of the machine that is to serve, in GiB. (default: that of this one)",
+        lower_bound=0,
+    )  # fmt: skip
+    flags.mark_flag_as_required("model")
     cli.run(main)
