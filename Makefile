@@ -6,7 +6,7 @@ GGUF := data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
 
-.PHONY: help setup data test test-slow test-oracle test-skew lint format demo demo-pretrain bench golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew lint format demo demo-pretrain bench soak golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,12 @@ demo-pretrain: setup  ## a small model from zero on Shakespeare
 
 bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch
 	$(BIN)/python -m benchmarks.run --output_dir=bench
+
+# Exported anew each time: an old export would tell of old code.
+soak: setup data  ## ten minutes of good and bad requests to a server, and is it sound afterwards
+	rm -rf models/soak
+	$(BIN)/python -m export.saved_model --model=$(GGUF) --output_dir=models/soak
+	$(BIN)/python -m benchmarks.soak --model_base_path=models/soak --model=$(GGUF) --output=bench/soak.json
 
 golden: $(VENV)/.bench-ready data  ## write the golden files anew, with torch and transformers
 	$(BIN)/python tests/golden/write_parity.py
