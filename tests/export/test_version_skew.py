@@ -66,7 +66,7 @@ def test_classifier(classifier):
 
 
 @pytest.mark.skipif(not GGUF.exists(), reason="run `python -m examples.fetch_data smollm2`")
-@pytest.mark.parametrize("kernels", ["plain", "panels"])
+@pytest.mark.parametrize("kernels", ["plain", "panels", "slabs"])
 def test_smollm2(tmp_path, kernels):
     model = gpt_keras.CausalLM.from_pretrained(GGUF)
     quick = {"with_warmup": False, "with_verification": False}
