@@ -228,10 +228,8 @@ def _matmul_of_parts(x, kernel, units):
     def one_by_one():
         return tf.concat([x @ part for part in tf.unstack(kernel)], axis=1)  # parts are views
 
-    if n == PANEL:
-        y = as_a_batch()
-    else:
-        y = tf.cond(tf.shape(x)[0] == 1, as_a_batch, one_by_one)
+    batch = n == PANEL or tf.shape(x)[0] == 1
+    y = as_a_batch() if batch is True else tf.cond(batch, as_a_batch, one_by_one)
     return y if P * n == units else y[:, :units]
 
 
