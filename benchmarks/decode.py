@@ -39,8 +39,7 @@ def ours():
         max_position_embeddings=2048, rotary=gpt_keras.RotaryConfig(SHAPE["theta"]),
     )  # fmt: skip
     model = gpt_keras.CausalLM(config)
-    if saved_model.kernels_here() == "panels":  # as it would be served
-        model.backbone.to_panels()
+    model.backbone.lay_out(saved_model.kernels_here())  # as it would be served
 
     @tf.function(reduce_retracing=True)
     def generate(token_ids, lengths, limit):

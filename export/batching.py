@@ -273,10 +273,13 @@ class Batcher:
         now = _now_ms()
         table = Table.of(self._table.read())
         table = table._replace(counters=table.counters.plus(visits=1))
-        lost = tf.reduce_any((request.tickets > 0) & ~_owned(table, request))
+        # Where a lease has ended, a visit that was stopped may have written something already.
+        expired = is_free(table.slots, now, table.counters.visits)
+        owned = _owned(table, request) & ~tf.gather(expired, request.slots)
+        lost = tf.reduce_any((request.tickets > 0) & ~owned)
         table = table._replace(
             slots=table.slots.put(
-                tf.boolean_mask(request.slots, _owned(table, request)),
+                tf.boolean_mask(request.slots, owned),
                 credit=CREDIT,
                 visited_ms=now,
                 visited=table.counters.visits,

@@ -70,13 +70,12 @@ def measure(task, config, kernels="plain", capacity=None) -> Sizes:
     Args:
       task: its class, `CausalLM` or `SequenceClassifier`.
       config: its `GPTConfig`.
-      kernels: "plain" or "panels", see `saved_model.export`.
+      kernels: layout of the matrices, see `saved_model.export`.
       capacity: a `batching.Capacity`, or None for a model without one.
     """
     # All blocks are alike: one of them will do, and a large model need not be built.
     model = task(config.replace(num_layers=1))
-    if kernels == "panels":
-        model.backbone.to_panels()
+    model.backbone.lay_out(kernels)
     (block,) = model.backbone.blocks
     weights = _bytes(model.variables) + (config.num_layers - 1) * _bytes(block.variables)
     if not issubclass(task, CausalLM):

@@ -123,24 +123,26 @@ class GPTBackbone(ConfigModel):
         return self.final_norm(x), following
 
     @property
-    def in_panels(self) -> bool:
-        """Whether `to_panels` was called."""
+    def split(self) -> bool:
+        """Whether `lay_out` has split the matrices."""
         return len(self.blocks[0].attention.qkv.kernel.shape) == 3
 
-    def to_panels(self):
-        """Lays all large matrices in panels, see `layers.in_panels`.
+    def lay_out(self, layout):
+        """Splits all large matrices, so that decoding gets faster, see `layers.split_columns`.
 
-        Decoding several rows gets faster where oneDNN is on, and slower where it is off. For
-        inference only: the weights can be neither trained nor saved as a checkpoint afterwards.
+        For inference only: the weights can be neither trained nor saved as a checkpoint afterwards.
+
+        Args:
+          layout: "panels" where oneDNN is on, "slabs" where it is off; "plain" leaves all as it is.
         """
-        if self.in_panels:
+        if self.split or layout == "plain":
             return
         for block in self.blocks:
             attention, feed_forward = block.attention, block.feed_forward
             for layer in (attention.qkv, attention.out, feed_forward.up, feed_forward.down):
-                layer.to_panels()
+                layer.lay_out(layout)
         if self.with_head:
-            self.embedding.to_panels()
+            self.embedding.lay_out(layout)
 
     def get_config(self):
         return {**super().get_config(), "with_head": self.with_head}

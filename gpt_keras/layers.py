@@ -2,11 +2,15 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from gpt_keras.config import GPTConfig
 
-PANEL = 64  # columns of a panel, see `in_panels`
+# Layouts of a matrix for decoding, see `split_columns`.
+LAYOUTS = ("plain", "panels", "slabs")
+PANEL = 64  # columns of a panel
+SLABS, SLAB = 4, 6144  # slabs of a matrix at least, and columns of one at most
 
 ACTIVATIONS = {
     "silu": ops.silu,
@@ -90,9 +94,9 @@ class Projection(ConfigLayer):
         y = matmul(x, self.kernel, self.units)
         return y + ops.cast(self.bias, y.dtype) if self.use_bias else y
 
-    def to_panels(self):
-        """Lays the kernel in panels, see `in_panels`: faster to decode with, not to be trained."""
-        self.kernel = self.replace_weight(self.kernel, in_panels(self.kernel))
+    def lay_out(self, layout):
+        """Splits the kernel, see `split_columns`: faster to decode with, not to be trained."""
+        self.kernel = self.replace_weight(self.kernel, split_columns(self.kernel, layout))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
@@ -179,10 +183,10 @@ class Embedding(ConfigLayer):
     def logits(self, x):
         return ops.cast(matmul(x, self.head, self.config.vocab_size), "float32")
 
-    def to_panels(self):
-        """Lays the head, and a table that it is tied to, in panels, see `in_panels`."""
+    def lay_out(self, layout):
+        """Splits the head, and a table that it is tied to, see `split_columns`."""
         tied = self.head is self.table
-        self.head = self.replace_weight(self.head, in_panels(self.head))
+        self.head = self.replace_weight(self.head, split_columns(self.head, layout))
         if tied:
             self.table = self.head
 
@@ -198,16 +202,11 @@ def residual_stddev(config: GPTConfig) -> float:
 def matmul(x, kernel, units):
     """(..., D) @ (D, units) -> (..., units) as one two-dimensional product.
 
-    The kernel may lie in panels, see `in_panels`.
+    The kernel may be split, see `split_columns`.
     """
     kernel = ops.cast(kernel, x.dtype)
-    if len(kernel.shape) == 2:
-        y = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)  # (N, units)
-    else:
-        y = ops.matmul(ops.reshape(x, (1, -1, x.shape[-1])), kernel)  # (P, N, n)
-        P, _, n = y.shape
-        y = ops.reshape(ops.transpose(y, (1, 0, 2)), (-1, P * n))
-        y = y if P * n == units else y[:, :units]  # (N, units)
+    y = ops.reshape(x, (-1, x.shape[-1]))  # (N, D)
+    y = ops.matmul(y, kernel) if len(kernel.shape) == 2 else _matmul_of_parts(y, kernel, units)
     if len(x.shape) == 2:
         return y
     leading = x.shape[:-1]
@@ -218,13 +217,37 @@ def matmul(x, kernel, units):
     return ops.reshape(y, (*leading, units))  # (B, T, units)
 
 
-def in_panels(kernel) -> np.ndarray:
-    """(D, F) -> (ceil(F / 64), D, 64): 64 columns after 64 columns, the last padded with zeros.
+def _matmul_of_parts(x, kernel, units):
+    """(N, D) by a split kernel (P, D, n) -> (N, units)."""
+    P, _, n = kernel.shape
 
-    oneDNN multiplies a few rows by panels 1.5 times as fast as by the matrix, which it has to pack
-    at each call. Without oneDNN it takes twice as long.
+    def as_a_batch():
+        y = tf.matmul(x[None], kernel)  # (P, N, n)
+        return tf.reshape(tf.transpose(y, (1, 0, 2)), (-1, P * n))
+
+    def one_by_one():
+        return tf.concat([x @ part for part in tf.unstack(kernel)], axis=1)  # parts are views
+
+    batch = n == PANEL or tf.shape(x)[0] == 1
+    y = as_a_batch() if batch is True else tf.cond(batch, as_a_batch, one_by_one)
+    return y if P * n == units else y[:, :units]
+
+
+def split_columns(kernel, layout) -> np.ndarray:
+    """(D, F) -> (P, D, n): n columns after n columns, the last ones padded with zeros.
+
+    Args:
+      kernel: the matrix.
+      layout: "panels" of 64 columns: oneDNN multiplies a few rows by them 1.5 times as fast as by
+        the matrix, which it has to pack at each call. Without oneDNN it takes twice as long.
+        "slabs", a few wide parts: what TensorFlow has without oneDNN multiplies one row in one
+        thread only, but a batch in all, and several rows by a very wide matrix at half the speed.
     """
     kernel = np.asarray(kernel)
     D, F = kernel.shape
-    kernel = np.pad(kernel, ((0, 0), (0, -F % PANEL)))
-    return np.ascontiguousarray(kernel.reshape(D, -1, PANEL).swapaxes(0, 1))
+    n = PANEL
+    if layout == "slabs":
+        n = -(-F // max(SLABS, -(-F // SLAB)))
+        n = -(-n // 16) * 16  # each begins at a multiple of 64 bytes, or a view would be a copy
+    kernel = np.pad(kernel, ((0, 0), (0, -F % n)))
+    return np.ascontiguousarray(kernel.reshape(D, -1, n).swapaxes(0, 1))

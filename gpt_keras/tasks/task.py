@@ -61,8 +61,8 @@ class Task(ConfigModel):
 
     def save_pretrained(self, path: str | os.PathLike) -> None:
         """Writes a Hugging Face model directory; it appears whole or not at all."""
-        if self.backbone.in_panels:
-            raise ValueError("the matrices are laid in panels: save the model before to_panels()")
+        if self.backbone.split:
+            raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save(self, path)
 
     def require_tokenizer(self):

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import protocol, saved_model, signatures, stock_ops, verification
+from export import batching, protocol, saved_model, signatures, stock_ops, verification
 
 pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
 
@@ -99,15 +99,18 @@ def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     assert answer["num_tokens"].tolist() == [7]
 
 
-def test_panels_answer_as_the_plain_matrices(tokenizer, tmp_path):
+@pytest.mark.parametrize("kernels", ["panels", "slabs"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_split_matrices_answer_as_the_plain_ones(tokenizer, tmp_path, kernels, shared):
     model = small(gpt_keras.CausalLM, tokenizer, max_position_embeddings=64)
     prompts = ["The weather", "I am so"]
     expected = model.generate(prompts, max_new_tokens=9)
-    saved_model.export(model, tmp_path, kernels="panels")
+    capacity = batching.Capacity.of(model.config) if shared else None
+    saved_model.export(model, tmp_path, kernels=kernels, capacity=capacity)
     with verification.load(tmp_path / "1") as loaded:
         answer = loaded.run("generate", {"prompts": prompts, "max_new_tokens": [9]})
     assert [text.decode() for text in answer["text"]] == expected
-    with pytest.raises(ValueError, match="laid in panels"):
+    with pytest.raises(ValueError, match="are split"):
         model.save_pretrained(tmp_path / "saved")
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import gpt_keras
 from export import batching, saved_model, signatures, sizing, stock_ops
+from gpt_keras.layers import LAYOUTS
 
 GIB = sizing.GIB
 CONFIG = gpt_keras.GPTConfig(
@@ -44,7 +45,7 @@ def memories(directory):
     return found
 
 
-@pytest.mark.parametrize("kernels", ["plain", "panels"])
+@pytest.mark.parametrize("kernels", LAYOUTS)
 @pytest.mark.parametrize(
     "changes",
     [{}, {"rotary": None, "norm": "layer", "gated": False, "tie_embeddings": False}],
@@ -54,8 +55,7 @@ def test_sizes_of_an_export(tmp_path, kernels, changes):
     config = CONFIG.replace(**changes)
     sizes = sizing.measure(gpt_keras.CausalLM, config, kernels, CAPACITY)
     model = gpt_keras.CausalLM(config)
-    if kernels == "panels":
-        model.backbone.to_panels()
+    model.backbone.lay_out(kernels)
     batcher = batching.Batcher(model, CAPACITY)
     entries = signatures.causal_lm(model, batcher=batcher)
     saved_model.write(model, {"stats": entries["stats"]}, tmp_path, batcher)

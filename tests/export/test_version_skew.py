@@ -102,7 +102,7 @@ def test_classifier(classifier):
 
 @pytest.mark.skipif(not GGUF.exists(), reason="run `python -m examples.fetch_data smollm2`")
 @pytest.mark.parametrize(
-    ("kernels", "continuous"), [("plain", False), ("panels", False), ("panels", True)]
+    ("kernels", "continuous"), [("plain", False), ("panels", True), ("slabs", True)]
 )
 def test_smollm2(tmp_path, kernels, continuous):
     model = gpt_keras.CausalLM.from_pretrained(GGUF)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from gpt_keras.attention import MASKED, dot_product_attention, visibility
 from gpt_keras.backbone import Block, GPTBackbone
-from gpt_keras.layers import in_panels
+from gpt_keras.layers import split_columns
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
@@ -137,28 +137,41 @@ def test_weight_names(tiny):
 
 @pytest.mark.parametrize("with_head", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-def test_panels_give_the_same(config, tied, with_head):
+@pytest.mark.parametrize("layout", ["panels", "slabs"])
+def test_split_matrices_give_the_same(config, tied, with_head, layout):
     backbone = GPTBackbone(config.replace(tie_embeddings=tied), with_head)
     randomise = [RNG.normal(size=w.shape, scale=0.3) for w in backbone.weights]
     backbone.set_weights(randomise)
-    hidden = backbone(IDS)
-    logits = backbone.embedding.logits(hidden)
+    hidden, single = backbone(IDS), backbone(IDS[:1, :1])  # one row is another product
+    logits = backbone.embedding.logits(hidden) if with_head else None
     number = len(backbone.weights)
-    backbone.to_panels()
+    backbone.lay_out(layout)
+    assert backbone.split
     close(backbone(IDS), hidden)
-    close(backbone.embedding.logits(hidden), logits)
+    close(backbone(IDS[:1, :1]), single)
+    if with_head:
+        close(backbone.embedding.logits(hidden), logits)
+        close(backbone.embedding.logits(hidden[0, :1]), logits[0, :1])
     assert len(backbone.weights) == number  # the old ones are gone
-    for weight in backbone.weights:
-        if weight.name == "kernel":
-            assert weight.shape[1:] == (weight.shape[1], 64)
+    assert {len(w.shape) for w in backbone.weights if w.name == "kernel"} == {3}
     assert len(backbone.embedding.head.shape) == (3 if with_head else 2)
     assert (backbone.embedding.table is backbone.embedding.head) == (tied or not with_head)
 
 
-def test_panels_keep_columns_together():
-    kernel = RNG.normal(size=(5, 130)).astype(np.float32)
-    panels = in_panels(kernel)
-    assert panels.shape == (3, 5, 64)
-    np.testing.assert_array_equal(panels[1], kernel[:, 64:128])
-    np.testing.assert_array_equal(panels[2, :, :2], kernel[:, 128:])
-    assert not panels[2, :, 2:].any()
+@pytest.mark.parametrize(
+    ("layout", "columns", "shape"),
+    [
+        ("panels", 130, (3, 5, 64)),
+        ("slabs", 130, (3, 5, 48)),
+        ("slabs", 256, (4, 5, 64)),
+        ("slabs", 6144 * 8, (8, 5, 6144)),
+        ("slabs", 6144 * 8 + 1, (9, 5, 5472)),
+    ],
+)
+def test_parts_keep_columns_together(layout, columns, shape):
+    kernel = RNG.normal(size=(5, columns)).astype(np.float32)
+    parts = split_columns(kernel, layout)
+    assert parts.shape == shape
+    whole = np.concatenate(parts, axis=1)
+    np.testing.assert_array_equal(whole[:, :columns], kernel)
+    assert not whole[:, columns:].any()

@@ -1,0 +1,100 @@
+"""Attention over blocks in a pool is attention over each text."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export.kv_blocks import BlockCache, BlockPool, Tokens, View
+from export.memory import Memory
+from gpt_keras import GPTConfig
+
+RNG = np.random.default_rng(0)
+H, K, h, BLOCK, BLOCKS, LAYERS = 4, 2, 4, 3, 12, 2
+# Each text: its blocks, tokens in the pool already, new tokens; texts with one new token first.
+TEXTS = [([4, 9, 2], 6, 1), ([7], 0, 1), ([1, 12, 5, 3], 5, 6), ([11, 6], 0, 4)]
+
+
+def attention(q, k, v, window):
+    """(T, H, h) queries that end the text (S, K, h), one at a time."""
+    S, T = len(k), len(q)
+    context = np.zeros_like(q)
+    for t in range(T):
+        end = S - T + t + 1
+        first = max(0, end - window) if window else 0
+        for head in range(H):
+            keys, values = k[first:end, head // (H // K)], v[first:end, head // (H // K)]
+            scores = np.exp(keys @ q[t, head])
+            context[t, head] = scores / scores.sum() @ values
+    return context
+
+
+@pytest.mark.parametrize("window", [0, 4])
+@pytest.mark.parametrize(
+    "which", [(0, 1), (2, 3), (0, 1, 2, 3)], ids=["singles", "several", "both"]
+)
+def test_attention(window, which):
+    config = GPTConfig(
+        vocab_size=5, hidden_size=H * h, num_layers=LAYERS, num_heads=H, num_kv_heads=K,
+        intermediate_size=8, max_position_embeddings=32, sliding_window=window,
+    )  # fmt: skip
+    name = f"test_attention_{window}_{len(which)}_{which[0]}"
+    memory = Memory(name, BlockPool.shape(config, BLOCKS, BLOCK), tf.float32)
+    pool = BlockPool(memory, config, BLOCKS)
+    texts = [TEXTS[i] for i in which]
+    pages = np.zeros((len(texts), 4), np.int32)
+    for row, (blocks, _, _) in zip(pages, texts, strict=True):
+        row[: len(blocks)] = blocks
+    past = [RNG.normal(size=(2, n, K, h)).astype("float32") for _, n, _ in texts]
+    new = [RNG.normal(size=(2, n, K, h)).astype("float32") for _, _, n in texts]
+    queries = [RNG.normal(size=(n, H, h)).astype("float32") for _, _, n in texts]
+    singles = sum(n == 1 for _, _, n in texts)
+
+    def cache(counts, starts, layer):
+        tokens = Tokens(tf.constant(pages), tf.constant(starts), tf.constant(counts))
+        positions = tokens.positions
+        of = tf.gather_nd(tokens.pages, tf.stack([tokens.rows, positions // BLOCK], 1))
+        heads = pool.heads(of)
+        offsets = tf.broadcast_to((positions % BLOCK)[:, None], tf.shape(heads))
+        part = {"singles": slice(0, singles), "others": slice(singles, None)}
+        views = {
+            name: View.of(pool, Tokens(*(x[rows] for x in tokens))) if len(counts[rows]) else None
+            for name, rows in part.items()
+        }
+        return BlockCache(pool, tf.constant(layer), tf.stack([heads, offsets], -1), **views)
+
+    def put(which, counts, starts, q, layer):
+        k, v = (np.concatenate([text[i] for text in which])[:, :, None] for i in (0, 1))
+        return cache(counts, starts, layer).attend(tf.constant(q), tf.constant(k), tf.constant(v))
+
+    for layer in range(LAYERS):  # what stands in the other layer must not show
+        for i, before in enumerate(past):
+            n = before.shape[1]
+            if n:
+                heads = pool.heads(tf.constant(pages[i, np.arange(n) // BLOCK]))  # (n, K)
+                offsets = np.tile(np.arange(n)[:, None] % BLOCK, (1, K))
+                for part in (0, 1):
+                    row = heads + (2 * layer + part) * pool.layer_rows
+                    memory.put_at(tf.stack([row, offsets], -1), before[part] + layer)
+    starts = np.array([n for _, n, _ in texts], np.int32)
+    counts = np.array([n for _, _, n in texts], np.int32)
+    q = np.concatenate(queries)[:, :, None]
+    got, _ = put(new, counts, starts, q, layer=0)
+    expected = [
+        attention(query, *np.concatenate([before, after], 1), window)
+        for query, before, after in zip(queries, past, new, strict=True)
+    ]
+    np.testing.assert_allclose(got[:, :, 0], np.concatenate(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_clearing_touches_its_blocks_alone():
+    config = GPTConfig(
+        vocab_size=5, hidden_size=H * h, num_layers=LAYERS, num_heads=H, num_kv_heads=K,
+        intermediate_size=8, max_position_embeddings=32,
+    )  # fmt: skip
+    memory = Memory("test_clearing", BlockPool.shape(config, 3, BLOCK), tf.float32)
+    pool = BlockPool(memory, config, 3)
+    memory.assign(tf.ones(memory.shape))
+    pool.clear(tf.constant([2], tf.int32))
+    left = memory.read().numpy().reshape(2 * LAYERS, 4, K, -1)  # parts, blocks, heads
+    assert not left[:, 2].any()
+    assert left[:, [0, 1, 3]].all()
