@@ -95,6 +95,11 @@ class Record:
     def latency(self):
         return self.end - self.due
 
+    def share_within(self, begin, end):
+        """How much of it lies between two times, 0 to 1."""
+        within = min(self.end, end) - max(self.due, begin)
+        return max(0.0, within) / max(self.latency, 1e-9)
+
 
 def drive(client, mix: Mix, clients, rate, seconds) -> list[Record]:
     """Records of all requests that were due within `seconds`, once the last one is answered.
@@ -148,15 +153,20 @@ def drive(client, mix: Mix, clients, rate, seconds) -> list[Record]:
 
 
 def figures(records: list[Record], begin, end) -> dict:
-    """What a round says. Requests count if they were due from `begin` to `end`, in seconds; for
-    requests/s and tokens/s, if they were answered then."""
-    ended = [r for r in records if r.code == "OK" and begin <= r.end < end]
+    """What a round says of the time from `begin` to `end`, in seconds since it began.
+
+    Requests count if they were due then; to requests/s and tokens/s those that began before or
+    ended after it add the share of them that lies within, as if their tokens came evenly.
+    """
+    answered = [r for r in records if r.code == "OK"]
+    shares = [r.share_within(begin, end) for r in answered]
+    tokens = sum(r.tokens * share for r, share in zip(answered, shares, strict=True))
     due = [r for r in records if begin <= r.due < end]
     good = [r for r in due if r.code == "OK"]
     whole = [r for r in good if not r.first]
     return {
-        "requests_per_s": len(ended) / (end - begin),
-        "tokens_per_s": sum(r.tokens for r in ended) / (end - begin),
+        "requests_per_s": sum(shares) / (end - begin),
+        "tokens_per_s": tokens / (end - begin),
         "latency_s": _quantiles([r.latency for r in whole]),
         "first_token_s": _quantiles([r.latency for r in good if r.first]),
         "token_s": _quantiles([r.latency / r.tokens for r in whole if r.tokens]),

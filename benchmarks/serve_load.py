@@ -130,12 +130,12 @@ def picture(path, records, results) -> None:
         for name, found in by_name.items():
             times = sorted(r.latency for r in found if r.code == "OK" and not r.first)
             if times:
-                shares = np.arange(1, len(times) + 1) / len(times)
-                left.step(times, shares, where="post", label=f"{name}, {load}")
+                shares = np.arange(len(times) + 1) / len(times)
+                left.step([0, *times], shares, where="post", label=f"{name}, {load}")
     left.set(xlabel="latency, s", ylabel="share of requests", ylim=(0, 1.02))
     left.set_xlim(left=0)
     if left.has_data():
-        left.legend()
+        left.legend(loc="lower right")
     names = list(next(iter(results.values())))
     for i, name in enumerate(names):
         rates = [summary(by_name[name])["tokens_per_s"] for by_name in results.values()]
@@ -144,7 +144,8 @@ def picture(path, records, results) -> None:
         right.bar_label(bars, fmt="%.1f")
     right.set_xticks(range(len(results)), list(results))
     right.set(ylabel="tokens/s")
-    right.legend()
+    right.margins(y=0.2)
+    right.legend(loc="upper left")
     figure.savefig(path, dpi=120)
 
 

@@ -47,7 +47,7 @@ BAD = (
     {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"min_p": 2.0}, {"max_new_tokens": 0},
     {"max_new_tokens": [1, 2, 3, 4, 5]}, {"temperature": float("nan")},
 )  # fmt: skip
-TOO_LONG = "word " * 20_000
+TOO_LONG = "word " * 20_000  # longer than any --max_context that a CPU is asked for
 PATIENCE = 300.0  # seconds that a good request may take
 
 
