@@ -29,6 +29,8 @@ from benchmarks.server import NAME, Server
 from export import cli
 from export.client import Client, ServerError
 
+START = 600.0  # seconds that the first request may take
+
 
 def stats(client):
     """The model's counters; none where requests do not share steps."""
@@ -170,9 +172,9 @@ def main():
             name: stack.enter_context(Client(address, model, timeout=values.timeout))
             for name, address in addresses.items()
         }
-        for client in clients.values():  # it is there, and the signatures are asked for
-            try:
-                client.generate([mix.request(0)[0]], max_new_tokens=1)
+        for client in clients.values():
+            try:  # a first request may take long where a model brings no warm-up requests
+                client.generate([mix.request(0)[0]], max_new_tokens=1, timeout=START)
             except ServerError as error:
                 raise ValueError(" ".join(str(error).split())) from error
         results, records = {}, {}
