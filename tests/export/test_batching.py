@@ -243,12 +243,11 @@ def test_a_former_tenants_nan_does_no_harm(tmp_path):
         assert ask(fresh, [[9, 10]], max_new_tokens=[30]) == [answer]
 
 
-def test_the_memory_is_not_on_disk(server):
-    size = sum(f.stat().st_size for f in (server.path / "variables").iterdir())
+def test_the_memory_is_not_on_disk(tmp_path):
+    server = Server(make_model(), tmp_path, tokens=1 << 16)
+    size = sum(f.stat().st_size for f in (tmp_path / "variables").iterdir())
     weights = sum(4 * w.shape.num_elements() for w in server.model.weights)
-    pool = 2 * 2 * 256 * 2 * 6 * 4
-    assert size < weights + 30_000
-    assert pool > 30_000 or pool
+    assert size < weights + 30_000  # a pool of 6 MB would show
 
 
 @pytest.mark.parametrize(
