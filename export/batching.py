@@ -23,12 +23,17 @@ from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
 from gpt_keras.generation import Generated, GenerationOptions, logprob_of
-from gpt_keras.sampling import Sampler, fresh_seeds
+from gpt_keras.options import generation_options
+from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 from gpt_keras.stacked import StackedBackbone
 
 CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
 LONGEST = 8192  # tokens of a text, unless --max_context says otherwise
 QUEUE = 4096  # visits that wait for their turn, at most one a request
+# Options that a text's later steps need, and that a float holds: `top_k` may be too large.
+SETTINGS = (
+    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
 FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
 
 
@@ -135,7 +140,7 @@ class Batcher:
         self._pages = memory("pages", (S, M), tf.int32)
         self._tokens = memory("tokens", (S, C + 1), tf.int32)
         self._logprobs = memory("logprobs", (S, C + 1), tf.float32)
-        self._settings = memory("settings", (S, 3), tf.float32)  # temperature, top_p, min_p
+        self._settings = memory("settings", (S, len(SETTINGS)), tf.float32)
         pool = BlockPool.shape(model.config, capacity.blocks, capacity.block)
         self._pool = BlockPool(
             memory("pool", pool, model.compute_dtype), model.config, capacity.blocks
@@ -244,14 +249,8 @@ class Batcher:
             stopped=vector(tf.bool),
             logprob=vector(tf.float32),
         )
-        options = GenerationOptions(
-            max_new_tokens=vector(tf.int32),
-            temperature=vector(tf.float32),
-            top_k=vector(tf.int32),
-            top_p=vector(tf.float32),
-            min_p=vector(tf.float32),
-            seed=vector(tf.int64),
-        )
+        accepted = generation_options(self.capacity.context)
+        options = GenerationOptions(**{option.name: vector(option.dtype) for option in accepted})
         prompts, lengths = tf.TensorSpec([1, None, None], tf.int32), vector(tf.int32)
         specs = (request, prompts, lengths, options)
 
@@ -321,7 +320,7 @@ class Batcher:
         prompt = tf.gather(lengths, texts)
         rows = tf.gather(prompts[:, : capacity.context + 1], texts)  # (n, T)
         rows = tf.pad(rows, [[0, 0], [0, capacity.context + 1 - tf.shape(rows)[1]]])
-        settings = tf.stack([options.temperature, options.top_p, options.min_p], axis=1)
+        settings = tf.stack([getattr(options, name) for name in SETTINGS], axis=1)
         writes = [
             self._pages.put_rows(slots, pages),
             self._pool.clear(tf.boolean_mask(pages, pages > 0)),
@@ -455,10 +454,21 @@ class Batcher:
         last = tf.boolean_mask(tf.cumsum(counts) - 1, complete)
         rows_, deciding = tf.boolean_mask(rows, complete), slots.take(tf.where(complete)[:, 0])
         logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
-        temperature, top_p, min_p = tf.unstack(self._settings.rows(rows_), axis=1)
-        top_k = tf.cast(deciding.top_k, tf.int32)
-        sampler = Sampler(temperature, top_k, top_p, min_p, deciding.seed)
-        token = sampler(logits, deciding.length - deciding.prompt_length)  # (d,)
+        settings = dict(zip(SETTINGS, tf.unstack(self._settings.rows(rows_), axis=1), strict=True))
+        penalties = Penalties(
+            settings["repetition_penalty"],
+            settings["presence_penalty"],
+            settings["frequency_penalty"],
+        )
+        sampler = Sampler(
+            settings["temperature"],
+            tf.cast(deciding.top_k, tf.int32),
+            settings["top_p"],
+            settings["min_p"],
+            deciding.seed,
+        )
+        step = deciding.length - deciding.prompt_length
+        token = sampler(penalties(logits, lambda: self._history(rows_, deciding)), step)  # (d,)
         stop = tf.zeros_like(token, tf.bool)
         for eos in self._config.eos_token_ids:
             stop |= token == eos
@@ -481,6 +491,14 @@ class Batcher:
         )
         with tf.control_dependencies(writes):
             return tf.nest.map_structure(tf.identity, Table(after, counters))
+
+    def _history(self, rows, slots):
+        """The texts in slots (d,) so far, which have these entries in the table."""
+        longest = tf.reduce_max(slots.length)
+        columns = tf.range(longest)
+        in_prompt = columns < slots.prompt_length[:, None]
+        in_answer = ~in_prompt & (columns < slots.length[:, None])
+        return History(self._tokens.rows(rows)[:, :longest], in_prompt, in_answer)
 
 
 def _now_ms():

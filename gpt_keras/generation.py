@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt_keras import cache
 from gpt_keras.attention import MASKED
-from gpt_keras.sampling import Sampler, fresh_seeds
+from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 
 CHUNK = 32  # steps between two joins of the tail to the prefix
 PREFILL = 512  # tokens of a prompt in one pass, so that scores grow with the prompt, not its square
@@ -26,6 +26,7 @@ class GenerationOptions(NamedTuple):
       top_k: int32; 0 is off.
       top_p: float32 in (0, 1]; 1 is off.
       min_p: float32 in [0, 1]; 0 is off.
+      repetition_penalty, presence_penalty, frequency_penalty: float32, see `sampling.Penalties`.
       seed: int64; a negative one is replaced by a random one.
     """
 
@@ -34,10 +35,25 @@ class GenerationOptions(NamedTuple):
     top_k: tf.Tensor
     top_p: tf.Tensor
     min_p: tf.Tensor
+    repetition_penalty: tf.Tensor
+    presence_penalty: tf.Tensor
+    frequency_penalty: tf.Tensor
     seed: tf.Tensor
 
     @classmethod
-    def make(cls, rows, max_new_tokens=64, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=-1):
+    def make(
+        cls,
+        rows,
+        max_new_tokens=64,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        seed=-1,
+    ):
         """Scalars or (B,) values broadcast to `rows` rows."""
 
         def column(value, dtype):
@@ -49,6 +65,9 @@ class GenerationOptions(NamedTuple):
             column(top_k, tf.int32),
             column(top_p, tf.float32),
             column(min_p, tf.float32),
+            column(repetition_penalty, tf.float32),
+            column(presence_penalty, tf.float32),
+            column(frequency_penalty, tf.float32),
             column(seed, tf.int64),
         )
 
@@ -60,7 +79,8 @@ class Generated(NamedTuple):
       tokens: (B, N) int32, the answers, padded with 0 on the right.
       lengths: (B,) int32, tokens of each answer.
       stopped: (B,) bool, True where a stop token ended the row, False where a limit did.
-      logprob: (B,) float32, sum of the answer's log-probabilities under the model itself.
+      logprob: (B,) float32, sum of the answer's log-probabilities under the model itself, before
+        penalties, temperature and whatever else the options make of them.
     """
 
     tokens: tf.Tensor
@@ -122,6 +142,23 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     sampler = Sampler(
         options.temperature, options.top_k, options.top_p, options.min_p, fresh_seeds(options.seed)
     )
+    penalties = Penalties(
+        options.repetition_penalty, options.presence_penalty, options.frequency_penalty
+    )
+
+    def choose(state):
+        """The next token (B,) of every row."""
+
+        def history():
+            prompt = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+            return History(
+                tf.concat([token_ids, state.tokens], 1),
+                tf.pad(prompt, [[0, 0], [0, state.step]]),
+                tf.pad(tf.ones_like(state.tokens, tf.bool), [[0, 0], [tf.shape(prompt)[1], 0]]),
+            )
+
+        return sampler(penalties(state.logits, history), state.step)
+
     logits, past = _prefill(model, token_ids, lengths)
     B = tf.shape(token_ids)[0]
     state = _State(
@@ -137,7 +174,7 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
 
     def chunk(state, past):
         def step(state):
-            return (_step(model, state, past, sampler, lengths, limit),)
+            return (_step(model, state, past, choose(state), lengths, limit),)
 
         first, end = state.step, state.step + CHUNK
         (state,) = tf.while_loop(
@@ -214,10 +251,9 @@ def _bias(config, queries, keys):
     return (tf.cast(hidden, tf.float32) * MASKED)[:, None]
 
 
-def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
-    """Decides one token of every active row, and computes the logits of the next."""
+def _step(model, state: _State, past: _Past, token, prompt_lengths, limit):
+    """Adds a token (B,) to every active row, and computes the logits of the next."""
     config = model.config
-    token = sampler(state.logits, state.step)  # (B,)
     stop = tf.zeros_like(state.active)
     for eos in config.eos_token_ids:
         stop |= token == eos

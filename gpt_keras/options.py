@@ -78,6 +78,9 @@ def generation_options(context: int, **defaults) -> tuple[Option, ...]:
         Option("top_k", "int32", 0, low=0, high=INT32_MAX, note="0 is off"),
         Option("top_p", "float32", 1.0, above=0, high=1, note="1 is off"),
         Option("min_p", "float32", 0.0, low=0, high=1, note="0 is off"),
+        Option("repetition_penalty", "float32", 1.0, low=0.01, high=100, note="1 is off"),
+        Option("presence_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
+        Option("frequency_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
         Option("seed", "int64", -1, note="a negative one is drawn anew"),
     )
     names = [option.name for option in known]

@@ -38,8 +38,9 @@ class CausalLM(Task):
         Args:
           prompts: list of str.
           **options: `max_new_tokens` (64 unless said), `temperature` (0: the best token), `top_k`
-            (0: off), `top_p` (1: off), `min_p` (0: off), `seed` (negative: a new one); one value
-            for all prompts, or a list with one for each. See `options.generation_options`.
+            (0: off), `top_p` (1: off), `min_p` (0: off), `repetition_penalty` (1: off),
+            `presence_penalty` and `frequency_penalty` (0: off), `seed` (negative: a new one); one
+            value for all prompts, or a list with one for each. See `options.generation_options`.
 
         Returns:
           The answers, without the prompts and without special tokens.

@@ -146,6 +146,21 @@ def test_draws_depend_on_seed_and_step_alone(server, loaded):
     assert singly == expected
 
 
+def test_penalties_are_those_of_the_row(server, loaded):
+    prompts = random_prompts(5, seed=7, longest=30)
+    options = {
+        "repetition_penalty": [1.0, 1.4, 1.0, 0.8, 1.2], "temperature": [0.0, 0.0, 1.0, 0.0, 1.0],
+        "presence_penalty": [0.0, 0.0, 1.5, -2.0, 0.5], "seed": [1, 2, 3, 4, 5],
+        "frequency_penalty": [0.0, 0.3, 0.0, -1.0, 0.5], "max_new_tokens": [24],
+    }  # fmt: skip
+    expected = server.alone(prompts, **options)
+    assert expected != server.alone(prompts, **LIMITS)
+    assert ask(loaded, prompts, **options) == expected
+    rows = [{k: v[i : i + 1] or v for k, v in options.items()} for i in range(5)]
+    calls = [lambda p=p, o=o: ask(loaded, [p], **o)[0] for p, o in zip(prompts, rows, strict=True)]
+    assert at_once(calls) == expected
+
+
 def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
     prompts = random_prompts(6, seed=5, longest=30)
     expected = server.alone(prompts, **LIMITS)

@@ -42,6 +42,9 @@ def test_inputs_and_defaults(causal_lm):
         "top_k": ("int32", [0]),
         "top_p": ("float32", [1.0]),
         "min_p": ("float32", [0.0]),
+        "repetition_penalty": ("float32", [1.0]),
+        "presence_penalty": ("float32", [0.0]),
+        "frequency_penalty": ("float32", [0.0]),
         "seed": ("int64", [-1]),
     }
 
@@ -131,6 +134,9 @@ def test_options_are_those_of_the_row(causal_lm):
         "top_k": [0, 3, 0, 1],
         "top_p": [1.0, 0.9, 0.3, 1.0],
         "min_p": [0.0, 0.05, 0.5, 1.0],
+        "repetition_penalty": [1.3, 1.0, 0.7, 1.0],
+        "presence_penalty": [0.0, 1.5, 0.0, -1.0],
+        "frequency_penalty": [0.5, 0.0, 0.0, -2.0],
         "seed": [1, 2, 3, 4],
     }
     together = texts(run(causal_lm, prompts=["The weather"] * 4, **per_row))
@@ -177,6 +183,9 @@ BAD_OPTIONS = [
     ("top_p", [1, 0], "top_p of row 1 is 0: expected above 0 and at most 1 (1 is off)"),
     ("min_p", [1.5], "min_p of row 0 is 1.5: expected at least 0 and at most 1 (0 is off)"),
     ("top_p", [1.25], "top_p of row 0 is 1.25: expected above 0 and at most 1 (1 is off)"),
+    ("repetition_penalty", [1, 0], "repetition_penalty of row 1 is 0: expected at least 0.01 and"),
+    ("presence_penalty", [2.5], "presence_penalty of row 0 is 2.5: expected at least -2 and at m"),
+    ("frequency_penalty", [-3], "frequency_penalty of row 0 is -3: expected at least -2 and at m"),
     ("seed", [1, 2, 3], "seed has 3 values and the request 2 rows: give one value for all rows"),
     ("top_k", [], "top_k has 0 values and the request 2 rows: give one value for all rows"),
 ]

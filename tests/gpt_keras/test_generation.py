@@ -116,6 +116,35 @@ def test_a_sampled_row_is_the_same_alone_and_among_others(generate):
         )
 
 
+def test_penalties_act_on_prompt_and_answer(model, generate):
+    """The plainest loop again, with penalties by their definition; greedy rows."""
+    options = {
+        "repetition_penalty": np.array([1.5, 1.0, 1.2, 1.0, 0.7], "float32"),
+        "presence_penalty": np.array([0.0, 2.0, -0.5, 0.0, 0.0], "float32"),
+        "frequency_penalty": np.array([0.0, 0.0, 1.0, 0.0, -0.3], "float32"),
+    }
+    result = generate(PROMPTS, LENGTHS, max_new_tokens=12, **options)
+    plain = generate(PROMPTS, LENGTHS, max_new_tokens=12)
+    for row, length in enumerate(LENGTHS):
+        r, p, f = (values[row] for values in options.values())
+        text, logprob = list(PROMPTS[row, :length]), 0.0
+        for token in result.tokens.numpy()[row, : result.lengths[row]]:
+            logits = model(np.array([text]))[0, -1].numpy().astype("float64")
+            changed = logits.copy()
+            seen, counts = np.unique(text), np.bincount(text[length:], minlength=97)
+            changed[seen] = np.where(logits[seen] < 0, logits[seen] * r, logits[seen] / r)
+            changed -= p * (counts > 0) + f * counts
+            assert changed.max() - changed[token] < 1e-3
+            logprob += logits[token] - np.logaddexp.reduce(logits)
+            text.append(token)
+        assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
+    rows = [
+        [r.tokens.numpy()[i, : r.lengths[i]].tolist() for i in range(5)] for r in (result, plain)
+    ]
+    assert rows[0] != rows[1]
+    assert rows[0][3] == rows[1][3]
+
+
 def test_seeds_decide_and_negative_ones_are_fresh(generate):
     options = {"max_new_tokens": 24, "temperature": 2.0}
     same = np.repeat(PROMPTS[:1], 4, axis=0), np.repeat(LENGTHS[:1], 4)
