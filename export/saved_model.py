@@ -169,7 +169,8 @@ def describe(signature_defs) -> str:
         for key, info in sorted(signature.inputs.items()):
             default = ""
             if key in signature.defaults:
-                default = f" = {tf.make_ndarray(signature.defaults[key])[0]:g}"
+                value = tf.make_ndarray(signature.defaults[key])[0]
+                default = f" = {value.decode() if isinstance(value, bytes) else f'{value:g}'}"
             lines.append(f"    {key}: {_type(info)}{default}")
         lines += [f"    -> {key}: {_type(info)}" for key, info in sorted(signature.outputs.items())]
     return "\n".join(lines)

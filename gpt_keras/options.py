@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+LOGPROBS = 20  # most alternatives of a token that are told
 INT32_MAX = int(np.iinfo(np.int32).max)
 
 
@@ -82,6 +83,7 @@ def generation_options(context: int, **defaults) -> tuple[Option, ...]:
         Option("presence_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
         Option("frequency_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
         Option("seed", "int64", -1, note="a negative one is drawn anew"),
+        Option("logprobs", "int32", 0, low=0, high=LOGPROBS, note="0 is off"),
     )
     names = [option.name for option in known]
     for name in defaults:
