@@ -9,6 +9,9 @@ Requests may be stopped at any op, by a deadline above all. So nothing counts un
 written, in one op, at the end of a visit; whatever else was written before lies beyond what the
 table says is there, and the next visitor writes the same again. An owner who stays away is not
 worked for, and loses his slots in the end.
+
+A visitor takes the new tokens of his texts along. Between visits he looks for stop strings in them,
+which the step knows nothing of; a few tokens too many may have been computed by then.
 """
 
 import dataclasses
@@ -22,13 +25,20 @@ from export import checks
 from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
-from gpt_keras.generation import Generated, GenerationOptions, logprob_of
-from gpt_keras.sampling import Sampler, fresh_seeds
+from gpt_keras.generation import Generated, GenerationOptions, Said, likeliest, logprob_of
+from gpt_keras.options import LOGPROBS, generation_options
+from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 from gpt_keras.stacked import StackedBackbone
+from gpt_keras.stop_strings import NEVER, StopStrings
 
 CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
 LONGEST = 8192  # tokens of a text, unless --max_context says otherwise
 QUEUE = 4096  # visits that wait for their turn, at most one a request
+# Options that a text's later steps need, and that a float holds: `top_k` may be too large.
+SETTINGS = (
+    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "logprobs",
+)  # fmt: skip
 FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
 
 
@@ -93,13 +103,16 @@ def memories(config, capacity: Capacity, dtype) -> dict[str, tf.TensorSpec]:
         "pages": tf.TensorSpec((S, capacity.pages), tf.int32),
         "tokens": tf.TensorSpec((S, C + 1), tf.int32),
         "logprobs": tf.TensorSpec((S, C + 1), tf.float32),
-        "settings": tf.TensorSpec((S, 3), tf.float32),  # temperature, top_p, min_p
+        # No more of a text's tokens than CREDIT are ever decided and not yet taken along.
+        "top_logprobs": tf.TensorSpec((S, CREDIT, LOGPROBS), tf.float32),
+        "top_tokens": tf.TensorSpec((S, CREDIT, LOGPROBS), tf.int32),
+        "settings": tf.TensorSpec((S, len(SETTINGS)), tf.float32),
         "pool": tf.TensorSpec(BlockPool.shape(config, capacity.blocks, capacity.block), dtype),
     }
 
 
 class _Request(NamedTuple):
-    """Loop state of a request with B texts.
+    """What visits know of a request with B texts.
 
     Attributes:
       slots: (B,) int32, the slot of each text that has one.
@@ -108,8 +121,9 @@ class _Request(NamedTuple):
       seen: (B,) int64, how far each text was at the last visit.
       since: () int64 ms, when one of the texts last got a slot.
       trouble: () int32, FINE, WAITED or LOST.
-      tokens: (B, W) int32, answers of the texts that are done.
-      lengths, stopped, logprob: as in `Generated`.
+      lengths: (B,) int32, tokens of each answer that visits have taken along.
+      stopped: (B,) bool, as in `Generated`.
+      enough: (B,) bool, texts that are to end here, whatever they have come to.
     """
 
     slots: tf.Tensor
@@ -118,10 +132,38 @@ class _Request(NamedTuple):
     seen: tf.Tensor
     since: tf.Tensor
     trouble: tf.Tensor
-    tokens: tf.Tensor
     lengths: tf.Tensor
     stopped: tf.Tensor
+    enough: tf.Tensor
+
+
+class _News(NamedTuple):
+    """The m tokens that a visit takes along, of all texts of the request.
+
+    Attributes:
+      text, column: (m,) int32, where they belong in `Said`.
+      token, logprob: (m,) int32 and float32.
+      top_logprobs, top_tokens: (m, n) float32 and int32.
+    """
+
+    text: tf.Tensor
+    column: tf.Tensor
+    token: tf.Tensor
     logprob: tf.Tensor
+    top_logprobs: tf.Tensor
+    top_tokens: tf.Tensor
+
+    def added_to(self, said: Said) -> Said:
+        """With these tokens in their places."""
+        where = tf.stack([self.text, self.column], axis=1)
+
+        def put(part):
+            pairs = zip(said[part], self[2:][part], strict=True)
+            return tuple(tf.tensor_scatter_nd_update(old, where, new) for old, new in pairs)
+
+        tokens, tops = slice(2), slice(2, 4)
+        asked = tf.size(self.top_tokens) > 0
+        return Said(*put(tokens), *tf.cond(asked, lambda: put(tops), lambda: said[tops]))
 
 
 class Batcher:
@@ -143,6 +185,8 @@ class Batcher:
         }
         self._table, self._pages = self._memories["table"], self._memories["pages"]
         self._tokens, self._logprobs = self._memories["tokens"], self._memories["logprobs"]
+        self._top_logprobs = self._memories["top_logprobs"]
+        self._top_tokens = self._memories["top_tokens"]
         self._settings = self._memories["settings"]
         self._pool = BlockPool(self._memories["pool"], model.config, capacity.blocks)
         self._visits = self._function_of_visits()
@@ -154,7 +198,9 @@ class Batcher:
         outside = [v.value for v in self._model.variables if id(v) not in inside]
         return [*outside, *self._stack.weights, *self._memories.values()]
 
-    def generate(self, token_ids, lengths, options: GenerationOptions) -> Generated:
+    def generate(
+        self, token_ids, lengths, options: GenerationOptions, stop: StopStrings | None = None
+    ) -> Generated:
         """As `generation.generate_tokens`, together with whatever other requests there are."""
         prompts = token_ids
         arrival = _now_ms()
@@ -163,7 +209,10 @@ class Batcher:
             max_new_tokens=tf.minimum(options.max_new_tokens, self.capacity.context - lengths),
         )
         B = tf.shape(lengths)[0]
-        W = tf.reduce_max(tf.concat([options.max_new_tokens, [0]], 0))
+        width, n = (
+            tf.reduce_max(tf.concat([values, [0]], 0))
+            for values in (options.max_new_tokens, options.logprobs)
+        )
         request = _Request(
             slots=tf.zeros([B], tf.int32),
             tickets=tf.zeros([B], tf.int64),
@@ -171,17 +220,30 @@ class Batcher:
             seen=tf.zeros([B], tf.int64),
             since=arrival,
             trouble=tf.constant(FINE),
-            tokens=tf.zeros([B, W], tf.int32),
             lengths=tf.zeros([B], tf.int32),
             stopped=tf.zeros([B], tf.bool),
-            logprob=tf.zeros([B]),
+            enough=tf.zeros([B], tf.bool),
         )
-        shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), request)
-        (request,) = tf.while_loop(
-            lambda request: ~tf.reduce_all(request.done),
-            lambda request: (self._in_turn(request, prompts, lengths, options),),
-            (request,),
-            shape_invariants=(shapes,),
+        said = Said.nothing(B, width, n)
+        text_tail, count = tf.fill([B], ""), tf.fill([B], NEVER)  # see `StopStrings.follow_all`
+
+        def turn(request, said, text_tail, count):
+            before = request.lengths
+            request, news = self._in_turn(request, prompts, lengths, options)
+            said = news.added_to(said)
+            if stop is not None:
+                text_tail, count = stop.follow_all(
+                    text_tail, count, said.tokens, before, request.lengths
+                )
+            return request._replace(enough=count < NEVER), said, text_tail, count
+
+        state = (request, said, text_tail, count)
+        shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), state)
+        request, said, _, count = tf.while_loop(
+            lambda request, *_: ~tf.reduce_all(request.done),
+            turn,
+            state,
+            shape_invariants=shapes,
             parallel_iterations=1,
         )
         capacity = self.capacity
@@ -198,10 +260,8 @@ class Batcher:
             ),
         ]
         request = checks.guarded(problems, request)
-        longest = tf.reduce_max(tf.concat([request.lengths, [0]], 0))
-        return Generated(
-            request.tokens[:, :longest], request.lengths, request.stopped, request.logprob
-        )
+        stopped = request.stopped | (count < NEVER)
+        return Generated.of(said, tf.minimum(request.lengths, count), stopped, options.logprobs)
 
     def stats(self):
         """Name -> (1,) int64: the table's state, for monitoring."""
@@ -210,7 +270,7 @@ class Batcher:
         figures = {"slots_in_use": tf.reduce_sum(tf.cast(taken, tf.int64))}
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
 
-    def _in_turn(self, *inputs) -> _Request:
+    def _in_turn(self, *inputs) -> tuple[_Request, _News]:
         """`_visit`, when all earlier visits are over, whichever requests they are of.
 
         A batch function with one thread and batches of one is a lock that a deadline cannot break.
@@ -231,7 +291,8 @@ class Batcher:
         )
         for output, inside in zip(outputs, function.outputs, strict=True):
             output.set_shape(inside.shape)
-        return tf.nest.pack_sequence_as(inputs[0], [output[0] for output in outputs])
+        form = (inputs[0], _News(*_News._fields))
+        return tf.nest.pack_sequence_as(form, [output[0] for output in outputs])
 
     def _function_of_visits(self):
         """`_visit` as a function of tensors that have one more dimension, of size 1, in front."""
@@ -244,32 +305,33 @@ class Batcher:
             seen=vector(tf.int64),
             since=number(tf.int64),
             trouble=number(tf.int32),
-            tokens=tf.TensorSpec([1, None, None], tf.int32),
             lengths=vector(tf.int32),
             stopped=vector(tf.bool),
+            enough=vector(tf.bool),
+        )
+        matrix = functools.partial(tf.TensorSpec, [1, None, None])
+        news = _News(
+            text=vector(tf.int32),
+            column=vector(tf.int32),
+            token=vector(tf.int32),
             logprob=vector(tf.float32),
+            top_logprobs=matrix(tf.float32),
+            top_tokens=matrix(tf.int32),
         )
-        options = GenerationOptions(
-            max_new_tokens=vector(tf.int32),
-            temperature=vector(tf.float32),
-            top_k=vector(tf.int32),
-            top_p=vector(tf.float32),
-            min_p=vector(tf.float32),
-            seed=vector(tf.int64),
-        )
-        prompts, lengths = tf.TensorSpec([1, None, None], tf.int32), vector(tf.int32)
-        specs = (request, prompts, lengths, options)
+        accepted = generation_options(self.capacity.context)
+        options = GenerationOptions(**{option.name: vector(option.dtype) for option in accepted})
+        specs = (request, matrix(tf.int32), vector(tf.int32), options)
 
         def visits(*tensors):
             inputs = tf.nest.pack_sequence_as(specs, [tensor[0] for tensor in tensors])
             outputs = tf.nest.flatten(self._visit(*inputs))
-            pairs = zip(outputs, tf.nest.flatten(specs[0]), strict=True)
+            pairs = zip(outputs, tf.nest.flatten((request, news)), strict=True)
             return [tf.ensure_shape(x, spec.shape[1:])[None] for x, spec in pairs]
 
         function = tf.function(visits, autograph=False)
         return function.get_concrete_function(*tf.nest.flatten(specs))
 
-    def _visit(self, request: _Request, prompts, lengths, options) -> _Request:
+    def _visit(self, request: _Request, prompts, lengths, options) -> tuple[_Request, _News]:
         now = _now_ms()
         table = Table.of(self._table.read())
         table = table._replace(counters=table.counters.plus(visits=1))
@@ -283,17 +345,23 @@ class Batcher:
                 credit=CREDIT,
                 visited_ms=now,
                 visited=table.counters.visits,
+            ).put(
+                tf.boolean_mask(request.slots, _owned(table, request) & request.enough),
+                finish=STOPPED,
             )
         )
-
         table, request = tf.cond(
             tf.reduce_any(_waits(request)),
             lambda: self._admit(table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
-        moved = _owned(table, request) & (_progress(table, request) != request.seen)
+        # Whoever has come to let a text go need not wait for a step.
+        moved = _owned(table, request) & (
+            (_progress(table, request) != request.seen) | request.enough
+        )
         table = tf.cond(tf.reduce_any(moved), lambda: table, lambda: self._step(table))
         request = request._replace(seen=_progress(table, request))
+        request, news = self._fetch(table, request, options)
 
         finish = tf.gather(table.slots.finish, request.slots)
         ended = _owned(table, request) & (finish != RUNNING)
@@ -311,7 +379,7 @@ class Batcher:
             lambda: (table, request),
         )
         with tf.control_dependencies([self._table.assign(table.matrix())]):
-            return tf.nest.map_structure(tf.identity, request)
+            return tf.nest.map_structure(tf.identity, (request, news))
 
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, as far as there is room."""
@@ -329,7 +397,9 @@ class Batcher:
         prompt = tf.gather(lengths, texts)
         rows = tf.gather(prompts[:, : capacity.context + 1], texts)  # (n, T)
         rows = tf.pad(rows, [[0, 0], [0, capacity.context + 1 - tf.shape(rows)[1]]])
-        settings = tf.stack([options.temperature, options.top_p, options.min_p], axis=1)
+        settings = tf.stack(
+            [tf.cast(getattr(options, name), tf.float32) for name in SETTINGS], axis=1
+        )
         writes = [
             self._pages.put_rows(slots, pages),
             self._pool.clear(tf.boolean_mask(pages, pages > 0)),
@@ -360,26 +430,38 @@ class Batcher:
         with tf.control_dependencies(writes):
             return table._replace(slots=tf.nest.map_structure(tf.identity, taken)), request
 
+    def _fetch(self, table, request, options):
+        """Takes along what was decided since the last visit."""
+        mine = table.slots.take(request.slots)
+        prompt = tf.cast(mine.prompt_length, tf.int32)  # (B,)
+        lengths = tf.where(
+            _owned(table, request), tf.cast(mine.length, tf.int32) - prompt, request.lengths
+        )
+        text = tf.repeat(tf.range(tf.size(lengths)), lengths - request.lengths)  # (m,)
+        column = tf.ragged.range(request.lengths, lengths).flat_values
+        slots, position = tf.gather(request.slots, text), tf.gather(prompt, text) + column
+        where = tf.stack([slots, position], axis=1)
+        lately = tf.stack([slots, position % CREDIT], axis=1)
+        n = tf.reduce_max(options.logprobs)
+        news = _News(
+            text,
+            column,
+            self._tokens.at(where),
+            self._logprobs.at(where),
+            self._top_logprobs.at(lately)[:, :n],
+            self._top_tokens.at(lately)[:, :n],
+        )
+        return request._replace(lengths=lengths), news
+
     def _leave(self, table, request, ended):
-        """Takes the answers of texts that have ended, (B,) bool, and frees their slots."""
+        """Frees the slots of texts that have ended, (B,) bool."""
         texts = tf.where(ended)[:, 0]  # (n,)
         slots = tf.gather(request.slots, texts)
-        mine = table.slots.take(slots)
-        lengths = tf.cast(mine.length - mine.prompt_length, tf.int32)  # (n,)
-        W = tf.shape(request.tokens)[1]
-        columns = tf.cast(mine.prompt_length, tf.int32)[:, None] + tf.range(W)  # (n, W)
-        columns = tf.minimum(columns, self.capacity.context)
-        places = tf.stack([tf.broadcast_to(slots[:, None], tf.shape(columns)), columns], axis=-1)
-        said = tf.sequence_mask(lengths, W)
-        tokens = tf.where(said, self._tokens.at(places), 0)
-        logprobs = tf.where(said, self._logprobs.at(places), 0.0)
+        finish = tf.gather(table.slots.finish, slots)
         request = request._replace(
-            tickets=_put(request.tickets, texts, tf.zeros_like(mine.ticket)),
+            tickets=_put(request.tickets, texts, tf.zeros_like(finish)),
             done=request.done | ended,
-            tokens=_put(request.tokens, texts, tokens),
-            lengths=_put(request.lengths, texts, lengths),
-            stopped=_put(request.stopped, texts, mine.finish == STOPPED),
-            logprob=_put(request.logprob, texts, tf.reduce_sum(logprobs, axis=1)),
+            stopped=_put(request.stopped, texts, finish == STOPPED),
         )
         return table._replace(slots=table.slots.put(slots, ticket=0)), request
 
@@ -463,10 +545,21 @@ class Batcher:
         last = tf.boolean_mask(tf.cumsum(counts) - 1, complete)
         rows_, deciding = tf.boolean_mask(rows, complete), slots.take(tf.where(complete)[:, 0])
         logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
-        temperature, top_p, min_p = tf.unstack(self._settings.rows(rows_), axis=1)
-        top_k = tf.cast(deciding.top_k, tf.int32)
-        sampler = Sampler(temperature, top_k, top_p, min_p, deciding.seed)
-        token = sampler(logits, deciding.length - deciding.prompt_length)  # (d,)
+        settings = dict(zip(SETTINGS, tf.unstack(self._settings.rows(rows_), axis=1), strict=True))
+        penalties = Penalties(
+            settings["repetition_penalty"],
+            settings["presence_penalty"],
+            settings["frequency_penalty"],
+        )
+        sampler = Sampler(
+            settings["temperature"],
+            tf.cast(deciding.top_k, tf.int32),
+            settings["top_p"],
+            settings["min_p"],
+            deciding.seed,
+        )
+        step = deciding.length - deciding.prompt_length
+        token = sampler(penalties(logits, lambda: self._history(rows_, deciding)), step)  # (d,)
         stop = tf.zeros_like(token, tf.bool)
         for eos in self._config.eos_token_ids:
             stop |= token == eos
@@ -476,6 +569,7 @@ class Batcher:
         writes = [
             self._tokens.put_at(place, token),
             self._logprobs.put_at(place, logprob_of(logits, token)),
+            self._put_likeliest(tf.where(settings["logprobs"] > 0.0)[:, 0], place, logits),
         ]
         after = table.slots.put(rows, filled=filled, credit=slots.credit - 1)
         after = after.put(rows_, length=length, finish=finish)
@@ -489,6 +583,29 @@ class Batcher:
         )
         with tf.control_dependencies(writes):
             return tf.nest.map_structure(tf.identity, Table(after, counters))
+
+    def _put_likeliest(self, asking, place, logits):
+        """Writes down the likeliest tokens of the texts that ask for them, (a,) of (d,)."""
+
+        def put():
+            lately = tf.gather(place, asking) % [self.capacity.slots, CREDIT]
+            logprobs, tokens = likeliest(tf.gather(logits, asking), LOGPROBS)
+            writes = [
+                self._top_logprobs.put_at(lately, logprobs),
+                self._top_tokens.put_at(lately, tokens),
+            ]
+            with tf.control_dependencies(writes):
+                return tf.size(asking)
+
+        return tf.cond(tf.size(asking) > 0, put, lambda: tf.size(asking))
+
+    def _history(self, rows, slots):
+        """The texts in slots (d,) so far, which have these entries in the table."""
+        longest = tf.reduce_max(slots.length)
+        columns = tf.range(longest)
+        in_prompt = columns < slots.prompt_length[:, None]
+        in_answer = ~in_prompt & (columns < slots.length[:, None])
+        return History(self._tokens.rows(rows)[:, :longest], in_prompt, in_answer)
 
 
 def _now_ms():

@@ -41,6 +41,8 @@ OPTIONS = {
     "stop": (flags.DEFINE_multi_string, "Text to stop at. Repeatable."),
 }
 
+_OF_TOKENS = ("token_logprobs", "top_logprobs", "top_tokens")  # outputs of (batch, tokens, ...)
+
 
 class ServerError(Exception):
     """The server refused or failed, or could not be reached in time.
@@ -65,6 +67,9 @@ class Generation:
       finish_reason: "stop" or "length".
       prompt_tokens, num_tokens: read and written.
       logprob: of all that was written, natural logarithm.
+      token_logprobs: of each token; empty from a model that does not tell.
+      top_logprobs: for each token, ids of the likeliest tokens -> log-probability; empty unless
+        asked for by the option `logprobs`.
     """
 
     text: str
@@ -73,6 +78,8 @@ class Generation:
     prompt_tokens: int
     num_tokens: int
     logprob: float
+    token_logprobs: tuple[float, ...] = ()
+    top_logprobs: tuple[dict[int, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +149,8 @@ class Client:
           prompts: one or more; a single string counts as one.
           timeout: seconds; None for the client's.
           **options: of the signature `generate`, such as max_new_tokens, temperature, top_k, top_p,
-            seed: one value for all prompts or a list with one each. `stop`: strings.
+            seed: one value for all prompts or a list with one each. `stop`: a list of strings for
+            all prompts, or a list of such lists with one each.
 
         Returns:
           One Generation a prompt.
@@ -251,12 +259,17 @@ class Client:
     def _generations(self, signature, inputs, options, timeout) -> list[Generation]:
         values = {name: np.atleast_1d(value) for name, value in options.items() if name != "stop"}
         if "stop" in options:
-            values["stop"] = [json.dumps(list(options["stop"]), ensure_ascii=False)]
+            stop = list(options["stop"])
+            lists = stop if stop and not isinstance(stop[0], str) else [stop]
+            values["stop"] = [json.dumps(list(each), ensure_ascii=False) for each in lists]
         # All outputs: to a server, another choice of them is another program, seconds to prepare.
         answer = self.predict(inputs | values, signature, timeout=timeout)
         for name in ("text", "finish_reason"):
             answer[name] = [text.decode() for text in answer[name]]
-        columns = [answer[field.name] for field in dataclasses.fields(Generation)]
+        of_rows = [field.name for field in dataclasses.fields(Generation)][:-2]
+        columns = [answer[name] for name in of_rows]
+        if "token_logprobs" in answer:
+            columns += _of_tokens(**{k: answer[k] for k in ("num_tokens", *_OF_TOKENS)})
         return [Generation(*row) for row in zip(*columns, strict=True)]
 
     def _signature(self, name: str, deadline: float) -> protocol.SignatureDef:
@@ -282,6 +295,20 @@ class Client:
             return method(request, timeout=deadline - time.monotonic())
         except grpc.RpcError as error:
             raise ServerError(error.code(), error.details()) from None
+
+
+def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> list[list[tuple]]:
+    """The fields of `Generation` on tokens, without the padding; a list with one entry a row."""
+    logprobs = [tuple(row[:n]) for n, row in zip(num_tokens, token_logprobs, strict=True)]
+    tops = [
+        tuple(
+            {token: value for token, value in zip(*pair, strict=True) if token >= 0}
+            for pair in zip(ids[:n], values[:n], strict=True)
+            if pair[0] and pair[0][0] >= 0
+        )
+        for n, ids, values in zip(num_tokens, top_tokens, top_logprobs, strict=True)
+    ]
+    return [logprobs, tops]
 
 
 def _tensor(name: str, value, dtype: int) -> protocol.TensorProto:

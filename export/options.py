@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from export import checks
+from gpt_keras import chat, stop_strings
 from gpt_keras.generation import GenerationOptions
 from gpt_keras.options import Option
 
@@ -28,6 +29,39 @@ def read(options: tuple[Option, ...], values, rows) -> GenerationOptions:
     problems = [found for option in options for found in _problems(option, values, rows)]
     values = checks.guarded(problems, values)
     return GenerationOptions(**{k: tf.broadcast_to(v, [rows]) for k, v in values.items()})
+
+
+def read_stop(texts, rows):
+    """Stop strings of a request.
+
+    Args:
+      texts: (1,) or (rows,) string, a JSON array of strings for all rows or for each.
+      rows: scalar int32 tensor.
+
+    Returns:
+      (rows, K) string, "" where a row has fewer than K. What is no such array, or has too many or
+      too long strings, is an INVALID_ARGUMENT that names row and what was expected.
+    """
+    texts = checks.guarded([checks.wrong_length("stop", texts, rows)], texts)
+    strings = chat.parse_strings(texts, "stop")  # (1 or rows, None)
+    counts, sizes = strings.row_lengths(), tf.strings.length(strings.values)
+    fits = (sizes >= 1) & (sizes <= stop_strings.LONGEST)
+    wrong = tf.gather(sizes, tf.where(~fits)[:, 0])
+    row_of_wrong = tf.boolean_mask(strings.value_rowids(), ~fits)
+    expected = f": expected {stop_strings.EXPECTED}"
+    problems = [
+        checks.about_rows(
+            counts > stop_strings.MOST,
+            "stop",
+            tf.strings.join([" has ", checks.text(counts), " strings", expected]),
+        ),
+        tf.strings.join(
+            ["stop of row ", checks.text(row_of_wrong), " has a string of ", checks.text(wrong),
+             " bytes", expected]
+        ),
+    ]  # fmt: skip
+    strings = checks.guarded(problems, strings.to_tensor(""))
+    return tf.broadcast_to(strings, [rows, tf.shape(strings)[1]])
 
 
 def _problems(option, values, rows):

@@ -21,7 +21,10 @@ from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 from gpt_keras.layers import LAYOUTS
 
 # Flags with defaults of requests.
-DEFAULTS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p")
+DEFAULTS = (
+    "max_new_tokens", "temperature", "top_k", "top_p", "min_p",
+    "repetition_penalty", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
 
 
 def export(
@@ -171,7 +174,8 @@ def describe(signature_defs) -> str:
         for key, info in sorted(signature.inputs.items()):
             default = ""
             if key in signature.defaults:
-                default = f" = {tf.make_ndarray(signature.defaults[key])[0]:g}"
+                value = tf.make_ndarray(signature.defaults[key])[0]
+                default = f" = {value.decode() if isinstance(value, bytes) else f'{value:g}'}"
             lines.append(f"    {key}: {_type(info)}{default}")
         lines += [f"    -> {key}: {_type(info)}" for key, info in sorted(signature.outputs.items())]
     return "\n".join(lines)
@@ -250,6 +254,10 @@ if __name__ == "__main__":
     flags.DEFINE_integer("top_k", None, "If a request does not say. (default: 0, off)")
     flags.DEFINE_float("top_p", None, "If a request does not say. (default: 1, off)")
     flags.DEFINE_float("min_p", None, "If a request does not say. (default: 0, off)")
+    for penalty, off in (("repetition", 1), ("presence", 0), ("frequency", 0)):
+        flags.DEFINE_float(
+            f"{penalty}_penalty", None, f"If a request does not say. (default: {off}, off)"
+        )
     flags.DEFINE_bool("require_chat", False, "Fail if there is no chat template to compile.")
     flags.DEFINE_enum(
         "kernels", "auto", ["auto", *LAYOUTS],

@@ -101,9 +101,11 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
 
     `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
     `generate`: `prompts` and options -> `text`, `text_bytes`, `finish_reason`, `prompt_tokens`,
-      `num_tokens`, `logprob`.
+      `num_tokens`, `logprob`; and of each token, (batch, N) and (batch, N, n): `token_logprobs`,
+      `top_logprobs`, `top_tokens`, see `generation.Generated`.
     `chat`: `messages` (JSON) and options -> the same.
-    `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`.
+    `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`, and the
+      same of each token.
     `stats`, with a batcher: nothing -> its figures.
 
     Args:
@@ -115,20 +117,30 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
     context = batcher.capacity.context if batcher else model.config.max_position_embeddings
     accepted = generation_options(context, **defaults)
     optional = options.inputs(accepted)
+    if model.tokenizer:
+        optional["stop"] = tf.constant(["[]"])
 
     # Every signature calls this one function: its body, by far the largest, is in the model once.
-    @_shared(TOKENS, VECTOR, *(tf.TensorSpec([None], option.dtype) for option in accepted))
-    def continue_tokens(token_ids, lengths, *values):
-        chosen = generation.GenerationOptions(*values)
+    specs = [tf.TensorSpec([None], option.dtype) for option in accepted]
+
+    @_shared(TOKENS, VECTOR, tf.TensorSpec([None, None], tf.string), *specs)
+    def continue_tokens(token_ids, lengths, strings, *values):
+        chosen, stop = generation.GenerationOptions(*values), model.stop_at(strings)
         if batcher:
-            return batcher.generate(token_ids, lengths, chosen)
-        return generation.generate_tokens(model, token_ids, lengths, chosen)
+            return batcher.generate(token_ids, lengths, chosen, stop)
+        return generation.generate_tokens(model, token_ids, lengths, chosen, stop)
+
+    # Reading JSON takes many ops, too.
+    @_shared(TEXTS, tf.TensorSpec([], tf.int32))
+    def read_stop(texts, rows):
+        return options.read_stop(texts, rows)
 
     def answer(name, tokens, values):
-        chosen = options.read(accepted, values, tokens.nrows(tf.int32))
+        rows = tokens.nrows(tf.int32)
+        chosen, strings = options.read(accepted, values, rows), read_stop(values["stop"], rows)
         batch = _admitted(model, context, name, tokens)
-        generated = continue_tokens(*batch, *chosen)
-        text_bytes = model.decode_answers(generated)
+        generated = continue_tokens(*batch, strings, *chosen)
+        text_bytes = model.decode_answers(generated, model.stop_at(strings))
         return {
             "text": utf8.replace_invalid(text_bytes),
             "text_bytes": text_bytes,
@@ -136,7 +148,12 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
             "prompt_tokens": batch.lengths,
             "num_tokens": generated.lengths,
             "logprob": generated.logprob,
+            **of_tokens(generated),
         }
+
+    def of_tokens(generated):
+        names = ("token_logprobs", "top_logprobs", "top_tokens")
+        return {name: getattr(generated, name) for name in names}
 
     def generate(prompts, **values):
         prompts = checks.guarded([checks.not_utf8("prompts", prompts)], prompts)
@@ -150,9 +167,13 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
         return answer("messages", template.encode(messages, model.tokenizer), values)
 
     def generate_tokens(token_ids, lengths, **values):
-        chosen = options.read(accepted, values, tf.shape(token_ids)[0])
-        generated = continue_tokens(*_given(model, context, token_ids, lengths), *chosen)
-        return {"tokens": generated.tokens, "lengths": generated.lengths}
+        rows = tf.shape(token_ids)[0]
+        chosen = options.read(accepted, values, rows)
+        strings = read_stop(values["stop"], rows) if "stop" in values else tf.fill([rows, 0], "")
+        batch = _given(model, context, token_ids, lengths)
+        generated = continue_tokens(*batch, strings, *chosen)
+        of_rows = {"tokens": generated.tokens, "lengths": generated.lengths}
+        return of_rows | of_tokens(generated)
 
     text, few = "The weather is", {"max_new_tokens": [4]}
     made = {

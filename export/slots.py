@@ -25,7 +25,7 @@ class Slots(NamedTuple):
       seed, top_k: see `GenerationOptions`.
       filled: tokens whose keys and values are in the pool.
       length: tokens decided, prompt included.
-      finish: RUNNING, STOPPED by a stop token, or FULL.
+      finish: RUNNING, STOPPED by a stop token or by the owner, or FULL.
       credit: steps left until the owner is to come by.
       visited_ms, visited: when the owner was here: time in milliseconds, and number of the visit.
     """

@@ -1,16 +1,18 @@
 """Generation: the prompt in few passes, then a token a step, all inside the graph.
 
 Every row has its own options, and its answer does not depend on its neighbours. The stop token
-ends a row and is not part of its answer.
+ends a row and is not part of its answer. So does a stop string, but its tokens are counted.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from gpt_keras import cache
 from gpt_keras.attention import MASKED
-from gpt_keras.sampling import Sampler, fresh_seeds
+from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
+from gpt_keras.stop_strings import StopStrings
 
 CHUNK = 32  # steps between two joins of the tail to the prefix
 PREFILL = 512  # tokens of a prompt in one pass, so that scores grow with the prompt, not its square
@@ -26,7 +28,9 @@ class GenerationOptions(NamedTuple):
       top_k: int32; 0 is off.
       top_p: float32 in (0, 1]; 1 is off.
       min_p: float32 in [0, 1]; 0 is off.
+      repetition_penalty, presence_penalty, frequency_penalty: float32, see `sampling.Penalties`.
       seed: int64; a negative one is replaced by a random one.
+      logprobs: int32, how many of the likeliest tokens to tell of at each step; 0 is off.
     """
 
     max_new_tokens: tf.Tensor
@@ -34,10 +38,27 @@ class GenerationOptions(NamedTuple):
     top_k: tf.Tensor
     top_p: tf.Tensor
     min_p: tf.Tensor
+    repetition_penalty: tf.Tensor
+    presence_penalty: tf.Tensor
+    frequency_penalty: tf.Tensor
     seed: tf.Tensor
+    logprobs: tf.Tensor
 
     @classmethod
-    def make(cls, rows, max_new_tokens=64, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=-1):
+    def make(
+        cls,
+        rows,
+        max_new_tokens=64,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        seed=-1,
+        logprobs=0,
+    ):
         """Scalars or (B,) values broadcast to `rows` rows."""
 
         def column(value, dtype):
@@ -49,24 +70,84 @@ class GenerationOptions(NamedTuple):
             column(top_k, tf.int32),
             column(top_p, tf.float32),
             column(min_p, tf.float32),
+            column(repetition_penalty, tf.float32),
+            column(presence_penalty, tf.float32),
+            column(frequency_penalty, tf.float32),
             column(seed, tf.int64),
+            column(logprobs, tf.int32),
+        )
+
+
+class Said(NamedTuple):
+    """Tokens with what the model thought of them.
+
+    Log-probabilities are those of the model itself, before penalties, temperature and whatever else
+    the options make of them.
+
+    Attributes:
+      tokens: (B, N) int32.
+      logprobs: (B, N) float32, of these tokens.
+      top_logprobs: (B, N, n) float32, of the likeliest tokens, falling.
+      top_tokens: (B, N, n) int32, the likeliest tokens.
+    """
+
+    tokens: tf.Tensor
+    logprobs: tf.Tensor
+    top_logprobs: tf.Tensor
+    top_tokens: tf.Tensor
+
+    @classmethod
+    def nothing(cls, rows, columns, n):
+        """Zeros of that size; n is the number of likeliest tokens."""
+        return cls(
+            tf.zeros([rows, columns], tf.int32),
+            tf.zeros([rows, columns]),
+            tf.zeros([rows, columns, n]),
+            tf.zeros([rows, columns, n], tf.int32),
         )
 
 
 class Generated(NamedTuple):
-    """What was generated.
+    """What was generated; see `Said` for the log-probabilities.
 
     Attributes:
       tokens: (B, N) int32, the answers, padded with 0 on the right.
       lengths: (B,) int32, tokens of each answer.
-      stopped: (B,) bool, True where a stop token ended the row, False where a limit did.
-      logprob: (B,) float32, sum of the answer's log-probabilities under the model itself.
+      stopped: (B,) bool, True where a stop token or string ended the row, False where a limit did.
+      token_logprobs: (B, N) float32, padded with 0 on the right.
+      top_logprobs: (B, N, n) float32, n the most that a row asked for; -inf on the right of an
+        answer, and where a row asked for fewer.
+      top_tokens: (B, N, n) int32; -1 there.
     """
 
     tokens: tf.Tensor
     lengths: tf.Tensor
     stopped: tf.Tensor
-    logprob: tf.Tensor
+    token_logprobs: tf.Tensor
+    top_logprobs: tf.Tensor
+    top_tokens: tf.Tensor
+
+    @classmethod
+    def of(cls, said: Said, lengths, stopped, asked):
+        """The first `lengths` tokens of what was said; `asked` is the option `logprobs`."""
+        longest = _largest(lengths)
+        tokens, logprobs, top_logprobs, top_tokens = (x[:, :longest] for x in said)
+        kept = tf.sequence_mask(lengths, longest)  # (B, N)
+        wanted = tf.range(tf.shape(top_tokens)[2]) < asked[:, None, None]  # (B, 1, n)
+        wanted &= kept[..., None]
+        return cls(
+            tf.where(kept, tokens, 0),
+            lengths,
+            stopped,
+            tf.where(kept, logprobs, 0.0),
+            tf.where(wanted, top_logprobs, -np.inf),
+            tf.where(wanted, top_tokens, -1),
+        )
+
+    @property
+    def logprob(self):
+        """(B,) float32, sum of each answer's `token_logprobs`."""
+        return tf.reduce_sum(self.token_logprobs, axis=1)
 
 
 class _Past(NamedTuple):
@@ -94,20 +175,22 @@ class _State(NamedTuple):
     active: tf.Tensor  # (B,) bool
     lengths: tf.Tensor  # (B,) int32, of the answers
     stopped: tf.Tensor  # (B,) bool
-    logprob: tf.Tensor  # (B,) float32
-    tokens: tf.Tensor  # (B, step) int32
+    said: Said  # of `step` columns
+    text_tail: tf.Tensor  # (B,) string, see `StopStrings.follow`
     tails: tuple[cache.Tail, ...]
 
     def shapes(self):
         """Its shapes, with rows and what a step lengthens left open."""
         return tf.nest.map_structure(lambda x: _open(x, 0), self)._replace(
-            tokens=_open(self.tokens, 0, 1),
+            said=Said(*(_open(x, 0, 1) for x in self.said)),
             tails=tuple(cache.Tail(*(_open(x, 0, 2) for x in tail)) for tail in self.tails),
         )
 
 
 @tf.autograph.experimental.do_not_convert
-def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Generated:
+def generate_tokens(
+    model, token_ids, lengths, options: GenerationOptions, stop: StopStrings | None = None
+) -> Generated:
     """Continues every row of `token_ids`.
 
     Args:
@@ -115,6 +198,7 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
       token_ids: (B, T) int32, padded on the right.
       lengths: (B,) int32, tokens of each prompt, 1 to T.
       options: see `GenerationOptions`.
+      stop: texts that end answers; a token that makes one complete belongs to the answer.
     """
     config = model.config
     room = config.max_position_embeddings - lengths
@@ -122,6 +206,34 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
     sampler = Sampler(
         options.temperature, options.top_k, options.top_p, options.min_p, fresh_seeds(options.seed)
     )
+    penalties = Penalties(
+        options.repetition_penalty, options.presence_penalty, options.frequency_penalty
+    )
+
+    n = _largest(options.logprobs)
+
+    def choose(state) -> Said:
+        """The next token of every row, (B, 1)."""
+        logits, said = state.logits, state.said.tokens
+
+        def history():
+            prompt = tf.sequence_mask(lengths, tf.shape(token_ids)[1])
+            return History(
+                tf.concat([token_ids, said], 1),
+                tf.pad(prompt, [[0, 0], [0, state.step]]),
+                tf.pad(tf.ones_like(said, tf.bool), [[0, 0], [tf.shape(prompt)[1], 0]]),
+            )
+
+        token = sampler(penalties(logits, history), state.step)  # (B,)
+        nothing = Said.nothing(tf.size(token), 1, n)
+        top_logprobs, top_tokens = tf.cond(
+            tf.reduce_any(state.active & (options.logprobs > 0)),
+            lambda: tuple(x[:, None] for x in likeliest(logits, n)),
+            lambda: (nothing.top_logprobs, nothing.top_tokens),
+        )
+        logprobs = logprob_of(logits, token)[:, None]
+        return Said(token[:, None], logprobs, top_logprobs, top_tokens)
+
     logits, past = _prefill(model, token_ids, lengths)
     B = tf.shape(token_ids)[0]
     state = _State(
@@ -130,14 +242,14 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
         active=limit > 0,
         lengths=tf.zeros_like(lengths),
         stopped=tf.zeros([B], tf.bool),
-        logprob=tf.zeros([B]),
-        tokens=tf.zeros([B, 0], tf.int32),
+        said=Said.nothing(B, 0, n),
+        text_tail=tf.fill([B], ""),
         tails=tuple(map(cache.empty_tail, past.prefixes)),
     )
 
     def chunk(state, past):
         def step(state):
-            return (_step(model, state, past, sampler, lengths, limit),)
+            return (_step(model, state, past, choose(state), lengths, limit, stop),)
 
         first, end = state.step, state.step + CHUNK
         (state,) = tf.while_loop(
@@ -160,10 +272,7 @@ def generate_tokens(model, token_ids, lengths, options: GenerationOptions) -> Ge
         shape_invariants=(state.shapes(), past.shapes()),
         parallel_iterations=1,
     )
-    longest = tf.reduce_max(tf.concat([state.lengths, [0]], 0))
-    kept = tf.sequence_mask(state.lengths, longest)
-    tokens = tf.where(kept, state.tokens[:, :longest], 0)  # (B, N)
-    return Generated(tokens, state.lengths, state.stopped, state.logprob)
+    return Generated.of(state.said, state.lengths, state.stopped, options.logprobs)
 
 
 def _open(tensor, *axes):
@@ -214,14 +323,17 @@ def _bias(config, queries, keys):
     return (tf.cast(hidden, tf.float32) * MASKED)[:, None]
 
 
-def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
-    """Decides one token of every active row, and computes the logits of the next."""
+def _step(model, state: _State, past: _Past, chosen: Said, prompt_lengths, limit, stop):
+    """Adds a token to every active row, and computes the logits of the next."""
     config = model.config
-    token = sampler(state.logits, state.step)  # (B,)
-    stop = tf.zeros_like(state.active)
+    token = chosen.tokens[:, 0]  # (B,)
+    ends = tf.zeros_like(state.active)
     for eos in config.eos_token_ids:
-        stop |= token == eos
-    said = state.active & ~stop
+        ends |= token == eos
+    said = state.active & ~ends
+    complete, text_tail = tf.zeros_like(said), state.text_tail
+    if stop is not None:
+        complete, text_tail = stop.follow(text_tail, token, said)
     lengths = state.lengths + tf.cast(said, tf.int32)
     # A row that has ended is computed on with its neighbours, but not beyond its context.
     positions = tf.minimum(prompt_lengths + state.step, config.max_position_embeddings - 1)  # (B,)
@@ -238,11 +350,11 @@ def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
     return _State(
         step=state.step + 1,
         logits=model.logits(hidden[:, 0]),
-        active=said & (lengths < limit),
+        active=said & ~complete & (lengths < limit),
         lengths=lengths,
-        stopped=state.stopped | (state.active & stop),
-        logprob=state.logprob + tf.where(said, logprob_of(state.logits, token), 0.0),
-        tokens=tf.concat([state.tokens, token[:, None]], axis=1),
+        stopped=state.stopped | (state.active & ends) | complete,
+        said=Said(*(tf.concat(pair, axis=1) for pair in zip(state.said, chosen, strict=True))),
+        text_tail=text_tail,
         tails=tuple(c.tail for c in caches),
     )
 
@@ -250,3 +362,27 @@ def _step(model, state: _State, past: _Past, sampler, prompt_lengths, limit):
 def logprob_of(logits, token):
     """(B, V), (B,) -> (B,) log-probability of each row's token."""
     return tf.gather(logits, token, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
+
+
+def likeliest(logits, n):
+    """The n best tokens of each row.
+
+    Args:
+      logits: (B, V) float32. n: () int32.
+
+    Returns:
+      logprobs (B, n) float32, falling, and tokens (B, n) int32; -inf and -1 beyond V.
+    """
+    V = tf.shape(logits)[1]
+    best, tokens = tf.math.top_k(logits, tf.minimum(n, V))
+    missing = [[0, 0], [0, tf.maximum(n - V, 0)]]
+    logprobs = best - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+    return (
+        tf.pad(logprobs, missing, constant_values=-np.inf),
+        tf.pad(tokens, missing, constant_values=-1),
+    )
+
+
+def _largest(values):
+    """The largest of (B,) int32 values, at least 0."""
+    return tf.reduce_max(tf.concat([values, [0]], 0))

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+LOGPROBS = 20  # most alternatives of a token that are told
 INT32_MAX = int(np.iinfo(np.int32).max)
 
 
@@ -78,7 +79,11 @@ def generation_options(context: int, **defaults) -> tuple[Option, ...]:
         Option("top_k", "int32", 0, low=0, high=INT32_MAX, note="0 is off"),
         Option("top_p", "float32", 1.0, above=0, high=1, note="1 is off"),
         Option("min_p", "float32", 0.0, low=0, high=1, note="0 is off"),
+        Option("repetition_penalty", "float32", 1.0, low=0.01, high=100, note="1 is off"),
+        Option("presence_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
+        Option("frequency_penalty", "float32", 0.0, low=-2, high=2, note="0 is off"),
         Option("seed", "int64", -1, note="a negative one is drawn anew"),
+        Option("logprobs", "int32", 0, low=0, high=LOGPROBS, note="0 is off"),
     )
     names = [option.name for option in known]
     for name in defaults:

@@ -1,11 +1,13 @@
 """From logits to a token: each method a small frozen dataclass, one setting per row.
 
-The methods work on a row's candidates: the best n logits in falling order with their ids. Orders
-and definitions are those of Hugging Face `transformers`' logits processors: temperature, then
-top-k, top-p, min-p. A row's draw depends on its seed and step alone, never on its place in a batch.
+Orders and definitions are those of Hugging Face `transformers`' logits processors: penalties, then
+temperature, top-k, top-p, min-p. The latter work on a row's candidates: the best n logits in
+falling order with their ids. A row's draw depends on its seed and step alone, never on its place in
+a batch.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -18,6 +20,60 @@ class Candidates(NamedTuple):
 
     logits: tf.Tensor
     ids: tf.Tensor
+
+
+class History(NamedTuple):
+    """The texts so far.
+
+    Attributes:
+      token_ids: (B, S) int32.
+      in_prompt, in_answer: (B, S) bool, which of them belong to the prompt, and to what was
+        generated; those that belong to neither are padding.
+    """
+
+    token_ids: tf.Tensor
+    in_prompt: tf.Tensor
+    in_answer: tf.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalties:
+    """Makes what was said before less likely, for greedy rows too.
+
+    Attributes:
+      repetition: (B,) float32, > 0. A positive logit of a token of the prompt or the answer is
+        divided by it, a negative one multiplied (Keskar et al., 2019); 1 is off.
+      presence: (B,) float32, taken off the logit of every token of the answer; 0 is off.
+      frequency: (B,) float32, taken off as often as the token is in the answer (both as OpenAI's
+        API and vLLM define them); 0 is off.
+    """
+
+    repetition: tf.Tensor
+    presence: tf.Tensor
+    frequency: tf.Tensor
+
+    def __call__(self, logits, history: Callable[[], History]):
+        """(B, V) float32 -> (B, V). `history` is called for rows with penalties only."""
+        used = (self.repetition != 1.0) | (self.presence != 0.0) | (self.frequency != 0.0)
+        return tf.cond(
+            tf.reduce_any(used), lambda: self._penalised(logits, history()), lambda: logits
+        )
+
+    def _penalised(self, logits, history):
+        said = _counts(history.token_ids, history.in_answer, logits)
+        seen = said + _counts(history.token_ids, history.in_prompt, logits)
+        factor = self.repetition[:, None]
+        repeated = tf.where(logits > 0.0, logits / factor, logits * factor)
+        logits = tf.where(seen > 0.0, repeated, logits)
+        presence = self.presence[:, None] * tf.cast(said > 0.0, tf.float32)
+        return logits - self.frequency[:, None] * said - presence
+
+
+def _counts(token_ids, kept, logits):
+    """How often each token stands among the kept ones of (B, S): as (B, V) logits, float32."""
+    rows = tf.broadcast_to(tf.range(tf.shape(token_ids)[0])[:, None], tf.shape(token_ids))
+    places = tf.stack([rows, tf.where(kept, token_ids, 0)], axis=-1)  # (B, S, 2)
+    return tf.scatter_nd(places, tf.cast(kept, tf.float32), tf.shape(logits))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import generation, metrics, preprocessing
+from gpt_keras import generation, metrics, preprocessing, stop_strings
 from gpt_keras.losses import Loss, head_cross_entropy
 from gpt_keras.options import generation_options
+from gpt_keras.stop_strings import StopStrings
 from gpt_keras.tasks.task import Task
 
 
@@ -38,8 +39,11 @@ class CausalLM(Task):
         Args:
           prompts: list of str.
           **options: `max_new_tokens` (64 unless said), `temperature` (0: the best token), `top_k`
-            (0: off), `top_p` (1: off), `min_p` (0: off), `seed` (negative: a new one); one value
-            for all prompts, or a list with one for each. See `options.generation_options`.
+            (0: off), `top_p` (1: off), `min_p` (0: off), `repetition_penalty` (1: off),
+            `presence_penalty` and `frequency_penalty` (0: off), `seed` (negative: a new one); one
+            value for all prompts, or a list with one for each. See `options.generation_options`.
+            `stop`: list of str, or a list of such lists, one for each prompt. An answer ends where
+            one of its strings would begin; see `stop_strings`.
 
         Returns:
           The answers, without the prompts and without special tokens.
@@ -50,20 +54,30 @@ class CausalLM(Task):
         """
         if isinstance(prompts, str | bytes):
             raise ValueError(f"prompts={prompts!r}: expected a list of texts")
+        strings = stop_strings.checked(options.pop("stop", []), len(prompts))
         values = self._option_values(options, len(prompts))
         tokens = self.require_tokenizer().tokenize(list(prompts))  # (B, None)
         self._check_lengths(tokens.row_lengths().numpy())
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)
-        generated = generation.Generated(*self._generate_tokens(*batch, *values))
-        answers = self.decode_answers(generated).numpy()
+        strings = tf.constant(strings, tf.string, strings.shape)
+        generated = generation.Generated(*self._generate_tokens(*batch, *values, strings))
+        answers = self.decode_answers(generated, self.stop_at(strings)).numpy()
         return [answer.decode(errors="replace") for answer in answers]
 
-    def decode_answers(self, generated: generation.Generated):
-        """The bytes (B,) string of generated tokens, special ones left out; not always UTF-8."""
+    def stop_at(self, strings) -> StopStrings | None:
+        """Stop strings (B, K) of each row; None for a model that has no tokenizer to find them."""
+        return self.tokenizer and StopStrings(strings, self.tokenizer)
+
+    def decode_answers(self, generated: generation.Generated, stop: StopStrings | None = None):
+        """The bytes (B,) string of generated tokens, not always UTF-8.
+
+        Special tokens are left out, and what comes from where a stop string begins.
+        """
         tokens = tf.RaggedTensor.from_tensor(generated.tokens, generated.lengths)
         answers = self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
-        return tf.ensure_shape(answers, [None])
+        answers = tf.ensure_shape(answers, [None])
+        return stop.cut(answers, generated.tokens, generated.lengths) if stop else answers
 
     @functools.cached_property
     def _generate_tokens(self):
@@ -71,10 +85,13 @@ class CausalLM(Task):
         options = generation_options(self.config.max_position_embeddings)
         specs = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
         specs += [tf.TensorSpec([None], option.dtype) for option in options]
+        specs += [tf.TensorSpec([None, None], tf.string)]
 
         def generate_tokens(token_ids, lengths, *values):
+            *values, strings = values
             chosen = generation.GenerationOptions(*values)
-            return generation.generate_tokens(self, token_ids, lengths, chosen)
+            stop = self.stop_at(strings)
+            return generation.generate_tokens(self, token_ids, lengths, chosen, stop)
 
         return tf.function(generate_tokens, input_signature=specs, autograph=False)
 
@@ -83,7 +100,7 @@ class CausalLM(Task):
         values = {option.name: option.default for option in known}
         for name in given:
             if name not in values:
-                raise ValueError(f"{name}: no such option; there are {', '.join(values)}")
+                raise ValueError(f"{name}: no such option; there are {', '.join(values)}, stop")
         for option in known:
             if option.name in given:
                 values[option.name] = value = option.checked(given[option.name])

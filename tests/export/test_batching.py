@@ -146,6 +146,42 @@ def test_draws_depend_on_seed_and_step_alone(server, loaded):
     assert singly == expected
 
 
+def test_penalties_are_those_of_the_row(server, loaded):
+    prompts = random_prompts(5, seed=7, longest=30)
+    options = {
+        "repetition_penalty": [1.0, 1.4, 1.0, 0.8, 1.2], "temperature": [0.0, 0.0, 1.0, 0.0, 1.0],
+        "presence_penalty": [0.0, 0.0, 1.5, -2.0, 0.5], "seed": [1, 2, 3, 4, 5],
+        "frequency_penalty": [0.0, 0.3, 0.0, -1.0, 0.5], "max_new_tokens": [24],
+    }  # fmt: skip
+    expected = server.alone(prompts, **options)
+    assert expected != server.alone(prompts, **LIMITS)
+    assert ask(loaded, prompts, **options) == expected
+    rows = [{k: v[i : i + 1] or v for k, v in options.items()} for i in range(5)]
+    calls = [lambda p=p, o=o: ask(loaded, [p], **o)[0] for p, o in zip(prompts, rows, strict=True)]
+    assert at_once(calls) == expected
+
+
+def test_logprobs_beside_requests_that_ask_for_none(server, loaded):
+    prompts = random_prompts(6, seed=8, longest=30)
+    asked = [3, 0, 20, 0, 1, 7]
+    names = ("token_logprobs", "top_logprobs", "top_tokens")
+
+    def said(i):
+        inputs = {"token_ids": [prompts[i]], "lengths": [len(prompts[i])]}
+        return loaded.run("generate_tokens", {**inputs, "logprobs": [asked[i]], **LIMITS})
+
+    answers = at_once([lambda i=i: said(i) for i in range(6)])
+    for i, answer in enumerate(answers):
+        options = generation.GenerationOptions.make(1, max_new_tokens=24, logprobs=asked[i])
+        expected = generation.generate_tokens(
+            server.model, tf.constant([prompts[i]]), tf.constant([len(prompts[i])]), options
+        )
+        assert answer["top_tokens"].shape[2] == asked[i]
+        assert answer["tokens"].tolist() == expected.tokens.numpy().tolist()
+        for name in names:
+            np.testing.assert_allclose(answer[name], getattr(expected, name), atol=1e-4)
+
+
 def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
     prompts = random_prompts(6, seed=5, longest=30)
     expected = server.alone(prompts, **LIMITS)

@@ -1,5 +1,8 @@
 """What a served language model says and what it refuses, in a plain session."""
 
+import concurrent.futures
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -42,7 +45,12 @@ def test_inputs_and_defaults(causal_lm):
         "top_k": ("int32", [0]),
         "top_p": ("float32", [1.0]),
         "min_p": ("float32", [0.0]),
+        "repetition_penalty": ("float32", [1.0]),
+        "presence_penalty": ("float32", [0.0]),
+        "frequency_penalty": ("float32", [0.0]),
         "seed": ("int64", [-1]),
+        "logprobs": ("int32", [0]),
+        "stop": ("object", [b"[]"]),
     }
 
 
@@ -52,15 +60,23 @@ def test_inputs_and_outputs_are_batches(causal_lm):
         assert signature.method_name == signatures.PREDICT
         for key, info in [*signature.inputs.items(), *signature.outputs.items()]:
             sizes = [dim.size for dim in info.tensor_shape.dim]
-            assert sizes == ([-1, -1] if key in ("token_ids", "tokens") else [-1]), key
+            rank = {
+                "token_ids": 2,
+                "tokens": 2,
+                "token_logprobs": 2,
+                "top_logprobs": 3,
+                "top_tokens": 3,
+            }
+            assert sizes == [-1] * rank.get(key, 1), key
 
 
 def test_outputs(causal_lm):
     defs = causal_lm.loaded.signature_defs
     generate = {"text", "text_bytes", "finish_reason", "prompt_tokens", "num_tokens", "logprob"}
-    assert set(defs["generate"].outputs) == generate
+    of_tokens = {"token_logprobs", "top_logprobs", "top_tokens"}
+    assert set(defs["generate"].outputs) == generate | of_tokens
     assert set(defs["serving_default"].outputs) == {"text", "num_tokens", "finish_reason"}
-    assert set(defs["generate_tokens"].outputs) == {"tokens", "lengths"}
+    assert set(defs["generate_tokens"].outputs) == {"tokens", "lengths"} | of_tokens
 
 
 def test_says_what_the_python_model_says(causal_lm):
@@ -131,6 +147,9 @@ def test_options_are_those_of_the_row(causal_lm):
         "top_k": [0, 3, 0, 1],
         "top_p": [1.0, 0.9, 0.3, 1.0],
         "min_p": [0.0, 0.05, 0.5, 1.0],
+        "repetition_penalty": [1.3, 1.0, 0.7, 1.0],
+        "presence_penalty": [0.0, 1.5, 0.0, -1.0],
+        "frequency_penalty": [0.5, 0.0, 0.0, -2.0],
         "seed": [1, 2, 3, 4],
     }
     together = texts(run(causal_lm, prompts=["The weather"] * 4, **per_row))
@@ -164,7 +183,111 @@ def test_an_empty_prompt_begins_with_the_first_token_of_texts(causal_lm):
 @pytest.mark.parametrize("signature", ["serving_default", "generate"])
 def test_no_rows(causal_lm, signature):
     answer = run(causal_lm, signature, prompts=[])
-    assert {name: value.shape for name, value in answer.items()} == dict.fromkeys(answer, (0,))
+    for name, value in answer.items():
+        assert value.shape == (0,) * value.ndim, name
+
+
+def at_once(calls):
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(timeout=120) for future in [pool.submit(call) for call in calls]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stop_strings_end_answers_where_a_plain_loop_finds_them(causal_lm, seed):
+    """Also for requests that run at once, whose texts go on while others look at theirs."""
+    rng = np.random.default_rng(seed)
+    tokenizer, prompts = causal_lm.model.tokenizer, ["The weather", "I am", "今天天气", "x"] * 2
+    options = {"temperature": [1.0], "max_new_tokens": [30]}
+    seeds = rng.integers(0, 1000, len(prompts)).tolist()
+    whole = run(causal_lm, prompts=prompts, seed=seeds, **options)
+    tokens = tokenizer.tokenize(prompts)
+    said = run(
+        causal_lm, "generate_tokens", token_ids=tokens.to_tensor().numpy(),
+        lengths=tokens.row_lengths().numpy(), seed=seeds, **options,
+    )  # fmt: skip
+    stops, expected = [], []
+    for row, text in enumerate(whole["text_bytes"]):
+        text, n = text.decode(errors="ignore"), whole["num_tokens"][row]
+        starts = rng.integers(0, len(text), rng.integers(0, 3))
+        stops.append([text[i : i + rng.integers(1, 6)] for i in starts])
+        answer, reason = whole["text_bytes"][row], whole["finish_reason"][row]
+        for i in range(1, n + 1):
+            ids = [said["tokens"][row, :i].tolist()]
+            (so_far,) = tokenizer.detokenize(ids, skip_special_tokens=True).numpy()
+            places = [so_far.find(s.encode()) for s in stops[row] if s.encode() in so_far]
+            if places:
+                answer, n, reason = so_far[: min(places)], i, b"stop"
+                break
+        logprob = whole["token_logprobs"][row, :n].sum()
+        expected.append((answer, n, reason, pytest.approx(logprob, abs=1e-4)))
+
+    def rows(answer):
+        names = ("text_bytes", "num_tokens", "finish_reason", "logprob")
+        return list(zip(*(answer[name].tolist() for name in names), strict=True))
+
+    texts = [json.dumps(strings) for strings in stops]
+    assert rows(run(causal_lm, prompts=prompts, seed=seeds, stop=texts, **options)) == expected
+    singly = at_once(
+        [
+            lambda i=i: rows(run(causal_lm, prompts=[prompts[i]], seed=seeds[i : i + 1],
+                                 stop=texts[i : i + 1], **options))[0]
+            for i in range(len(prompts))
+        ]
+    )  # fmt: skip
+    assert singly == expected
+    assert {reason for _, _, reason, _ in expected} == {b"stop", b"length"}
+
+
+def test_a_stop_string_saves_the_steps_after_it(causal_lm):
+    options = {"max_new_tokens": [50], "prompts": ["今天天气很好"]}
+    (text,), (whole,) = (run(causal_lm, **options)[name] for name in ("text", "num_tokens"))
+    before = run(causal_lm, "stats")["tokens"][0]
+    answer = run(causal_lm, stop=[json.dumps([text.decode()[0]])], **options)
+    computed = run(causal_lm, "stats")["tokens"][0] - before
+    assert answer["text"].tolist() == [b""]
+    assert answer["num_tokens"][0] <= computed <= answer["num_tokens"][0] + 2 < whole
+
+
+@pytest.mark.parametrize("signature", ["generate", "generate_tokens"])
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        (["[]", '["a]'], "stop of row 1, byte 4: expected more of a string"),
+        (["END"], "stop of row 0, byte 0: expected `[`, found `END`"),
+        (["[1]"], "stop of row 0, byte 1: expected"),
+        (["[]", '["a", ""]'], "stop of row 1 has a string of 0 bytes: expected at most 16 strings"),
+        ([json.dumps(["é" * 129])], "stop of row 0 has a string of 258 bytes: expected at most 16"),
+        (["[]", json.dumps(["a"] * 17)], "stop of row 1 has 17 strings: expected at most 16 strin"),
+        (["[]"] * 3, "stop has 3 values and the request 2 rows: give one value for all rows"),
+    ],
+)
+def test_bad_stop_strings_are_named(causal_lm, signature, stop, message):
+    inputs = {"prompts": ["a", "b"]}
+    if signature == "generate_tokens":
+        inputs = {"token_ids": [[4], [5]], "lengths": [1, 1]}
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(causal_lm, signature, stop=stop, **inputs)
+    assert message in error.value.message
+
+
+def test_logprobs(causal_lm):
+    prompt = causal_lm.model.tokenizer.tokenize(["The weather"]).to_list()[0]
+    options = {"max_new_tokens": [6], "logprobs": [2, 4], "repetition_penalty": [1.3]}
+    answer = run(causal_lm, prompts=["The weather", "x"], **options)
+    inputs = {"token_ids": [prompt] * 2, "lengths": [len(prompt)] * 2}
+    tokens = run(causal_lm, "generate_tokens", **inputs, **options)["tokens"][0]
+    n = answer["num_tokens"][0]
+    logits = causal_lm.model(np.concatenate([prompt, tokens[:n]])[None].astype("int32"))[0]
+    logprobs = tf.nn.log_softmax(logits).numpy()[len(prompt) - 1 : -1]
+    chosen = logprobs[np.arange(n), tokens[:n]]
+    np.testing.assert_allclose(answer["token_logprobs"][0, :n], chosen, atol=1e-4)
+    top = answer["top_logprobs"][0]
+    assert top.shape[1] == 4
+    np.testing.assert_allclose(top[:n, :2], -np.sort(-logprobs)[:, :2], atol=1e-4)
+    assert answer["top_tokens"][0, :n, 0].tolist() == logprobs.argmax(axis=1).tolist()
+    assert (top[:, 2:] == -np.inf).all()
+    assert (answer["top_tokens"][0, :, 2:] == -1).all()
+    assert (answer["top_tokens"][1, : answer["num_tokens"][1]] >= 0).all()
 
 
 BAD_OPTIONS = [
@@ -177,6 +300,10 @@ BAD_OPTIONS = [
     ("top_p", [1, 0], "top_p of row 1 is 0: expected above 0 and at most 1 (1 is off)"),
     ("min_p", [1.5], "min_p of row 0 is 1.5: expected at least 0 and at most 1 (0 is off)"),
     ("top_p", [1.25], "top_p of row 0 is 1.25: expected above 0 and at most 1 (1 is off)"),
+    ("repetition_penalty", [1, 0], "repetition_penalty of row 1 is 0: expected at least 0.01 and"),
+    ("presence_penalty", [2.5], "presence_penalty of row 0 is 2.5: expected at least -2 and at m"),
+    ("frequency_penalty", [-3], "frequency_penalty of row 0 is -3: expected at least -2 and at m"),
+    ("logprobs", [0, 21], "logprobs of row 1 is 21: expected at least 0 and at most 20 (0 is off)"),
     ("seed", [1, 2, 3], "seed has 3 values and the request 2 rows: give one value for all rows"),
     ("top_k", [], "top_k has 0 values and the request 2 rows: give one value for all rows"),
 ]

@@ -66,7 +66,8 @@ def test_a_content_cannot_open_a_turn(causal_lm):
 
 def test_no_rows(causal_lm):
     answer = run(causal_lm, [])
-    assert {name: value.shape for name, value in answer.items()} == dict.fromkeys(answer, (0,))
+    for name, value in answer.items():
+        assert value.shape == (0,) * value.ndim, name
 
 
 @pytest.mark.parametrize(

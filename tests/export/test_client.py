@@ -87,6 +87,8 @@ def test_generate(toy):
         client.Generation('ab|1|-1|0.50|["x", "\\n"]', b"ab\xff", "length", 2, 1, -1.5),
         client.Generation('é|2|-1|0.50|["x", "\\n"]', "é".encode() + b"\xff", "length", 2, 2, -1.5),
     ]
+    each = toy.generate(["ab", "é"], stop=[["x"], []])
+    assert [one.text.split("|")[-1] for one in each] == ['["x"]', "[]"]
     (one,) = toy.generate("ab", seed=2**40)
     assert one.text == f"ab|4|{2**40}|0.00|[]"
 

@@ -5,6 +5,7 @@ import json
 import urllib.request
 
 import grpc
+import numpy as np
 import pytest
 
 from export import client
@@ -48,6 +49,15 @@ def test_causal_lm(causal_lm):
         assert {answer.finish_reason for answer in answers} <= {"stop", "length"}
         alone = [asking.generate([text], max_new_tokens=6)[0].text for text in TEXTS]
         assert alone == expected
+        stopped = asking.generate(TEXTS, max_new_tokens=6, stop=[[expected[0][:1]], [], []])
+        assert [answer.text for answer in stopped] == ["", *expected[1:]]
+        assert all(answer.top_logprobs == () for answer in stopped)
+        told = asking.generate(TEXTS[:2], max_new_tokens=6, logprobs=[2, 0])
+        assert [len(top) for top in told[0].top_logprobs] == [2] * told[0].num_tokens
+        assert told[1].top_logprobs == ()
+        for one, top in zip(told[0].token_logprobs, told[0].top_logprobs, strict=True):
+            assert max(top.values()) == pytest.approx(one, abs=1e-5)  # greedy
+        assert sum(told[1].token_logprobs) == pytest.approx(told[1].logprob, abs=1e-4)
         turns = [{"role": "user", "content": "Naïve café?"}]
         (answer,) = asking.chat(turns, max_new_tokens=6, seed=3, temperature=1.0)
         assert answer == asking.chat(turns, max_new_tokens=6, seed=3, temperature=1.0)[0]
@@ -60,6 +70,16 @@ def test_causal_lm(causal_lm):
         assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
         rows = post(url, {"instances": TEXTS})["predictions"]
         assert [row.keys() for row in rows] == [{"text", "num_tokens", "finish_reason"}] * 3
+        everything = {
+            "prompts": TEXTS[0], "max_new_tokens": 6, "temperature": 0.0, "top_k": 0, "top_p": 1.0,
+            "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "logprobs": 1,
+            "frequency_penalty": 0.0, "seed": 1, "stop": "[]",
+        }  # fmt: skip
+        rows = [everything, {**everything, "logprobs": 0, "prompts": TEXTS[1]}]
+        first, second = post(url, {"signature_name": "generate", "instances": rows})["predictions"]
+        assert first["text"] == expected[0]
+        assert first["top_logprobs"][0][0] == pytest.approx(first["token_logprobs"][0], abs=1e-5)
+        assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
 @pytest.mark.xdist_group("exported_classifier")

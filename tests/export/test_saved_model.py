@@ -85,15 +85,20 @@ def test_warm_up_requests(causal_lm, classifier):
 def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     model = small(gpt_keras.CausalLM, tokenizer)
     quick = {"with_verification": False, "with_warmup": False}
-    chosen = {"max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125}
+    chosen = {
+        "max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125,
+        "repetition_penalty": 1.25, "presence_penalty": 0.5, "frequency_penalty": -0.5,
+    }  # fmt: skip
     (tmp_path / "1").mkdir()
     assert saved_model.export(model, tmp_path, **quick, **chosen) == tmp_path / "2"
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
     assert not (tmp_path / "2" / protocol.WARMUP_FILE).exists()
     written = stock_ops.read(tmp_path / "2").meta_graphs[0].signature_def["generate"]
     defaults = {name: tf.make_ndarray(value)[0] for name, value in written.defaults.items()}
-    assert defaults == {**chosen, "seed": -1}
-    assert "    max_new_tokens: int32 [?] = 7\n" in capsys.readouterr().out
+    assert defaults == {**chosen, "seed": -1, "logprobs": 0, "stop": b"[]"}
+    printed = capsys.readouterr().out
+    assert "    max_new_tokens: int32 [?] = 7\n" in printed
+    assert "    stop: string [?] = []\n" in printed
     with verification.load(tmp_path / "2") as loaded:
         answer = loaded.run("serving_default", {"prompts": ["The weather"]})
     assert answer["num_tokens"].tolist() == [7]

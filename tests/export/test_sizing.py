@@ -61,7 +61,16 @@ def test_sizes_of_an_export(tmp_path, kernels, changes):
     saved_model.write(model, {"stats": entries["stats"]}, tmp_path, batcher)
     assert sizes.weights == size_of(variables(tmp_path))
     kept = memories(tmp_path)
-    assert set(kept) == {"table", "pages", "tokens", "logprobs", "settings", "pool"}
+    assert set(kept) == {
+        "table",
+        "pages",
+        "tokens",
+        "logprobs",
+        "top_logprobs",
+        "top_tokens",
+        "settings",
+        "pool",
+    }
     assert sizes.slots + sizes.cache + sizes.fixed == size_of(kept.values())
     (_, block, _), _ = kept["pool"]
     per_block = size_of([kept["pool"]]) // (CAPACITY.blocks + 1)

@@ -116,6 +116,72 @@ def test_a_sampled_row_is_the_same_alone_and_among_others(generate):
         )
 
 
+def test_penalties_act_on_prompt_and_answer(model, generate):
+    """The plainest loop again, with penalties by their definition; greedy rows."""
+    options = {
+        "repetition_penalty": np.array([1.5, 1.0, 1.2, 1.0, 0.7], "float32"),
+        "presence_penalty": np.array([0.0, 2.0, -0.5, 0.0, 0.0], "float32"),
+        "frequency_penalty": np.array([0.0, 0.0, 1.0, 0.0, -0.3], "float32"),
+    }
+    result = generate(PROMPTS, LENGTHS, max_new_tokens=12, **options)
+    plain = generate(PROMPTS, LENGTHS, max_new_tokens=12)
+    for row, length in enumerate(LENGTHS):
+        r, p, f = (values[row] for values in options.values())
+        answer = result.tokens.numpy()[row, : result.lengths[row]].tolist()
+        text, logprob = [*PROMPTS[row, :length].tolist(), *answer], 0.0
+        every = model(np.array([text]))[0].numpy().astype("float64")
+        for n, token in enumerate(answer, length):
+            logits = every[n - 1]
+            changed = logits.copy()
+            seen, counts = np.unique(text[:n]), np.bincount(text[length:n], minlength=97)
+            changed[seen] = np.where(logits[seen] < 0, logits[seen] * r, logits[seen] / r)
+            changed -= p * (counts > 0) + f * counts
+            assert changed.max() - changed[token] < 1e-3
+            logprob += logits[token] - np.logaddexp.reduce(logits)
+        assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
+    rows = [
+        [r.tokens.numpy()[i, : r.lengths[i]].tolist() for i in range(5)] for r in (result, plain)
+    ]
+    assert rows[0] != rows[1]
+    assert rows[0][3] == rows[1][3]
+
+
+def test_logprobs_are_those_of_the_model(model, generate):
+    asked = np.array([2, 0, 5, 1, 97], "int32")  # the vocabulary has 97
+    result = generate(
+        PROMPTS, LENGTHS, max_new_tokens=12, logprobs=asked, temperature=1.5, top_k=3, seed=3,
+        frequency_penalty=1.0,
+    )  # fmt: skip
+    assert result.top_tokens.shape[2] == 97
+    for row, length in enumerate(LENGTHS):
+        n = int(result.lengths[row])
+        tokens = result.tokens.numpy()[row, :n]
+        text = np.concatenate([PROMPTS[row, :length], tokens])
+        logits = model(text[None])[0, length - 1 : length - 1 + n]
+        logprobs = tf.nn.log_softmax(logits).numpy()
+        chosen = logprobs[np.arange(n), tokens]
+        got = result.token_logprobs.numpy()[row]
+        np.testing.assert_allclose(got[:n], chosen, atol=1e-3)
+        assert not got[n:].any()
+        top, ids = result.top_logprobs.numpy()[row], result.top_tokens.numpy()[row]
+        k = asked[row]
+        np.testing.assert_allclose(top[:n, :k], -np.sort(-logprobs)[:, :k], atol=1e-3)
+        np.testing.assert_allclose(
+            np.take_along_axis(logprobs, ids[:n, :k], axis=1), top[:n, :k], atol=1e-3
+        )
+        assert (top[n:] == -np.inf).all()
+        assert (top[:, k:] == -np.inf).all()
+        assert (ids[n:] == -1).all()
+        assert (ids[:, k:] == -1).all()
+
+
+def test_more_logprobs_than_tokens_there_are():
+    logprobs, tokens = generation.likeliest(tf.constant([[1.0, 3.0, 2.0]]), tf.constant(5))
+    assert tokens.numpy().tolist() == [[1, 2, 0, -1, -1]]
+    assert np.exp(logprobs.numpy()).sum() == pytest.approx(1)
+    assert (logprobs.numpy()[:, 3:] == -np.inf).all()
+
+
 def test_seeds_decide_and_negative_ones_are_fresh(generate):
     options = {"max_new_tokens": 24, "temperature": 2.0}
     same = np.repeat(PROMPTS[:1], 4, axis=0), np.repeat(LENGTHS[:1], 4)

@@ -21,7 +21,8 @@ def test_defaults_can_be_set_within_the_range():
     options = {o.name: o.default for o in generation_options(32, top_k=5, temperature=1)}
     assert options == {
         "max_new_tokens": 32, "temperature": 1.0, "top_k": 5, "top_p": 1.0, "min_p": 0.0,
-        "seed": -1,
+        "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": -1,
+        "logprobs": 0,
     }  # fmt: skip
     with pytest.raises(ValueError, match="max_new_tokens=33: expected at least 1 and at most 32"):
         generation_options(32, max_new_tokens=33)

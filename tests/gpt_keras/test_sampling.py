@@ -5,7 +5,17 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from gpt_keras.sampling import MinP, Sampler, Temperature, TopK, TopP, fresh_seeds, uniform
+from gpt_keras.sampling import (
+    History,
+    MinP,
+    Penalties,
+    Sampler,
+    Temperature,
+    TopK,
+    TopP,
+    fresh_seeds,
+    uniform,
+)
 
 rng = np.random.default_rng(0)
 LOGITS = np.sort(rng.normal(0, 2, (3, 40)).astype("float32"))[:, ::-1].copy()
@@ -62,6 +72,64 @@ def test_distributions_are_those_of_transformers(seed):
         theirs = reference(None, theirs)
         expected = torch.softmax(theirs, -1).numpy()
         np.testing.assert_allclose(probabilities(ours), expected, atol=1e-6)
+
+
+# Prompt and answer of each row, tokens below 40.
+TEXTS = [([3, 3, 7], [7, 9, 9, 9]), ([0, 39], []), ([5], [0, 5, 0, 1])]
+
+
+def history():
+    """TEXTS as a `History`, whose padding is a token that no text has."""
+    longest = max(len(prompt + answer) for prompt, answer in TEXTS)
+    rows = [prompt + answer + [38] * longest for prompt, answer in TEXTS]
+    columns = np.arange(longest)
+    ends = np.array([[len(prompt), len(prompt + answer)] for prompt, answer in TEXTS])
+    in_prompt = columns < ends[:, :1]
+    in_answer = ~in_prompt & (columns < ends[:, 1:])
+    token_ids = np.array([row[:longest] for row in rows], "int32")
+    return History(*map(tf.constant, (token_ids, in_prompt, in_answer)))
+
+
+def penalised(logits, repetition=1.0, presence=0.0, frequency=0.0):
+    values = (tf.broadcast_to(tf.constant(v), [3]) for v in (repetition, presence, frequency))
+    return Penalties(*values)(tf.constant(logits), history).numpy()
+
+
+def test_penalties_by_their_definition():
+    """Loops over texts and tokens, as the papers and OpenAI's reference say it."""
+    logits = np.random.default_rng(1).normal(0, 2, (3, 40)).astype("float32")
+    settings = np.array([[1.3, 0.4, -0.7], [0.8, 2.0, 1.0], [1.0, -1.5, 0.3]], "float32")
+    expected = logits.copy()
+    for row, ((prompt, answer), values) in enumerate(zip(TEXTS, settings, strict=True)):
+        repetition, presence, frequency = values
+        for token in {*prompt, *answer}:
+            one = expected[row, token]
+            expected[row, token] = one * repetition if one < 0 else one / repetition
+        for token in set(answer):
+            expected[row, token] -= presence + frequency * answer.count(token)
+    np.testing.assert_allclose(penalised(logits, *settings.T), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_penalties_that_are_off_change_nothing_and_ask_for_nothing():
+    off = Penalties(tf.ones(3), tf.zeros(3), tf.zeros(3))
+    traced = tf.function(lambda logits: off(logits, history))
+    np.testing.assert_array_equal(traced(LOGITS), LOGITS)
+    beside = penalised(LOGITS, [1.0, 5.0, 1.0], [0.0, 0.0, 2.0])
+    np.testing.assert_array_equal(beside[0], LOGITS[0])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("repetition", [0.5, 1.0, 1.7])
+def test_repetition_penalty_is_that_of_transformers(repetition):
+    import torch
+    from transformers.generation import logits_process
+
+    reference = logits_process.RepetitionPenaltyLogitsProcessor(repetition)
+    ours = penalised(LOGITS, repetition)
+    for row, (prompt, answer) in enumerate(TEXTS):
+        text = torch.tensor([prompt + answer])
+        theirs = reference(text, torch.tensor(LOGITS[row : row + 1]))
+        np.testing.assert_allclose(ours[row], theirs[0], rtol=1e-6)
 
 
 def sample(logits, rows, **options):

@@ -38,6 +38,23 @@ def test_options_for_all_or_for_each(model):
     assert model.generate(["the cat"], temperature=2.0, seed=1, max_new_tokens=6) == [first]
 
 
+def test_stop_strings_end_answers(model):
+    options = {"max_new_tokens": 16, "temperature": 1.0, "seed": [1, 2, 3, 4]}
+    whole = model.generate(PROMPTS, **options)
+    letters = [[c for c in text if c.isascii()] for text in whole]  # no half characters
+    lists = [[letters[0][1], "?!"], letters[1][3:5], [], ["the cat", letters[3][-1]]]
+    expected = [
+        text[: min([text.find(string) for string in strings if string in text], default=None)]
+        for text, strings in zip(whole, lists, strict=True)
+    ]
+    assert expected != whole
+    assert model.generate(PROMPTS, stop=lists, **options) == expected
+    assert model.generate(PROMPTS[:1], stop=lists[0], **{**options, "seed": 1}) == expected[:1]
+    assert model.generate(PROMPTS, stop=["never said"], **options) == whole
+    with pytest.raises(ValueError, match="stop='x': expected a list of texts"):
+        model.generate(PROMPTS, stop="x")
+
+
 @pytest.mark.parametrize(
     ("prompts", "options", "message"),
     [
