@@ -17,13 +17,14 @@ which the step knows nothing of; a few tokens too many may have been computed by
 import dataclasses
 import functools
 import uuid
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from export import checks
+from export.capacity import SETTINGS, Capacity, memories
 from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
+from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, waits
 from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
 from gpt_keras.generation import Generated, GenerationOptions, Said, likeliest, logprob_of
 from gpt_keras.options import LOGPROBS, generation_options
@@ -32,138 +33,7 @@ from gpt_keras.stacked import StackedBackbone
 from gpt_keras.stop_strings import NEVER, StopStrings
 
 CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
-LONGEST = 8192  # tokens of a text, unless --max_context says otherwise
 QUEUE = 4096  # visits that wait for their turn, at most one a request
-# Options that a text's later steps need, and that a float holds: `top_k` may be too large.
-SETTINGS = (
-    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    "logprobs",
-)  # fmt: skip
-FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
-
-
-@dataclasses.dataclass(frozen=True)
-class Capacity:
-    """Sizes that a SavedModel is made for.
-
-    Attributes:
-      slots: texts in work at once.
-      context: tokens of the longest text, prompt and answer together.
-      tokens: of all texts in work together, in whole blocks.
-      block: tokens of a block.
-      wait: seconds that a text waits for a slot.
-    """
-
-    slots: int
-    context: int
-    tokens: int
-    block: int
-    wait: float
-
-    @classmethod
-    def of(cls, config, slots=16, context=None, tokens=None, block=16, wait=30.0):
-        """Checked sizes, with defaults that suit a model.
-
-        Raises:
-          ValueError: a size that makes no sense; names the flag.
-        """
-        longest = config.max_position_embeddings
-        for name, value in (("max_slots", slots), ("block_size", block)):
-            if value < 1:
-                raise ValueError(f"--{name}={value}: expected at least 1")
-        if not wait > 0:
-            raise ValueError(f"--max_wait={wait}: expected more than 0 seconds")
-        context = min(longest, LONGEST) if context is None else context
-        if not 2 <= context <= longest:
-            raise ValueError(f"--max_context={context}: expected 2 to the model's {longest}")
-        tokens = max(context, 256 * slots) if tokens is None else tokens
-        if tokens < context:
-            raise ValueError(
-                f"--cache_tokens={tokens}: expected at least --max_context={context}, or a text "
-                "of that length could never run"
-            )
-        return cls(slots, context, -(-tokens // block) * block, block, wait)
-
-    @property
-    def blocks(self):
-        """Blocks of all texts together."""
-        return self.tokens // self.block
-
-    @property
-    def pages(self):
-        """Blocks of the longest text."""
-        return -(-self.context // self.block)
-
-
-def memories(config, capacity: Capacity, dtype) -> dict[str, tf.TensorSpec]:
-    """Name -> what is kept from request to request, for a model with this config and dtype."""
-    S, C = capacity.slots, capacity.context
-    return {
-        "table": tf.TensorSpec(Table.shape(S), tf.int64),
-        "pages": tf.TensorSpec((S, capacity.pages), tf.int32),
-        "tokens": tf.TensorSpec((S, C + 1), tf.int32),
-        "logprobs": tf.TensorSpec((S, C + 1), tf.float32),
-        # No more of a text's tokens than CREDIT are ever decided and not yet taken along.
-        "top_logprobs": tf.TensorSpec((S, CREDIT, LOGPROBS), tf.float32),
-        "top_tokens": tf.TensorSpec((S, CREDIT, LOGPROBS), tf.int32),
-        "settings": tf.TensorSpec((S, len(SETTINGS)), tf.float32),
-        "pool": tf.TensorSpec(BlockPool.shape(config, capacity.blocks, capacity.block), dtype),
-    }
-
-
-class _Request(NamedTuple):
-    """What visits know of a request with B texts.
-
-    Attributes:
-      slots: (B,) int32, the slot of each text that has one.
-      tickets: (B,) int64, 0 for a text that has no slot.
-      done: (B,) bool, answered.
-      seen: (B,) int64, how far each text was at the last visit.
-      since: () int64 ms, when one of the texts last got a slot.
-      trouble: () int32, FINE, WAITED or LOST.
-      lengths: (B,) int32, tokens of each answer that visits have taken along.
-      stopped: (B,) bool, as in `Generated`.
-      enough: (B,) bool, texts that are to end here, whatever they have come to.
-    """
-
-    slots: tf.Tensor
-    tickets: tf.Tensor
-    done: tf.Tensor
-    seen: tf.Tensor
-    since: tf.Tensor
-    trouble: tf.Tensor
-    lengths: tf.Tensor
-    stopped: tf.Tensor
-    enough: tf.Tensor
-
-
-class _News(NamedTuple):
-    """The m tokens that a visit takes along, of all texts of the request.
-
-    Attributes:
-      text, column: (m,) int32, where they belong in `Said`.
-      token, logprob: (m,) int32 and float32.
-      top_logprobs, top_tokens: (m, n) float32 and int32.
-    """
-
-    text: tf.Tensor
-    column: tf.Tensor
-    token: tf.Tensor
-    logprob: tf.Tensor
-    top_logprobs: tf.Tensor
-    top_tokens: tf.Tensor
-
-    def added_to(self, said: Said) -> Said:
-        """With these tokens in their places."""
-        where = tf.stack([self.text, self.column], axis=1)
-
-        def put(part):
-            pairs = zip(said[part], self[2:][part], strict=True)
-            return tuple(tf.tensor_scatter_nd_update(old, where, new) for old, new in pairs)
-
-        tokens, tops = slice(2), slice(2, 4)
-        asked = tf.size(self.top_tokens) > 0
-        return Said(*put(tokens), *tf.cond(asked, lambda: put(tops), lambda: said[tops]))
 
 
 class Batcher:
@@ -213,7 +83,7 @@ class Batcher:
             tf.reduce_max(tf.concat([values, [0]], 0))
             for values in (options.max_new_tokens, options.logprobs)
         )
-        request = _Request(
+        request = Request(
             slots=tf.zeros([B], tf.int32),
             tickets=tf.zeros([B], tf.int64),
             done=options.max_new_tokens <= 0,
@@ -270,7 +140,7 @@ class Batcher:
         figures = {"slots_in_use": tf.reduce_sum(tf.cast(taken, tf.int64))}
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
 
-    def _in_turn(self, *inputs) -> tuple[_Request, _News]:
+    def _in_turn(self, *inputs) -> tuple[Request, News]:
         """`_visit`, when all earlier visits are over, whichever requests they are of.
 
         A batch function with one thread and batches of one is a lock that a deadline cannot break.
@@ -291,14 +161,14 @@ class Batcher:
         )
         for output, inside in zip(outputs, function.outputs, strict=True):
             output.set_shape(inside.shape)
-        form = (inputs[0], _News(*_News._fields))
+        form = (inputs[0], News(*News._fields))
         return tf.nest.pack_sequence_as(form, [output[0] for output in outputs])
 
     def _function_of_visits(self):
         """`_visit` as a function of tensors that have one more dimension, of size 1, in front."""
         vector = functools.partial(tf.TensorSpec, [1, None])
         number = functools.partial(tf.TensorSpec, [1])
-        request = _Request(
+        request = Request(
             slots=vector(tf.int32),
             tickets=vector(tf.int64),
             done=vector(tf.bool),
@@ -310,7 +180,7 @@ class Batcher:
             enough=vector(tf.bool),
         )
         matrix = functools.partial(tf.TensorSpec, [1, None, None])
-        news = _News(
+        news = News(
             text=vector(tf.int32),
             column=vector(tf.int32),
             token=vector(tf.int32),
@@ -331,47 +201,47 @@ class Batcher:
         function = tf.function(visits, autograph=False)
         return function.get_concrete_function(*tf.nest.flatten(specs))
 
-    def _visit(self, request: _Request, prompts, lengths, options) -> tuple[_Request, _News]:
+    def _visit(self, request: Request, prompts, lengths, options) -> tuple[Request, News]:
         now = _now_ms()
         table = Table.of(self._table.read())
         table = table._replace(counters=table.counters.plus(visits=1))
         # Where a lease has ended, a visit that was stopped may have written something already.
         expired = is_free(table.slots, now, table.counters.visits)
-        owned = _owned(table, request) & ~tf.gather(expired, request.slots)
-        lost = tf.reduce_any((request.tickets > 0) & ~owned)
+        safe = owned(table, request) & ~tf.gather(expired, request.slots)
+        lost = tf.reduce_any((request.tickets > 0) & ~safe)
         table = table._replace(
             slots=table.slots.put(
-                tf.boolean_mask(request.slots, owned),
+                tf.boolean_mask(request.slots, safe),
                 credit=CREDIT,
                 visited_ms=now,
                 visited=table.counters.visits,
             ).put(
-                tf.boolean_mask(request.slots, _owned(table, request) & request.enough),
+                tf.boolean_mask(request.slots, safe & request.enough),
                 finish=STOPPED,
             )
         )
         table, request = tf.cond(
-            tf.reduce_any(_waits(request)),
+            tf.reduce_any(waits(request)),
             lambda: self._admit(table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
         # Whoever has come to let a text go need not wait for a step.
-        moved = _owned(table, request) & (
-            (_progress(table, request) != request.seen) | request.enough
+        moved = owned(table, request) & (
+            (progress(table, request) != request.seen) | request.enough
         )
         table = tf.cond(tf.reduce_any(moved), lambda: table, lambda: self._step(table))
-        request = request._replace(seen=_progress(table, request))
+        request = request._replace(seen=progress(table, request))
         request, news = self._fetch(table, request, options)
 
         finish = tf.gather(table.slots.finish, request.slots)
-        ended = _owned(table, request) & (finish != RUNNING)
+        ended = owned(table, request) & (finish != RUNNING)
         table, request = tf.cond(
             tf.reduce_any(ended),
             lambda: self._leave(table, request, ended),
             lambda: (table, request),
         )
         longest_wait = int(self.capacity.wait * 1000)
-        late = tf.reduce_any(_waits(request)) & (now - request.since > longest_wait)
+        late = tf.reduce_any(waits(request)) & (now - request.since > longest_wait)
         trouble = tf.where(lost, LOST, tf.where(late, WAITED, FINE))
         table, request = tf.cond(
             trouble != FINE,
@@ -384,7 +254,7 @@ class Batcher:
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, as far as there is room."""
         capacity, visit = self.capacity, table.counters.visits
-        waiting = tf.where(_waits(request))[:, 0]  # (W,)
+        waiting = tf.where(waits(request))[:, 0]  # (W,)
         limits = lengths + options.max_new_tokens  # (B,)
         blocks = (tf.gather(limits, waiting) + capacity.block - 1) // capacity.block
         texts, slots, pages = admit(
@@ -435,7 +305,7 @@ class Batcher:
         mine = table.slots.take(request.slots)
         prompt = tf.cast(mine.prompt_length, tf.int32)  # (B,)
         lengths = tf.where(
-            _owned(table, request), tf.cast(mine.length, tf.int32) - prompt, request.lengths
+            owned(table, request), tf.cast(mine.length, tf.int32) - prompt, request.lengths
         )
         text = tf.repeat(tf.range(tf.size(lengths)), lengths - request.lengths)  # (m,)
         column = tf.ragged.range(request.lengths, lengths).flat_values
@@ -443,7 +313,7 @@ class Batcher:
         where = tf.stack([slots, position], axis=1)
         lately = tf.stack([slots, position % CREDIT], axis=1)
         n = tf.reduce_max(options.logprobs)
-        news = _News(
+        news = News(
             text,
             column,
             self._tokens.at(where),
@@ -467,7 +337,7 @@ class Batcher:
 
     def _give_up(self, table, request, trouble):
         """Frees all slots of the request, and ends it."""
-        slots = tf.boolean_mask(request.slots, _owned(table, request))
+        slots = tf.boolean_mask(request.slots, owned(table, request))
         request = request._replace(done=tf.ones_like(request.done), trouble=trouble)
         return table._replace(slots=table.slots.put(slots, ticket=0)), request
 
@@ -610,21 +480,6 @@ class Batcher:
 
 def _now_ms():
     return tf.cast(tf.timestamp() * 1000.0, tf.int64)
-
-
-def _waits(request):
-    """(B,) bool: texts without a slot whose answer is still to come."""
-    return (request.tickets == 0) & ~request.done
-
-
-def _owned(table, request):
-    """(B,) bool: texts that have a slot."""
-    return (request.tickets > 0) & (tf.gather(table.slots.ticket, request.slots) == request.tickets)
-
-
-def _progress(table, request):
-    """(B,) int64, a number that grows with each step of a text; of no meaning without a slot."""
-    return tf.gather(table.slots.filled + table.slots.length, request.slots)
 
 
 def _put(tensor, rows, values):

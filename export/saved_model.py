@@ -16,7 +16,8 @@ from absl import flags
 from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
 from export import cli, publish, signatures, sizing, stock_ops, verification, warmup
-from export.batching import Batcher, Capacity
+from export.batching import Batcher
+from export.capacity import Capacity
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
 from gpt_keras.layers import LAYOUTS
 
@@ -50,7 +51,7 @@ def export(
         signature `chat` is left out.
       kernels: layout of the model's matrices, see `GPTBackbone.lay_out`; unless it is "plain", the
         model at hand can then no longer be trained.
-      capacity: a `batching.Capacity`, for a CausalLM whose requests share their steps; None for a
+      capacity: a `capacity.Capacity`, for a CausalLM whose requests share their steps; None for a
         loop of each its own.
       **options: see `signatures.of`.
 

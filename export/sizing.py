@@ -6,8 +6,7 @@ import os
 
 import tensorflow as tf
 
-from export import batching
-from export.batching import Capacity
+from export.capacity import Capacity, memories
 from gpt_keras import CausalLM
 
 MB, GIB = 1e6, 2**30
@@ -71,7 +70,7 @@ def measure(task, config, kernels="plain", capacity=None) -> Sizes:
       task: its class, `CausalLM` or `SequenceClassifier`.
       config: its `GPTConfig`.
       kernels: layout of the matrices, see `saved_model.export`.
-      capacity: a `batching.Capacity`, or None for a model without one.
+      capacity: a `capacity.Capacity`, or None for a model without one.
     """
     # All blocks are alike: one of them will do, and a large model need not be built.
     model = task(config.replace(num_layers=1))
@@ -86,12 +85,12 @@ def measure(task, config, kernels="plain", capacity=None) -> Sizes:
     if capacity is None:
         return Sizes(weights, token)
 
-    def memories(slots):
+    def kept(slots):
         changed = dataclasses.replace(capacity, slots=slots)
-        return _bytes(batching.memories(config, changed, model.compute_dtype).values())
+        return _bytes(memories(config, changed, model.compute_dtype).values())
 
-    slot = memories(2) - memories(1)
-    fixed = memories(1) - slot - token * capacity.tokens
+    slot = kept(2) - kept(1)
+    fixed = kept(1) - slot - token * capacity.tokens
     return Sizes(weights, token, capacity, slot, fixed, _work(config, capacity))
 
 

@@ -5,7 +5,8 @@ import pytest
 
 import gpt_keras
 from benchmarks.load import COMMON
-from export import batching, saved_model
+from export import saved_model
+from export.capacity import Capacity
 from gpt_keras import tokenizers
 
 
@@ -21,7 +22,7 @@ def exported(tmp_path_factory):
     model = gpt_keras.CausalLM(config, tokenizer)
     folder = tmp_path_factory.mktemp("exported")
     model.save_pretrained(folder / "model")
-    capacity = batching.Capacity.of(config, slots=4, tokens=512, block=8)
+    capacity = Capacity.of(config, slots=4, tokens=512, block=8)
     quick = {"with_warmup": False, "with_verification": False}
     saved_model.export(model, folder / "versions", capacity=capacity, **quick)
     return folder / "versions", folder / "model"

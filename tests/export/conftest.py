@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import batching, saved_model, verification
+from export import saved_model, verification
+from export.capacity import Capacity
 from gpt_keras import generation, tokenizers
 
 CORPUS = [
@@ -59,7 +60,7 @@ def causal_lm(tokenizer, tmp_path_factory):
     stop = int(spoken[0, 4])
     stopping = gpt_keras.CausalLM(config.replace(eos_token_ids=(stop,)), tokenizer)
     stopping.set_weights(model.get_weights())
-    capacity = batching.Capacity.of(config, slots=4, tokens=160, block=8)
+    capacity = Capacity.of(config, slots=4, tokens=160, block=8)
     yield from _exported(stopping, tmp_path_factory.mktemp("causal_lm"), capacity)
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import gpt_keras
 from export import batching, saved_model, signatures, slots, verification
+from export.capacity import Capacity
 from gpt_keras import generation
 
 SLOTS, CONTEXT, BLOCK = 4, 96, 8
@@ -32,7 +33,7 @@ class Server:
 
     def __init__(self, model, path, **sizes):
         sizes = {"slots": SLOTS, "tokens": 256, "block": BLOCK, **sizes}
-        capacity = batching.Capacity.of(model.config, **sizes)
+        capacity = Capacity.of(model.config, **sizes)
         self.model, self.capacity, self.path = model, capacity, path
         batcher = batching.Batcher(model, capacity)
         entries = signatures.causal_lm(model, batcher=batcher)
@@ -299,12 +300,12 @@ def test_the_memory_is_not_on_disk(tmp_path):
 )
 def test_sizes_that_make_no_sense(sizes, message):
     with pytest.raises(ValueError, match=message):
-        batching.Capacity.of(make_model().config, **sizes)
+        Capacity.of(make_model().config, **sizes)
 
 
 def test_default_sizes():
     config = make_model().config
-    assert batching.Capacity.of(config) == batching.Capacity(16, 96, 4096, 16, 30.0)
+    assert Capacity.of(config) == Capacity(16, 96, 4096, 16, 30.0)
     long = config.replace(max_position_embeddings=131072)
-    assert batching.Capacity.of(long).context == 8192
-    assert batching.Capacity.of(config, tokens=100, block=8).blocks == 13
+    assert Capacity.of(long).context == 8192
+    assert Capacity.of(config, tokens=100, block=8).blocks == 13

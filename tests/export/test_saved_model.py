@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import batching, protocol, saved_model, signatures, stock_ops, verification
+from export import protocol, saved_model, signatures, stock_ops, verification
+from export.capacity import Capacity
 
 pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
 
@@ -110,7 +111,7 @@ def test_split_matrices_answer_as_the_plain_ones(tokenizer, tmp_path, kernels, s
     model = small(gpt_keras.CausalLM, tokenizer, max_position_embeddings=64)
     prompts = ["The weather", "I am so"]
     expected = model.generate(prompts, max_new_tokens=9)
-    capacity = batching.Capacity.of(model.config) if shared else None
+    capacity = Capacity.of(model.config) if shared else None
     saved_model.export(model, tmp_path, kernels=kernels, capacity=capacity)
     with verification.load(tmp_path / "1") as loaded:
         answer = loaded.run("generate", {"prompts": prompts, "max_new_tokens": [9]})

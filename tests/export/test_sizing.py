@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import gpt_keras
 from export import batching, saved_model, signatures, sizing, stock_ops
+from export.capacity import Capacity
+from export.capacity import memories as memories_of
 from gpt_keras.layers import LAYOUTS
 
 GIB = sizing.GIB
@@ -18,7 +20,7 @@ CONFIG = gpt_keras.GPTConfig(
     vocab_size=97, hidden_size=24, num_layers=3, num_heads=4, num_kv_heads=2, intermediate_size=40,
     max_position_embeddings=100, bos_token_id=0,
 )  # fmt: skip
-CAPACITY = batching.Capacity.of(CONFIG, slots=5, context=90, tokens=1000, block=8)
+CAPACITY = Capacity.of(CONFIG, slots=5, context=90, tokens=1000, block=8)
 
 
 def size_of(tensors):
@@ -41,7 +43,7 @@ def memories(directory):
         name = node.attr["shared_name"].s.decode()
         if node.op == "VarHandleOp" and name.startswith("batcher_"):
             shape = [dim.size for dim in node.attr["shape"].shape.dim]
-            found[name.split("_")[-1]] = (shape, node.attr["dtype"].type)
+            found[name.split("_", 2)[-1]] = (shape, node.attr["dtype"].type)
     return found
 
 
@@ -61,16 +63,7 @@ def test_sizes_of_an_export(tmp_path, kernels, changes):
     saved_model.write(model, {"stats": entries["stats"]}, tmp_path, batcher)
     assert sizes.weights == size_of(variables(tmp_path))
     kept = memories(tmp_path)
-    assert set(kept) == {
-        "table",
-        "pages",
-        "tokens",
-        "logprobs",
-        "top_logprobs",
-        "top_tokens",
-        "settings",
-        "pool",
-    }
+    assert set(kept) == set(memories_of(model.config, CAPACITY, "float32"))
     assert sizes.slots + sizes.cache + sizes.fixed == size_of(kept.values())
     (_, block, _), _ = kept["pool"]
     per_block = size_of([kept["pool"]]) // (CAPACITY.blocks + 1)
@@ -80,11 +73,11 @@ def test_sizes_of_an_export(tmp_path, kernels, changes):
 
 def test_a_slot(tmp_path):
     small = sizing.measure(gpt_keras.CausalLM, CONFIG, capacity=CAPACITY)
-    capacity = batching.Capacity.of(CONFIG, slots=9, context=90, tokens=1000, block=8)
+    capacity = Capacity.of(CONFIG, slots=9, context=90, tokens=1000, block=8)
     large = sizing.measure(gpt_keras.CausalLM, CONFIG, capacity=capacity)
     assert (small.slot, small.fixed) == (large.slot, large.fixed)
     assert large.slots - small.slots == 4 * small.slot
-    made = size_of((spec.shape, spec.dtype) for spec in batching.memories(
+    made = size_of((spec.shape, spec.dtype) for spec in memories_of(
         CONFIG, capacity, "float32").values())  # fmt: skip
     assert large.slots + large.cache + large.fixed == made
 
@@ -101,8 +94,8 @@ def test_what_a_machine_holds():
     left = 10 * sizes.total
     tokens, texts = sizes.tokens_in(left), sizes.texts_in(left)
     for capacity in (
-        batching.Capacity.of(CONFIG, 5, 90, tokens, 8),
-        batching.Capacity.of(CONFIG, texts, 90, texts * 96, 8),
+        Capacity.of(CONFIG, 5, 90, tokens, 8),
+        Capacity.of(CONFIG, texts, 90, texts * 96, 8),
     ):
         most = sizing.measure(gpt_keras.CausalLM, CONFIG, capacity=capacity).total
         assert 0.95 * left < most <= left

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gpt_keras
-from export import batching, saved_model
+from export import saved_model
+from export.capacity import Capacity
 
 pytestmark = [
     pytest.mark.skew,
@@ -106,7 +107,7 @@ def test_classifier(classifier):
 )
 def test_smollm2(tmp_path, kernels, continuous):
     model = gpt_keras.CausalLM.from_pretrained(GGUF)
-    capacity = batching.Capacity.of(model.config) if continuous else None
+    capacity = Capacity.of(model.config) if continuous else None
     quick = {"with_warmup": False, "with_verification": False}
     directory = saved_model.export(model, tmp_path, kernels=kernels, capacity=capacity, **quick)
     compare(directory, LANGUAGE)
