@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import batching, saved_model, signatures, slots, verification
+from export import batching, saved_model, signatures, verification
 from export.capacity import Capacity
 from gpt_keras import generation
 
@@ -187,17 +187,20 @@ def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
     prompts = random_prompts(6, seed=5, longest=30)
     expected = server.alone(prompts, **LIMITS)
     ask(loaded, prompts[:1])
-    until, stopped, answered = time.monotonic() + 6, [0], [0]
+    until, stopped, answered = time.monotonic() + 90, [0], [0]
+
+    def enough():
+        return (stopped[0] >= 60 and answered[0] >= 30) or time.monotonic() > until
 
     def good(i):
-        while time.monotonic() < until:
+        while not enough():
             (answer,) = ask(loaded, [prompts[i]], **LIMITS)
             check(server, prompts[i], answer, expected[i], LIMITS["max_new_tokens"][0])
             answered[0] += 1
 
     def killed(i):
         rng = random.Random(i)
-        while time.monotonic() < until:
+        while not enough():
             inputs = {"token_ids": [[9] * 8], "lengths": [8], "max_new_tokens": [80]}
             try:
                 loaded.run("generate_tokens", inputs, timeout_ms=rng.randint(1, 40))
@@ -205,14 +208,14 @@ def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
                 stopped[0] += 1
 
     at_once([lambda i=i: good(i) for i in range(3)] + [lambda i=i: killed(i) for i in range(3)])
-    assert stopped[0] > 20
-    assert answered[0] > 20
+    assert stopped[0] >= 60
+    assert answered[0] >= 30
     slots_back(loaded)
 
 
 def slots_back(loaded):
     """Every slot can be had, once the leases of whoever was stopped have ended."""
-    until = time.monotonic() + 2 * slots.LEASE_MS / 1000
+    until = time.monotonic() + 30
     while stats(loaded)["slots_in_use"]:
         assert time.monotonic() < until
         ask(loaded, random_prompts(32, seed=9, longest=20), max_new_tokens=[60])

@@ -27,7 +27,7 @@ def served(exported):
     config = model_config.of_one_model("m", str(exported.saved_model_dir.parent))
     manager = ModelManager(model_config.check(config), load)
     manager.start()
-    assert manager.wait(120)
+    assert manager.wait(500)  # each signature is warmed up
     server = ModelServer(manager, Options(port=0, rest_api_port=0))
     with client.Client(f"127.0.0.1:{server.port}", "m") as asking:
         yield asking, f"http://127.0.0.1:{server.rest_api_port}/v1/models/m:predict"
