@@ -171,4 +171,6 @@ class Attention(ConfigLayer):
 def _swap_axes(x):
     """(B, a, b, h) -> (B, b, a, h), without moving anything for a single token."""
     _, a, b, h = x.shape
-    return ops.reshape(x, (-1, b, a, h)) if 1 in (a, b) else ops.swapaxes(x, 1, 2)
+    if 1 in (a, b) and None not in (a, b):
+        return ops.reshape(x, (-1, b, a, h))
+    return ops.swapaxes(x, 1, 2)

@@ -14,6 +14,7 @@ from export import batching, saved_model, signatures, verification
 from export.capacity import Capacity
 from gpt_keras import generation
 
+pytestmark = pytest.mark.xdist_group("batching")  # one session for most of them
 SLOTS, CONTEXT, BLOCK = 4, 96, 8
 LIMITS = {"max_new_tokens": [24]}
 
@@ -81,7 +82,7 @@ def server(tmp_path_factory):
     return Server(make_model(), tmp_path_factory.mktemp("server"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loaded(server):
     with verification.load(server.path) as loaded:
         yield loaded
