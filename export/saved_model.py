@@ -264,8 +264,8 @@ if __name__ == "__main__":
         "kernels", "auto", ["auto", *LAYOUTS],
         "Layout of the matrices. panels: several rows up to 1.4 times as fast where the server has "
         "oneDNN on (default on CPUs with AVX512-VNNI, AVX-VNNI or AMX; elsewhere by "
-        "TF_ENABLE_ONEDNN_OPTS=1), half as fast where it is off. slabs: a row up to 1.3 times as "
-        "fast where oneDNN is off. auto: what suits this machine.",
+        "TF_ENABLE_ONEDNN_OPTS=1), half as fast where it is off. slabs: a row about 1.1 times "
+        "as fast where oneDNN is off. auto: what suits this machine.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "batching", "continuous", ["continuous", "none"],
