@@ -26,7 +26,14 @@ from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, waits
 from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
-from gpt_keras.generation import Generated, GenerationOptions, Said, likeliest, logprob_of
+from gpt_keras.generation import (
+    Generated,
+    GenerationOptions,
+    Said,
+    largest,
+    likeliest,
+    logprob_of,
+)
 from gpt_keras.options import LOGPROBS, generation_options
 from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 from gpt_keras.stacked import StackedBackbone
@@ -79,10 +86,6 @@ class Batcher:
             max_new_tokens=tf.minimum(options.max_new_tokens, self.capacity.context - lengths),
         )
         B = tf.shape(lengths)[0]
-        width, n = (
-            tf.reduce_max(tf.concat([values, [0]], 0))
-            for values in (options.max_new_tokens, options.logprobs)
-        )
         request = Request(
             slots=tf.zeros([B], tf.int32),
             tickets=tf.zeros([B], tf.int64),
@@ -94,7 +97,7 @@ class Batcher:
             stopped=tf.zeros([B], tf.bool),
             enough=tf.zeros([B], tf.bool),
         )
-        said = Said.nothing(B, width, n)
+        said = Said.nothing(B, largest(options.max_new_tokens), largest(options.logprobs))
         text_tail, count = tf.fill([B], ""), tf.fill([B], NEVER)  # see `StopStrings.follow_all`
 
         def turn(request, said, text_tail, count):

@@ -130,7 +130,7 @@ class Generated(NamedTuple):
     @classmethod
     def of(cls, said: Said, lengths, stopped, asked):
         """The first `lengths` tokens of what was said; `asked` is the option `logprobs`."""
-        longest = _largest(lengths)
+        longest = largest(lengths)
         tokens, logprobs, top_logprobs, top_tokens = (x[:, :longest] for x in said)
         kept = tf.sequence_mask(lengths, longest)  # (B, N)
         wanted = tf.range(tf.shape(top_tokens)[2]) < asked[:, None, None]  # (B, 1, n)
@@ -210,7 +210,7 @@ def generate_tokens(
         options.repetition_penalty, options.presence_penalty, options.frequency_penalty
     )
 
-    n = _largest(options.logprobs)
+    n = largest(options.logprobs)
 
     def choose(state) -> Said:
         """The next token of every row, (B, 1)."""
@@ -383,6 +383,6 @@ def likeliest(logits, n):
     )
 
 
-def _largest(values):
+def largest(values):
     """The largest of (B,) int32 values, at least 0."""
     return tf.reduce_max(tf.concat([values, [0]], 0))

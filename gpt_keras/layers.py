@@ -228,8 +228,7 @@ def _matmul_of_parts(x, kernel, units):
     def one_by_one():
         return tf.concat([x @ part for part in tf.unstack(kernel)], axis=1)  # parts are views
 
-    batch = n == PANEL or tf.shape(x)[0] == 1
-    y = as_a_batch() if batch is True else tf.cond(batch, as_a_batch, one_by_one)
+    y = as_a_batch() if n == PANEL else tf.cond(tf.shape(x)[0] == 1, as_a_batch, one_by_one)
     return y if P * n == units else y[:, :units]
 
 
