@@ -280,7 +280,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("model", None, "The model it was exported from, to judge differences by.")
     flags.DEFINE_float("minutes", 10, "Minutes of requests.", lower_bound=0.01)
     flags.DEFINE_float("warmup_minutes", 2, "Minutes of requests before.", lower_bound=0.01)
-    flags.DEFINE_integer("clients", 8, "Clients at once.", lower_bound=1)
+    flags.DEFINE_integer("clients", 16, "Clients at once.", lower_bound=1)
     flags.DEFINE_integer("texts", 12, "Prompts of the good requests.", lower_bound=1)
     flags.DEFINE_string("prompt_words", "4-48", "Words of a prompt: a number or a range.")
     flags.DEFINE_string("answer_tokens", "4-48", "Tokens asked for: a number or a range.")

@@ -86,6 +86,28 @@ def test_feed_forward(tiny, activation, gated):
     np.testing.assert_allclose(layer(X), hidden @ down + down_bias, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("layout", ["panels", "slabs"])
+@pytest.mark.parametrize("width", [128, 96])  # whole panels to a half of the columns, or not
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_feed_forward_with_split_matrices(tiny, layout, width, bias, activation):
+    config = tiny.replace(intermediate_size=width, gated=True, mlp_bias=bias, activation=activation)
+    layer = layers.FeedForward(config)
+    layer(X)
+    randomise(layer)
+    expected = layer(X)
+    layer.up.lay_out(layout)
+    layer.down.lay_out(layout)
+    call = tf.function(layer, input_signature=[tf.TensorSpec([None, None, X.shape[2]])])
+    np.testing.assert_allclose(call(X), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [3, layers.JOINED + 1])
+def test_join_parts(parts):
+    y = np.random.default_rng(0).normal(size=(parts, 5, 4)).astype("float32")
+    np.testing.assert_array_equal(layers.join_parts(tf.constant(y)), np.concatenate(y, axis=1))
+
+
 @pytest.mark.parametrize("gated", [True, False])
 def test_feed_forward_as_a_layer(tiny, check_layer, gated):
     config = tiny.replace(gated=gated, mlp_bias=True, activation="gelu")
