@@ -25,7 +25,7 @@ from export.capacity import SETTINGS, Capacity, memories
 from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, waits
-from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free
+from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free, remembered
 from gpt_keras.generation import (
     Generated,
     GenerationOptions,
@@ -255,53 +255,85 @@ class Batcher:
             return tf.nest.map_structure(tf.identity, (request, news))
 
     def _admit(self, table, request, prompts, lengths, options, now):
-        """Gives slots to waiting texts of the request, as far as there is room."""
-        capacity, visit = self.capacity, table.counters.visits
+        """Gives slots to waiting texts of the request, in order, as far as there is room."""
         waiting = tf.where(waits(request))[:, 0]  # (W,)
-        limits = lengths + options.max_new_tokens  # (B,)
-        blocks = (tf.gather(limits, waiting) + capacity.block - 1) // capacity.block
-        texts, slots, pages = admit(
+
+        def next_one(i, _, table, request):
+            text = waiting[i]
+            fits, table, request = self._admit_one(
+                table, request, text, prompts[text], lengths[text],
+                GenerationOptions(*(option[text] for option in options)), now,
+            )  # fmt: skip
+            return i + 1, fits, table, request
+
+        state = (tf.constant(0), tf.constant(True), table, request)
+        _, _, table, request = tf.while_loop(
+            lambda i, fits, *_: fits & (i < tf.size(waiting)),
+            next_one,
+            state,
+            shape_invariants=tf.nest.map_structure(lambda x: x.shape, state),
+            parallel_iterations=1,
+        )
+        return table, request
+
+    def _admit_one(self, table, request, text, prompt, length, options, now):
+        """Gives a slot to a text, () int64, if there is room: (whether, table, request)."""
+        capacity, visit = self.capacity, table.counters.visits
+        prompt = prompt[:length]  # (T,)
+        every = tf.range(capacity.slots)
+        limit = length + options.max_new_tokens
+        given = admit(
+            table.slots,
             is_free(table.slots, now, visit),
-            self._pages.rows(tf.range(capacity.slots)),
+            self._pages.rows(every),
             capacity.blocks,
-            blocks,
+            capacity.block,
+            (limit + capacity.block - 1) // capacity.block,
+            remembered(table.slots, self._tokens.rows(every)[:, :length], prompt, capacity.block),
         )
-        texts = tf.gather(waiting, texts)  # (n,)
-        prompt = tf.gather(lengths, texts)
-        rows = tf.gather(prompts[:, : capacity.context + 1], texts)  # (n, T)
-        rows = tf.pad(rows, [[0, 0], [0, capacity.context + 1 - tf.shape(rows)[1]]])
-        settings = tf.stack(
-            [tf.cast(getattr(options, name), tf.float32) for name in SETTINGS], axis=1
-        )
-        writes = [
-            self._pages.put_rows(slots, pages),
-            self._pool.clear(tf.boolean_mask(pages, pages > 0)),
-            self._tokens.put_rows(slots, rows),
-            self._settings.put_rows(slots, tf.gather(settings, texts)),
-        ]
-        taken = table.slots.put(
-            slots,
-            ticket=visit,
-            prompt_length=prompt,
-            limit=tf.gather(limits, texts),
-            seed=tf.gather(options.seed, texts),
-            top_k=tf.gather(options.top_k, texts),
-            filled=0,
-            length=prompt,
-            finish=RUNNING,
-            credit=CREDIT,
-            visited_ms=now,
-            visited=visit,
-        )
-        n = tf.size(texts)
-        request = request._replace(
-            slots=_put(request.slots, texts, slots),
-            tickets=_put(request.tickets, texts, tf.repeat(visit, n)),
-            seen=_put(request.seen, texts, tf.cast(prompt, tf.int64)),
-            since=tf.where(n > 0, now, request.since),
-        )
-        with tf.control_dependencies(writes):
-            return table._replace(slots=tf.nest.map_structure(tf.identity, taken)), request
+        shared = given.shared * capacity.block  # tokens
+
+        def take():
+            # If this visit is stopped, the next one must not believe what is overwritten now.
+            before = Table.of(self._table.read())
+            filled = tf.minimum(before.slots.filled, given.filled)
+            before = before._replace(slots=before.slots._replace(filled=filled))
+            with tf.control_dependencies([self._table.assign(before.matrix())]):
+                row = tf.pad(prompt, [[0, capacity.context + 1 - length]])[None]  # (1, C+1)
+                settings = [tf.cast(getattr(options, name), tf.float32) for name in SETTINGS]
+                slot, new = given.slot[None], given.pages[given.shared :]
+                writes = [
+                    self._pages.put_rows(slot, given.pages[None]),
+                    self._pool.clear(tf.boolean_mask(new, new > 0)),
+                    self._tokens.put_rows(slot, row),
+                    self._settings.put_rows(slot, tf.stack(settings)[None]),
+                ]
+            taken = table.slots._replace(filled=given.filled).put(
+                slot,
+                ticket=visit,
+                prompt_length=length,
+                limit=limit,
+                seed=options.seed,
+                top_k=options.top_k,
+                filled=shared,
+                length=length,
+                finish=RUNNING,
+                credit=CREDIT,
+                visited_ms=now,
+                visited=visit,
+            )
+            with tf.control_dependencies(writes):
+                slots = tf.nest.map_structure(tf.identity, taken)
+            counters = table.counters.plus(shared_tokens=shared)
+            at = text[None]
+            return Table(slots, counters), request._replace(
+                slots=_put(request.slots, at, slot),
+                tickets=_put(request.tickets, at, visit[None]),
+                seen=_put(request.seen, at, tf.cast(length + shared, tf.int64)[None]),
+                since=now,
+            )
+
+        return given.fits, *tf.cond(given.fits, take, lambda: (table, request))
 
     def _fetch(self, table, request, options):
         """Takes along what was decided since the last visit."""

@@ -23,7 +23,7 @@ class Slots(NamedTuple):
       prompt_length: tokens of the prompt.
       limit: tokens of prompt and answer at which the text ends.
       seed, top_k: see `GenerationOptions`.
-      filled: tokens whose keys and values are in the pool.
+      filled: tokens whose keys and values are in the pool; in a free slot what is left of them.
       length: tokens decided, prompt included.
       finish: RUNNING, STOPPED by a stop token or by the owner, or FULL.
       credit: steps left until the owner is to come by.
@@ -69,12 +69,14 @@ class Counters(NamedTuple):
       steps: common steps.
       tokens: decided, of answers.
       prompt_tokens: computed, of prompts.
+      shared_tokens: of prompts, not computed: another text with the same beginning had them.
     """
 
     visits: tf.Tensor
     steps: tf.Tensor
     tokens: tf.Tensor
     prompt_tokens: tf.Tensor
+    shared_tokens: tf.Tensor
 
     def plus(self, **more):
         """With something added."""
@@ -112,40 +114,85 @@ def is_free(slots: Slots, now_ms, visit):
     return (slots.ticket == 0) | gone
 
 
-class Admission(NamedTuple):
-    """Texts that get a slot.
-
-    Attributes:
-      texts: (n,) int32, which of those that wait; the first n.
-      slots: (n,) int32.
-      pages: (n, M) int32, their blocks, 0 where they need no more.
-    """
-
-    texts: tf.Tensor
-    slots: tf.Tensor
-    pages: tf.Tensor
-
-
-def admit(free, pages, num_blocks, needed) -> Admission:
-    """Gives slots and blocks to as many waiting texts, in order, as there are for.
+def remembered(slots: Slots, tokens, prompt, block):
+    """How much of a prompt the blocks of each slot hold already, in work or left over.
 
     Args:
+      slots: entries of S slots.
+      tokens: (S, T) int32, the texts in them.
+      prompt: (T,) int32, the tokens of one prompt.
+      block: int, tokens of a block.
+
+    Returns:
+      (S,) int32, blocks at the beginning. Never the whole prompt: its last token decides the next.
+    """
+    same = tf.math.cumprod(tf.cast(tokens == prompt, tf.int32), axis=1)  # (S, T)
+    most = tf.minimum(tf.cast(slots.filled, tf.int32), tf.size(prompt) - 1)
+    return tf.minimum(tf.reduce_sum(same, axis=1), most) // block
+
+
+class Admission(NamedTuple):
+    """A slot for a text.
+
+    Attributes:
+      fits: () bool; nothing else counts where it is False.
+      slot: () int32.
+      pages: (M,) int32, the text's blocks: first those it shares; 0 where it needs no more.
+      shared: () int32, blocks whose keys and values are there already.
+      filled: (S,) int64, what is left of the texts in free slots, the given one included.
+    """
+
+    fits: tf.Tensor
+    slot: tf.Tensor
+    pages: tf.Tensor
+    shared: tf.Tensor
+    filled: tf.Tensor
+
+
+def admit(slots: Slots, free, pages, num_blocks, block, needed, known) -> Admission:
+    """Gives a slot and blocks to a text, if there are any.
+
+    Blocks that several slots have are free when none of these is in work. What the texts in free
+    slots have left behind goes as late as possible, the oldest first.
+
+    Args:
+      slots: entries of S slots.
       free: (S,) bool, see `is_free`.
-      pages: (S, M) int32, blocks of the texts in the slots; those of free slots do not count.
+      pages: (S, M) int32, blocks of the texts that are or were in them.
       num_blocks: int, blocks of the pool, numbered from 1.
-      needed: (W,) int32, blocks that each waiting text may come to need, at most M.
+      block: int, tokens of a block.
+      needed: () int32, blocks that the text may come to need, at most M.
+      known: (S,) int32, blocks of its beginning that a slot's text has, see `remembered`.
     """
     M = pages.shape[1]
-    held = tf.where(free[:, None], 0, pages)  # (S, M)
-    used = tf.scatter_nd(tf.reshape(held, [-1, 1]), tf.ones([tf.size(held)], tf.int32),
-                         [num_blocks + 1])  # fmt: skip
-    unused = tf.cast(tf.where(used[1:] == 0)[:, 0], tf.int32) + 1  # (U,)
-    slots = tf.cast(tf.where(free)[:, 0], tf.int32)  # (F,)
-    ends = tf.cumsum(needed)  # (W,)
-    fits = (ends <= tf.size(unused)) & (tf.range(tf.size(needed)) < tf.size(slots))
-    n = tf.reduce_sum(tf.cast(fits, tf.int32))  # `ends` rises: those that fit are the first
     columns = tf.range(M)
-    index = (ends - needed)[:n, None] + columns  # (n, M), into `unused`
-    there = columns < needed[:n, None]
-    given = tf.gather(tf.pad(unused, [[0, 1]]), tf.where(there, index, tf.size(unused)))
-    return Admission(tf.range(n), slots[:n], given)  # beyond the end of `unused` stands a 0
+    source = tf.argmax(known)
+    shared = known[source]
+    own = tf.where(columns < shared, pages[source], 0)  # (M,)
+
+    held = tf.concat([tf.where(free[:, None], 0, pages), own[None]], 0)  # (S+1, M)
+    used = tf.scatter_nd(held[..., None], tf.ones_like(held), [num_blocks + 1])
+    left = free[:, None] & (columns * block < tf.cast(slots.filled, tf.int32)[:, None])  # (S, M)
+    since = tf.where(free & (slots.filled > 0), slots.visited, -1)  # (S,)
+    age = tf.tensor_scatter_nd_max(
+        tf.fill([num_blocks + 1], tf.constant(-1, tf.int64)),
+        tf.where(left, pages, 0)[..., None],
+        tf.broadcast_to(since[:, None], tf.shape(pages)),
+    )
+    unused = tf.where(used[1:] == 0)[:, 0] + 1  # (U,)
+    unused = tf.gather(unused, tf.argsort(tf.gather(age, unused), stable=True))
+    given = tf.cast(unused[: needed - shared], tf.int32)
+    slot = tf.argmin(tf.where(free, since, tf.int64.max), output_type=tf.int32)
+
+    gone = tf.scatter_nd(given[:, None], tf.ones_like(given), [num_blocks + 1]) > 0
+    intact = tf.reduce_min(tf.where(tf.gather(gone, pages), columns, M), axis=1)  # (S,)
+    intact = tf.where(tf.range(tf.size(intact)) == slot, 0, intact)
+    filled = tf.minimum(slots.filled, tf.cast(intact * block, tf.int64))
+    row = tf.concat([own[:shared], given], 0)
+    return Admission(
+        fits=tf.reduce_any(free) & (tf.size(given) == needed - shared),
+        slot=slot,
+        pages=tf.pad(row, [[0, M - tf.size(row)]]),
+        shared=shared,
+        filled=tf.where(free, filled, slots.filled),
+    )

@@ -130,9 +130,49 @@ def test_requests_at_once_share_their_steps(server, loaded):
     after = stats(loaded)
     tokens = sum(map(len, answers))
     assert tokens <= after["tokens"] - before["tokens"] <= tokens + len(prompts)  # stop tokens
-    assert after["prompt_tokens"] - before["prompt_tokens"] == sum(map(len, prompts))
+    read = [after[name] - before[name] for name in ("prompt_tokens", "shared_tokens")]
+    assert sum(read) == sum(map(len, prompts))
     assert after["steps"] - before["steps"] < tokens  # 4 slots: about a quarter
     assert after["slots_in_use"] == 0
+
+
+def test_a_beginning_that_is_there_is_not_computed_again(server, loaded):
+    (prompt,) = [p for p in random_prompts(9, seed=12) if 40 < len(p) < 50][:1]
+
+    def computed(prompt, **options):
+        """The answer, and how many tokens of the prompt were computed."""
+        before = stats(loaded)
+        (answer,) = ask(loaded, [prompt], **options)
+        (alone,) = server.alone([prompt], **options)
+        check(server, prompt, answer, alone, options["max_new_tokens"][0])
+        after = stats(loaded)
+        shared = after["shared_tokens"] - before["shared_tokens"]
+        assert after["prompt_tokens"] - before["prompt_tokens"] == len(prompt) - shared
+        return answer, len(prompt) - shared
+
+    answer, n = computed(prompt, max_new_tokens=[20])
+    assert n == len(prompt)
+    _, n = computed([*prompt, *answer, 50, 51], max_new_tokens=[9])  # a conversation goes on
+    assert 2 < n <= 3 + BLOCK
+    assert computed(prompt, max_new_tokens=[20]) == (answer, (len(prompt) - 1) % BLOCK + 1)
+    other = [*prompt[:20], 60, 61]
+    assert computed(other, max_new_tokens=[20])[1] == len(other) - 20 // BLOCK * BLOCK
+    ask(loaded, random_prompts(30, seed=13), max_new_tokens=[30])  # the room is needed
+    again, n = computed(prompt, max_new_tokens=[20])
+    assert (again, n) == (answer, len(prompt))
+
+
+def test_beginnings_are_shared_with_texts_in_work(server, loaded):
+    (beginning,) = [p for p in random_prompts(9, seed=14) if 40 < len(p) < 50][:1]
+    prompts = [[*beginning, i, i + 1, i + 2] for i in range(10, 22)]
+    expected = server.alone(prompts, **LIMITS)
+    before = stats(loaded)
+    answers = at_once([lambda p=p: ask(loaded, [p], **LIMITS)[0] for p in prompts])
+    for prompt, answer, alone in zip(prompts, answers, expected, strict=True):
+        check(server, prompt, answer, alone, LIMITS["max_new_tokens"][0])
+    shared = stats(loaded)["shared_tokens"] - before["shared_tokens"]
+    whole = len(beginning) // BLOCK * BLOCK
+    assert shared >= (len(prompts) - SLOTS) * whole
 
 
 def test_draws_depend_on_seed_and_step_alone(server, loaded):
@@ -202,7 +242,8 @@ def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
     def killed(i):
         rng = random.Random(i)
         while not enough():
-            inputs = {"token_ids": [[9] * 8], "lengths": [8], "max_new_tokens": [80]}
+            prompt = rng.choice(prompts)[: rng.randint(0, 20)] + [rng.randint(8, 96)] * 8
+            inputs = {"token_ids": [prompt], "lengths": [len(prompt)], "max_new_tokens": [60]}
             try:
                 loaded.run("generate_tokens", inputs, timeout_ms=rng.randint(1, 40))
             except tf.errors.DeadlineExceededError:

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from export import slots
 from export.slots import LEASE_MS, LEASE_VISITS
 
-S, M, BLOCKS = 5, 3, 9
+S, M, BLOCKS, BLOCK = 5, 3, 9, 2
 
 
 def make_table(**columns):
     blank = {name: [0] * S for name in slots.Slots._fields} | columns
     held = slots.Slots(*(tf.constant(blank[name], tf.int64) for name in slots.Slots._fields))
-    return slots.Table(held, slots.Counters(*(tf.constant(n, tf.int64) for n in (7, 6, 5, 4))))
+    return slots.Table(held, slots.Counters(*(tf.constant(n, tf.int64) for n in (8, 7, 6, 5, 4))))
 
 
 def test_a_table_survives_its_matrix():
@@ -53,38 +53,98 @@ def test_a_lease(ticket, away_ms, visits, free):
     assert found.numpy().tolist() == [free] * S
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    held=st.lists(st.integers(0, M), min_size=S, max_size=S),
-    needed=st.lists(st.integers(1, M), max_size=8),
-    seed=st.integers(0, 99),
+@pytest.mark.parametrize(
+    ("prompt", "blocks"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7], [3, 1, 0, 0, 2]),
+        ([1, 2, 3, 4, 5, 6], [2, 1, 0, 0, 2]),  # the last token is computed anew
+        ([1, 2], [0] * 5),
+        ([9], [0] * 5),
+    ],
 )
-def test_admission(held, needed, seed):
-    """As many texts as fit, in order; slots and blocks that nobody has."""
-    order = np.random.default_rng(seed).permutation(BLOCKS) + 1
-    pages, taken = np.zeros((S, M), np.int32), 0
-    for slot, n in enumerate(held):
-        n = min(n, BLOCKS - taken)
-        pages[slot, :n] = order[taken : taken + n]
-        taken += n
-    free = pages.max(axis=1) == 0
-    pages[free] = 1  # what a former tenant left does not count
-    admission = slots.admit(
-        tf.constant(free), tf.constant(pages), BLOCKS, tf.constant(needed, tf.int32)
-    )
-    expected, room = 0, BLOCKS - taken
-    for n in needed:
-        if n > room or expected == free.sum():
-            break
-        expected, room = expected + 1, room - n
-    assert admission.texts.numpy().tolist() == list(range(expected))
-    got = admission.slots.numpy().tolist()
-    assert len(set(got)) == expected
-    assert all(free[slot] for slot in got)
-    blocks = admission.pages.numpy()
-    assert (blocks > 0).sum(axis=1).tolist() == needed[:expected]
-    assert all((row[:n] > 0).all() for row, n in zip(blocks, needed, strict=False))
-    given = blocks[blocks > 0].tolist()
-    in_use = pages[~free]
-    assert len(set(given)) == len(given)
-    assert not set(given) & set(in_use[in_use > 0].tolist())
+def test_remembered(prompt, blocks):
+    table = make_table(filled=[7, 3, 8, 0, 5], prompt_length=[3, 3, 8, 9, 9])
+    texts = [
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [2, 2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4, 5, 6, 7, 8],
+        [1, 2, 3, 4, 5, 0, 7, 8],
+    ]
+    tokens = tf.constant(texts)[:, : len(prompt)]
+    found = slots.remembered(table.slots, tokens, tf.constant(prompt), block=2)
+    assert found.numpy().tolist() == blocks
+
+
+@tf.function
+def admit(filled, visited, free, pages, needed, tokens, prompt):
+    table = make_table()
+    entries = table.slots._replace(filled=filled, visited=visited)
+    known = slots.remembered(entries, tokens[:, : tf.size(prompt)], prompt, BLOCK)
+    return slots.admit(entries, free, pages, BLOCKS, BLOCK, needed, known)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_admission(data):
+    """Texts come and go; a ledger tells what each block holds and whose it is."""
+    free, filled = np.ones(S, bool), np.zeros(S, np.int64)
+    visited = np.zeros(S, np.int64)
+    pages, tokens = np.zeros((S, M), np.int32), np.zeros((S, M * BLOCK), np.int32)
+    contents = {}  # block -> the text up to its end, as far as it is computed
+    for visit in range(1, 14):
+        if data.draw(st.booleans()) and not free.all():
+            free[data.draw(st.sampled_from(np.flatnonzero(~free).tolist()))] = True
+            continue
+        length = data.draw(st.integers(1, M * BLOCK))
+        prompt = data.draw(st.lists(st.integers(1, 2), min_size=length, max_size=length))
+        needed = data.draw(st.integers(-(-length // BLOCK), M))
+        held = pages[~free]
+        held = set(held[held > 0].tolist())
+        found = admit(
+            *map(tf.constant, (filled, visited, free, pages)), needed, tf.constant(tokens),
+            tf.constant(prompt),
+        )  # fmt: skip
+        blocks, shared = found.pages.numpy(), int(found.shared)
+        if not found.fits:
+            assert not free.any() or BLOCKS - len(held) < needed - shared
+            continue
+        slot = int(found.slot)
+        assert free[slot]
+        assert (blocks > 0).sum() == needed == len(set(blocks[blocks > 0].tolist()))
+        assert not set(blocks[shared:needed].tolist()) & held
+        assert shared * BLOCK < length
+        for i in range(shared):
+            assert contents[blocks[i]] == prompt[: (i + 1) * BLOCK]
+        filled = found.filled.numpy().copy()
+        for block in blocks[shared:needed]:
+            contents.pop(int(block), None)
+        free[slot], visited[slot], pages[slot] = False, visit, blocks
+        tokens[slot] = 0
+        tokens[slot, :length] = prompt
+        filled[slot] = data.draw(st.integers(shared * BLOCK, length))
+        for i in range(filled[slot] // BLOCK):
+            contents[int(blocks[i])] = prompt[: (i + 1) * BLOCK]
+        for other in np.flatnonzero(free):  # nothing is believed of what is overwritten
+            for i in range(filled[other] // BLOCK):
+                block = int(pages[other, i])
+                assert contents[block] == tokens[other, : (i + 1) * BLOCK].tolist()
+
+
+def test_the_oldest_leftovers_go_first():
+    pages = tf.constant([[1, 2, 0], [3, 4, 0], [5, 6, 0], [0, 0, 0], [0, 0, 0]])
+    filled, visited = tf.constant([4, 4, 4, 0, 0], tf.int64), tf.constant([7, 5, 9, 0, 0], tf.int64)
+    tokens, prompt = tf.zeros([S, M * BLOCK], tf.int32), tf.constant([1])
+
+    def blocks(needed):
+        found = admit(filled, visited, tf.ones([S], tf.bool), pages, needed, tokens, prompt)
+        assert int(found.slot) == 3
+        return found.pages.numpy().tolist(), found.filled.numpy().tolist()
+
+    assert blocks(3) == ([7, 8, 9], [4, 4, 4, 0, 0])
+    found = slots.admit(
+        make_table().slots._replace(filled=filled, visited=visited), tf.ones([S], tf.bool), pages,
+        6, BLOCK, 3, tf.zeros([S], tf.int32),
+    )  # fmt: skip
+    assert found.pages.numpy().tolist() == [3, 4, 1]
+    assert found.filled.numpy().tolist() == [0, 0, 4, 0, 0]
