@@ -1,9 +1,10 @@
-"""What continuous batching costs and gains, beside its limits and its peers, in one run.
+"""What continuous batching costs and gains, beside its peers, in one run.
 
     python -m benchmarks.continuous --continuous=models/a --none=models/b
 
-Three questions about an export with continuous batching, served by the local server:
+Questions about an export with continuous batching, served by the local server:
 
+- Cold start: the time from the server's start until it answers, warm-up requests included.
 - Throughput: tokens/s of --batch clients that ask for a text each, beside static batches of that
   many texts: ours (an export with --batching=none, one request with all prompts) and Hugging Face
   torch's `generate`. All texts are of the same length, so a static batch wastes nothing.
@@ -11,6 +12,7 @@ Three questions about an export with continuous batching, served by the local se
   while a prompt of 512 words comes in, beside its median. Seen from outside, by the counters of the
   signature `stats`.
 - The first token of a prompt of 64 words, beside the products of its prefill run alone.
+- The first token of a prompt of 512 words, and of one that begins alike and has one word more.
 
 Weights of torch are random (the speed does not depend on them). Client and server share the
 machine.
@@ -162,6 +164,19 @@ def first_token(client, rounds):
     return found | {"tokens": (after - before) / (rounds + 2)}
 
 
+def shared_beginning(client, rounds):
+    """[{seconds until the first token of a new prompt, and of one that goes on with it}]"""
+    rng, found = np.random.default_rng(3), []
+    for _ in range(rounds):
+        (prompt,) = texts(rng, 1, LONG)
+        start = time.perf_counter()
+        ask(client, [prompt], 1)
+        middle = time.perf_counter()
+        ask(client, [prompt + " and"], 1)
+        found.append({"new": middle - start, "again": time.perf_counter() - middle})
+    return found
+
+
 def prefill_products():
     """A function that multiplies what a prompt of WORDS tokens needs, and nothing else."""
     import tensorflow as tf
@@ -192,16 +207,21 @@ def main():
             raise cli.UsageError(f"--{name}: expected a folder of versions")
     torch = decode.hf_torch()
     with contextlib.ExitStack() as stack:
-        clients = {}
+        clients, ready = {}, {}
         for name in ("continuous", "none"):
+            start = time.perf_counter()
             server = stack.enter_context(
                 Server(values[name].value, grpc_max_threads=values.batch + 8)
             )
             clients[name] = stack.enter_context(Client(server.address, NAME))
+            while clients[name].status()[0].state != "AVAILABLE":
+                time.sleep(0.1)
+            ready[name] = time.perf_counter() - start
         client = clients["continuous"]
         rates = throughput(client, clients["none"], torch, values.batch, values.rounds)
         gaps = long_prompt(client, values.batch, values.rounds)
         first = first_token(client, 10 * values.rounds)
+        beginnings = shared_beginning(client, values.rounds)
 
     ratios = {
         name: statistics.median(
@@ -209,6 +229,8 @@ def main():
         )
         for name in ("static", "torch")
     }
+    for name, seconds in ready.items():
+        print(f"{name}: ready after {seconds:.1f} s")
     for name, figures in rates.items():
         print(f"{values.batch} texts, {name}: {statistics.median(figures):.1f} tokens/s")
     print(f"continuous / static: {ratios['static']:.2f}, continuous / torch: {ratios['torch']:.2f}")
@@ -220,11 +242,16 @@ def main():
     request, products = (1000 * statistics.median(first[name]) for name in ("request", "products"))
     print(f"first token of {first['tokens']:.0f} tokens: {request:.1f} ms; "
           f"products alone {products:.1f} ms: {request / products:.2f} x")  # fmt: skip
+    new, again = (
+        1000 * statistics.median(b[name] for b in beginnings) for name in ("new", "again")
+    )
+    print(f"first token of {LONG} words: {new:.0f} ms; the same and one word more: {again:.0f} ms")
     if values.output:
         path = Path(values.output)
         path.parent.mkdir(parents=True, exist_ok=True)
-        report = {"batch": values.batch, "tokens_per_s": rates, "ratio": ratios,
-                  "long_prompt": gaps, "first_token": first}  # fmt: skip
+        report = {"batch": values.batch, "ready_s": ready, "tokens_per_s": rates, "ratio": ratios,
+                  "long_prompt": gaps, "first_token": first,
+                  "shared_beginning": beginnings}  # fmt: skip
         path.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -138,7 +138,7 @@ class Batcher:
 
     def stats(self):
         """Name -> (1,) int64: the table's state, for monitoring."""
-        slots, counters = Table.of(self._table.read())
+        slots, counters, _ = Table.of(self._table.read())
         taken = ~is_free(slots, _now_ms(), counters.visits)
         figures = {"slots_in_use": tf.reduce_sum(tf.cast(taken, tf.int64))}
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
@@ -225,7 +225,7 @@ class Batcher:
         )
         table, request = tf.cond(
             tf.reduce_any(waits(request)),
-            lambda: self._admit(table, request, prompts, lengths, options, now),
+            lambda: self._queue(table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
         # Whoever has come to let a text go need not wait for a step.
@@ -253,6 +253,22 @@ class Batcher:
         )
         with tf.control_dependencies([self._table.assign(table.matrix())]):
             return tf.nest.map_structure(tf.identity, (request, news))
+
+    def _queue(self, table, request, prompts, lengths, options, now):
+        """Admits texts of the request if no other has waited longer."""
+        began = request.since
+        first = table.first.or_else(began, now)
+        table = table._replace(first=first)
+        mine = first.since == began
+        table, request = tf.cond(
+            mine,
+            lambda: self._admit(table, request, prompts, lengths, options, now),
+            lambda: (table, request),
+        )
+        # Whoever has got something makes room, and begins to wait anew if he wants more.
+        served = mine & ((request.since != began) | ~tf.reduce_any(waits(request)))
+        since = tf.where(served, tf.zeros_like(began), first.since)
+        return table._replace(first=first._replace(since=since)), request
 
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, in order, as far as there is room."""
@@ -326,7 +342,7 @@ class Batcher:
                 slots = tf.nest.map_structure(tf.identity, taken)
             counters = table.counters.plus(shared_tokens=shared)
             at = text[None]
-            return Table(slots, counters), request._replace(
+            return Table(slots, counters, table.first), request._replace(
                 slots=_put(request.slots, at, slot),
                 tickets=_put(request.tickets, at, visit[None]),
                 seen=_put(request.seen, at, tf.cast(length + shared, tf.int64)[None]),
@@ -487,7 +503,7 @@ class Batcher:
             ),
         )
         with tf.control_dependencies(writes):
-            return tf.nest.map_structure(tf.identity, Table(after, counters))
+            return tf.nest.map_structure(tf.identity, Table(after, counters, table.first))
 
     def _put_likeliest(self, asking, place, logits):
         """Writes down the likeliest tokens of the texts that ask for them, (a,) of (d,)."""

@@ -13,6 +13,7 @@ RUNNING, STOPPED, FULL = 0, 1, 2  # values of `finish`
 CREDIT = 2  # steps that a text is taken along without its owner having come by
 LEASE_MS = 2_000  # a slot is taken from its owner when he has been away for so long ...
 LEASE_VISITS = 128  # ... and others have come by so often: a pause of the machine ends no lease
+ABSENT_MS = 500  # whoever is first in the queue and stays away for so long loses his place
 
 
 class Slots(NamedTuple):
@@ -85,11 +86,30 @@ class Counters(NamedTuple):
         )
 
 
+class First(NamedTuple):
+    """The request that gets room before all others that wait, scalar int64.
+
+    Attributes:
+      since: ms, when it began to wait; 0 where there is none.
+      seen: ms, when it was here last.
+    """
+
+    since: tf.Tensor
+    seen: tf.Tensor
+
+    def or_else(self, since, now):
+        """The first of this one and another that waits `since` then and is here now."""
+        gone = (self.since == 0) | (now - self.seen > ABSENT_MS)
+        earlier = gone | (since <= self.since)
+        return First(tf.where(earlier, since, self.since), tf.where(earlier, now, self.seen))
+
+
 class Table(NamedTuple):
-    """Slots and counters, kept as one matrix (S + 1, 11) int64, the counters in its last row."""
+    """Kept as one matrix (S + 1, 11) int64, the slots first, all else in its last row."""
 
     slots: Slots
     counters: Counters
+    first: First
 
     @staticmethod
     def shape(num_slots):
@@ -99,12 +119,14 @@ class Table(NamedTuple):
     @classmethod
     def of(cls, matrix):
         """The table in a matrix."""
-        columns = tf.unstack(matrix[:-1], axis=1)
-        return cls(Slots(*columns), Counters(*tf.unstack(matrix[-1, : len(Counters._fields)])))
+        columns, row = tf.unstack(matrix[:-1], axis=1), tf.unstack(matrix[-1])
+        n, m = len(Counters._fields), len(First._fields)
+        return cls(Slots(*columns), Counters(*row[:n]), First(*row[n : n + m]))
 
     def matrix(self):
         """The matrix of the table."""
-        row = tf.pad(tf.stack(self.counters), [[0, len(Slots._fields) - len(Counters._fields)]])
+        row = tf.stack([*self.counters, *self.first])
+        row = tf.pad(row, [[0, len(Slots._fields) - row.shape[0]]])
         return tf.concat([tf.stack(self.slots, axis=1), row[None]], axis=0)
 
 

@@ -282,6 +282,21 @@ def test_whoever_waits_too_long_is_told(tmp_path):
         assert stats(loaded)["slots_in_use"] == 0
 
 
+def test_whoever_waits_longest_is_first(tmp_path):
+    server = Server(make_model(eos_token_ids=()), tmp_path, slots=1)
+    order, lengths = [], [60, 20, 40, 80, 10, 70, 30, 50]
+    with verification.load(server.path) as loaded:
+        ask(loaded, [[9]], max_new_tokens=[2])
+
+        def call(i):
+            time.sleep(0.02 * i)
+            ask(loaded, [[9 + i]], max_new_tokens=[lengths[i]])
+            order.append(i)
+
+        at_once([lambda i=i: call(i) for i in range(len(lengths))])
+    assert order == sorted(order)
+
+
 def test_models_and_versions_do_not_share(server, loaded, tmp_path):
     other = Server(make_model(seed=12), tmp_path)
     prompts = random_prompts(4, seed=6)

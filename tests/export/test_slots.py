@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import slots
-from export.slots import LEASE_MS, LEASE_VISITS
+from export.slots import ABSENT_MS, LEASE_MS, LEASE_VISITS
 
 S, M, BLOCKS, BLOCK = 5, 3, 9, 2
 
@@ -15,7 +15,12 @@ S, M, BLOCKS, BLOCK = 5, 3, 9, 2
 def make_table(**columns):
     blank = {name: [0] * S for name in slots.Slots._fields} | columns
     held = slots.Slots(*(tf.constant(blank[name], tf.int64) for name in slots.Slots._fields))
-    return slots.Table(held, slots.Counters(*(tf.constant(n, tf.int64) for n in (8, 7, 6, 5, 4))))
+    numbers = iter(range(8, 0, -1))
+    counters, first = (
+        kind(*(tf.constant(next(numbers), tf.int64) for _ in kind._fields))
+        for kind in (slots.Counters, slots.First)
+    )
+    return slots.Table(held, counters, first)
 
 
 def test_a_table_survives_its_matrix():
@@ -54,6 +59,23 @@ def test_a_lease(ticket, away_ms, visits, free):
 
 
 @pytest.mark.parametrize(
+    ("first", "since", "now", "expected"),
+    [
+        ((0, 0), 70, 100, (70, 100)),  # nobody is
+        ((50, 90), 70, 100, (50, 90)),  # that one waits longer
+        ((50, 90), 40, 100, (40, 100)),
+        ((50, 90), 50, 100, (50, 100)),  # the same one is here again
+        ((50, 90), 70, 90 + ABSENT_MS, (50, 90)),
+        ((50, 90), 70, 91 + ABSENT_MS, (70, 91 + ABSENT_MS)),  # gone
+    ],
+)
+def test_who_is_first(first, since, now, expected):
+    table = make_table()._replace(first=slots.First(*(tf.constant(n, tf.int64) for n in first)))
+    found = slots.Table.of(table.matrix()).first.or_else(since, now)
+    assert tuple(n.numpy() for n in found) == expected
+
+
+@pytest.mark.parametrize(
     ("prompt", "blocks"),
     [
         ([1, 2, 3, 4, 5, 6, 7], [3, 1, 0, 0, 2]),
@@ -76,7 +98,17 @@ def test_remembered(prompt, blocks):
     assert found.numpy().tolist() == blocks
 
 
-@tf.function
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([S], tf.int64),
+        tf.TensorSpec([S], tf.int64),
+        tf.TensorSpec([S], tf.bool),
+        tf.TensorSpec([S, M], tf.int32),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([S, M * BLOCK], tf.int32),
+        tf.TensorSpec([None], tf.int32),
+    ]
+)
 def admit(filled, visited, free, pages, needed, tokens, prompt):
     table = make_table()
     entries = table.slots._replace(filled=filled, visited=visited)
@@ -107,7 +139,8 @@ def test_admission(data):
         )  # fmt: skip
         blocks, shared = found.pages.numpy(), int(found.shared)
         if not found.fits:
-            assert not free.any() or BLOCKS - len(held) < needed - shared
+            known = set(blocks[:shared].tolist())
+            assert not free.any() or BLOCKS - len(held | known) < needed - shared
             continue
         slot = int(found.slot)
         assert free[slot]
