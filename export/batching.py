@@ -39,7 +39,7 @@ from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 from gpt_keras.stacked import StackedBackbone
 from gpt_keras.stop_strings import NEVER, StopStrings
 
-CHUNK = 64  # tokens of prompts in one step: the other texts wait for them
+CHUNK = 128  # tokens of prompts in one step: the other texts wait for them
 QUEUE = 4096  # visits that wait for their turn, at most one a request
 
 
