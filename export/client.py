@@ -41,6 +41,8 @@ OPTIONS = {
     "stop": (flags.DEFINE_multi_string, "Text to stop at. Repeatable."),
 }
 
+# Outputs of `generate` and `chat` that `Generation` has under the same names, and those of tokens.
+_OF_ROWS = ("text", "text_bytes", "finish_reason", "prompt_tokens", "num_tokens", "logprob")
 _OF_TOKENS = ("token_logprobs", "top_logprobs", "top_tokens")  # outputs of (batch, tokens, ...)
 
 
@@ -266,11 +268,11 @@ class Client:
         answer = self.predict(inputs | values, signature, timeout=timeout)
         for name in ("text", "finish_reason"):
             answer[name] = [text.decode() for text in answer[name]]
-        of_rows = [field.name for field in dataclasses.fields(Generation)][:-2]
-        columns = [answer[name] for name in of_rows]
+        columns = {name: answer[name] for name in _OF_ROWS}
         if "token_logprobs" in answer:
-            columns += _of_tokens(**{k: answer[k] for k in ("num_tokens", *_OF_TOKENS)})
-        return [Generation(*row) for row in zip(*columns, strict=True)]
+            columns |= _of_tokens(**{k: answer[k] for k in ("num_tokens", *_OF_TOKENS)})
+        rows = zip(*columns.values(), strict=True)
+        return [Generation(**dict(zip(columns, row, strict=True))) for row in rows]
 
     def _signature(self, name: str, deadline: float) -> protocol.SignatureDef:
         """What the model says of a signature; asked for once, to send inputs in their dtypes."""
@@ -297,8 +299,8 @@ class Client:
             raise ServerError(error.code(), error.details()) from None
 
 
-def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> list[list[tuple]]:
-    """The fields of `Generation` on tokens, without the padding; a list with one entry a row."""
+def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> dict[str, list[tuple]]:
+    """The fields of `Generation` on tokens, without the padding; lists with one entry a row."""
     logprobs = [tuple(row[:n]) for n, row in zip(num_tokens, token_logprobs, strict=True)]
     tops = [
         tuple(
@@ -308,7 +310,7 @@ def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> list[lis
         )
         for n, ids, values in zip(num_tokens, top_tokens, top_logprobs, strict=True)
     ]
-    return [logprobs, tops]
+    return {"token_logprobs": logprobs, "top_logprobs": tops}
 
 
 def _tensor(name: str, value, dtype: int) -> protocol.TensorProto:
