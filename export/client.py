@@ -130,7 +130,7 @@ class Client:
         if version is not None:
             self._spec.version.value = version
         self._timeout = timeout
-        self._signatures: dict[str, protocol.SignatureDef] = {}
+        self._signatures: dict[str, dict[str, int]] = {}  # name -> input -> DataType
 
     def __enter__(self):
         return self
@@ -233,14 +233,14 @@ class Client:
         deadline = self._deadline(timeout)
         request = protocol.PredictRequest(model_spec=self._spec, output_filter=outputs)
         request.model_spec.signature_name = signature
-        infos = self._signature(signature, deadline).inputs
+        dtypes = self._signature(signature, deadline)
         for name, value in inputs.items():
-            if name not in infos:
+            if name not in dtypes:
                 raise ValueError(
                     f"{name}: the model's signature {signature!r} has no such input; it has "
-                    + ", ".join(sorted(infos))
+                    + ", ".join(sorted(dtypes))
                 )
-            request.inputs[name].CopyFrom(_tensor(name, value, infos[name].dtype))
+            request.inputs[name].CopyFrom(_tensor(name, value, dtypes[name]))
         response = self._call(self._predictions.Predict, request, deadline)
         return {name: tensors.to_array(proto).tolist() for name, proto in response.outputs.items()}
 
@@ -274,8 +274,8 @@ class Client:
         rows = zip(*columns.values(), strict=True)
         return [Generation(**dict(zip(columns, row, strict=True))) for row in rows]
 
-    def _signature(self, name: str, deadline: float) -> protocol.SignatureDef:
-        """What the model says of a signature; asked for once, to send inputs in their dtypes."""
+    def _signature(self, name: str, deadline: float) -> dict[str, int]:
+        """DataTypes of a signature's inputs by name; the model is asked once."""
         if name not in self._signatures:
             request = protocol.GetModelMetadataRequest(
                 model_spec=self._spec, metadata_field=["signature_def"]
@@ -283,7 +283,11 @@ class Client:
             response = self._call(self._predictions.GetModelMetadata, request, deadline)
             found = protocol.SignatureDefMap()
             response.metadata["signature_def"].Unpack(found)
-            self._signatures = dict(found.signature_def)
+            # No messages: threads that share a client must not share those.
+            self._signatures = {
+                key: {alias: info.dtype for alias, info in entry.inputs.items()}
+                for key, entry in found.signature_def.items()
+            }
         if name not in self._signatures:
             known = sorted(key for key in self._signatures if not key.startswith("__"))
             raise ValueError(f"the model has no signature {name!r}; it has {', '.join(known)}")

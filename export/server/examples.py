@@ -10,6 +10,7 @@ from export.server import errors
 from export.server.manager import ModelManager
 from export.server.predict import fill_model_spec
 from export.server.servable import Servable
+from export.server.signature import Signature
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -139,14 +140,14 @@ def _serialized(examples: protocol.Input) -> np.ndarray:
     return records
 
 
-def _signature(servable: Servable, spec: protocol.ModelSpec) -> protocol.SignatureDef:
+def _signature(servable: Servable, spec: protocol.ModelSpec) -> Signature:
     name = spec.signature_name or protocol.DEFAULT_SIGNATURE
     if name not in servable.signatures:
         raise errors.invalid_argument(f"No signature was found with the name: {name}")
     return servable.signatures[name]
 
 
-def _classify_names(signature: protocol.SignatureDef) -> dict[str, str]:
+def _classify_names(signature: Signature) -> dict[str, str]:
     """Tensor names by role: `inputs`, and `classes` or `scores` or both."""
     if len(signature.inputs) != 1:
         raise errors.invalid_argument("Expected one input Tensor.")
@@ -156,27 +157,31 @@ def _classify_names(signature: protocol.SignatureDef) -> dict[str, str]:
         )
     if "inputs" not in signature.inputs:
         raise errors.invalid_argument(
-            f"No classification inputs found in SignatureDef: {signature}"
+            f"No classification inputs found in SignatureDef: {signature.definition()}"
         )
     names = {key: o.name for key, o in signature.outputs.items() if key in ("classes", "scores")}
     if not names:
         raise errors.invalid_argument(
             "Expected classification signature outputs to contain at least one of "
-            f'"classes" or "scores". Signature was: {signature}'
+            f'"classes" or "scores". Signature was: {signature.definition()}'
         )
     return {"inputs": signature.inputs["inputs"].name, **names}
 
 
-def _regress_names(signature: protocol.SignatureDef) -> dict[str, str]:
+def _regress_names(signature: Signature) -> dict[str, str]:
     """Tensor names by role: `inputs`, `outputs`."""
     if len(signature.inputs) != 1:
         raise errors.invalid_argument("Expected one input Tensor.")
     if len(signature.outputs) != 1:
         raise errors.invalid_argument("Expected one output Tensor.")
     if "inputs" not in signature.inputs:
-        raise errors.invalid_argument(f"No regression inputs found in SignatureDef: {signature}")
+        raise errors.invalid_argument(
+            f"No regression inputs found in SignatureDef: {signature.definition()}"
+        )
     if "outputs" not in signature.outputs:
-        raise errors.invalid_argument(f"No regression outputs found in SignatureDef: {signature}")
+        raise errors.invalid_argument(
+            f"No regression outputs found in SignatureDef: {signature.definition()}"
+        )
     return {
         "inputs": signature.inputs["inputs"].name,
         "outputs": signature.outputs["outputs"].name,

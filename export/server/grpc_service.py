@@ -90,11 +90,13 @@ def _guarded(call: Callable, manager: ModelManager, slots: threading.Semaphore) 
                     raise errors.ServingError(grpc.StatusCode.INTERNAL, "Malformed request")
                 return call(manager, request, _deadline(context))
         except errors.ServingError as error:
-            failure = error
+            # The error itself, kept, would keep this frame, which keeps it, until a collection.
+            code, details = error.code, error.details
         except Exception as error:
             log.exception("%s failed", call.__name__)
             failure = errors.of_exception(error)
-        return context.abort(failure.code, failure.details)
+            code, details = failure.code, failure.details
+        return context.abort(code, details)
 
     return handle
 

@@ -12,6 +12,7 @@ import numpy as np
 from export import protocol, tensors
 from export.server import errors, json_parser
 from export.server.json_writer import debug
+from export.server.signature import TensorInfo
 
 ROW, COLUMN = "row", "column"
 _MAX_RANK = 64  # of a numpy array
@@ -56,9 +57,7 @@ def format_error(value, message: str) -> errors.ServingError:
     return errors.invalid_argument(f"JSON Value: {debug(value)} {message}")
 
 
-def read_inputs(
-    found: dict, inputs: Mapping[str, protocol.TensorInfo]
-) -> tuple[str, dict[str, np.ndarray]]:
+def read_inputs(found: dict, inputs: Mapping[str, TensorInfo]) -> tuple[str, dict[str, np.ndarray]]:
     """The tensors of a Predict request.
 
     Args:
@@ -85,7 +84,7 @@ def read_inputs(
     raise errors.invalid_argument("Missing 'inputs' or 'instances' key")
 
 
-def _rows(instances: list, inputs: Mapping[str, protocol.TensorInfo]) -> dict[str, np.ndarray]:
+def _rows(instances: list, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not isinstance(instances[0], dict) and len(inputs) > 1:
         raise errors.invalid_argument(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
@@ -106,7 +105,7 @@ def _rows(instances: list, inputs: Mapping[str, protocol.TensorInfo]) -> dict[st
         raise
 
 
-def _check_rows(instances: list, inputs: Mapping[str, protocol.TensorInfo], named: bool) -> None:
+def _check_rows(instances: list, inputs: Mapping[str, TensorInfo], named: bool) -> None:
     """Raises for the first thing wrong with the rows, one after the other."""
     first = {}  # input -> (size, shape) of its first row
     for number, row in enumerate(instances):
@@ -144,7 +143,7 @@ def _check_item(name: str, value, inputs, first: dict[str, tuple[int, tuple]]) -
         )
 
 
-def _columns(value, inputs: Mapping[str, protocol.TensorInfo]) -> dict[str, np.ndarray]:
+def _columns(value, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not _is_object(value):
         if len(inputs) > 1:
             raise errors.invalid_argument(

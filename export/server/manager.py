@@ -75,6 +75,8 @@ class ModelManager:
         load_retry_interval: float = 60,
     ):
         self._models = {model.name: model for model in models}
+        # Requests read these: see `signature`, of messages.
+        self._labels = {model.name: dict(model.version_labels) for model in models}
         self._load = load
         self._poll_wait = poll_wait_seconds
         self._max_retries, self._retry_interval = max_num_load_retries, load_retry_interval
@@ -171,12 +173,12 @@ class ModelManager:
             case "version":
                 return spec.version.value
             case "version_label":
-                model = self._models.get(spec.name)
-                if model is None or spec.version_label not in model.version_labels:
+                labels = self._labels.get(spec.name, {})
+                if spec.version_label not in labels:
                     raise errors.invalid_argument(
                         f"Unrecognized servable version label: {spec.version_label}"
                     )
-                return model.version_labels[spec.version_label]
+                return labels[spec.version_label]
         return None
 
     def _all(self) -> list[Version]:

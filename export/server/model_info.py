@@ -59,7 +59,7 @@ def get_model_metadata(
         response.model_spec.name = servable.name
         response.model_spec.version.value = servable.version
         for name, signature in servable.signatures.items():
-            found.signature_def[name].CopyFrom(signature)
+            found.signature_def[name].MergeFromString(signature.serialized)
     response.metadata[SIGNATURE_DEF].Pack(found)
     return response
 

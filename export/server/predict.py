@@ -8,6 +8,7 @@ from export import protocol, tensors
 from export.server import errors, feeds
 from export.server.manager import ModelManager
 from export.server.servable import Servable
+from export.server.signature import Signature
 
 
 def predict(
@@ -66,7 +67,7 @@ def run_signature(
         raise errors.failed_precondition(f'Serving signature key "{name}" not found.')
     signature = servable.signatures[name]
     _check_count(signature, inputs)
-    feed = _feed(signature, servable.defaults[name], inputs)
+    feed = _feed(signature, inputs)
     aliases = _outputs(signature, output_filter)
     fetch = [signature.outputs[alias].name for alias in aliases]
     return dict(zip(aliases, servable.run(feed, fetch, deadline), strict=True))
@@ -80,7 +81,7 @@ def fill_model_spec(
     spec.version.value = servable.version
 
 
-def _check_count(signature: protocol.SignatureDef, inputs: Mapping) -> None:
+def _check_count(signature: Signature, inputs: Mapping) -> None:
     sent, known = set(inputs), set(signature.inputs)
     few = len(inputs) < len(signature.inputs) and not signature.defaults
     if few or len(inputs) > len(signature.inputs):
@@ -92,7 +93,7 @@ def _check_count(signature: protocol.SignatureDef, inputs: Mapping) -> None:
         )
 
 
-def _feed(signature, defaults, inputs) -> dict[str, np.ndarray]:
+def _feed(signature: Signature, inputs: Mapping) -> dict[str, np.ndarray]:
     """Tensor name -> value, for all inputs: sessions build one executor for each set of feeds."""
     feed, used = {}, []
     for alias, info in sorted(signature.inputs.items()):
@@ -101,13 +102,13 @@ def _feed(signature, defaults, inputs) -> dict[str, np.ndarray]:
             is_array = isinstance(value, np.ndarray)
             feed[info.name] = value if is_array else feeds.parse(alias, value)
             used.append(alias)
-        elif alias in defaults:
-            feed[info.name] = defaults[alias]
+        elif alias in signature.defaults:
+            feed[info.name] = signature.defaults[alias]
         else:
             raise errors.invalid_argument(
                 f"Signature input alias: {alias}(feed name: {info.name}) not found in request and "
                 "no default value provided. Inputs expected to be in the request "
-                f"{{{_names(inputs)}}}, or default input alias set: {_names(defaults)}"
+                f"{{{_names(inputs)}}}, or default input alias set: {_names(signature.defaults)}"
             )
     if len(used) != len(inputs):
         raise errors.invalid_argument(
@@ -117,7 +118,7 @@ def _feed(signature, defaults, inputs) -> dict[str, np.ndarray]:
     return feed
 
 
-def _outputs(signature: protocol.SignatureDef, output_filter: Sequence[str]) -> list[str]:
+def _outputs(signature: Signature, output_filter: Sequence[str]) -> list[str]:
     seen = set()
     for alias in output_filter:
         if alias not in signature.outputs:

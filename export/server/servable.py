@@ -18,7 +18,8 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model import loader_impl
 
 from export import protocol
-from export.server import errors, feeds
+from export.server import errors
+from export.server.signature import Signature
 
 _NO_SAVED_MODEL = (
     "Could not find SavedModel .pb or .pbtxt at supplied export directory path: {}. Check that "
@@ -35,16 +36,17 @@ class Servable:
 
     Attributes:
       name, version: of the model.
-      signatures: name -> SignatureDef.
-      defaults: signature -> input -> array, for inputs that a request may leave out.
+      signatures: name -> Signature.
     """
 
-    def __init__(self, name: str, version: int, session: tf.compat.v1.Session, signatures):
-        self.name, self.version, self.signatures = name, version, dict(signatures)
-        self.defaults = {
-            key: {alias: feeds.parse(alias, proto) for alias, proto in entry.defaults.items()}
-            for key, entry in self.signatures.items()
-        }
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        session: tf.compat.v1.Session,
+        signatures: Mapping[str, Signature],
+    ):
+        self.name, self.version, self.signatures = name, version, signatures
         self._session = session
         self._outputs = {}  # tensor name -> TF_Output
 
@@ -131,7 +133,8 @@ def load(
             meta_graph = _read(directory, tags).load(session, list(tags))
         graph.finalize()
         session._extend_graph()  # `Session.run` does this; `Servable.run` goes past it
-        return Servable(name, version, session, meta_graph.signature_def)
+        signatures = {key: Signature.of(found) for key, found in meta_graph.signature_def.items()}
+        return Servable(name, version, session, signatures)
     except errors.ServingError:
         session.close()
         raise
