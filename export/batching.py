@@ -14,7 +14,6 @@ A visitor takes the new tokens of his texts along. Between visits he looks for s
 which the step knows nothing of; a few tokens too many may have been computed by then.
 """
 
-import dataclasses
 import functools
 import uuid
 
@@ -22,24 +21,16 @@ import tensorflow as tf
 
 from export import checks
 from export.capacity import SETTINGS, Capacity, memories
-from export.kv_blocks import BlockCache, BlockPool, Tokens, View
+from export.kv_blocks import BlockPool
 from export.memory import Memory
 from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, waits
-from export.slots import CREDIT, FULL, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free, remembered
-from gpt_keras.generation import (
-    Generated,
-    GenerationOptions,
-    Said,
-    largest,
-    likeliest,
-    logprob_of,
-)
-from gpt_keras.options import LOGPROBS, generation_options
-from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
-from gpt_keras.stacked import StackedBackbone
+from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free, remembered
+from export.step import Step
+from gpt_keras.generation import Generated, GenerationOptions, Said, largest
+from gpt_keras.options import generation_options
+from gpt_keras.sampling import fresh_seeds
 from gpt_keras.stop_strings import NEVER, StopStrings
 
-CHUNK = 128  # tokens of prompts in one step: the other texts wait for them
 QUEUE = 4096  # visits that wait for their turn, at most one a request
 
 
@@ -53,8 +44,7 @@ class Batcher:
 
     def __init__(self, model, capacity: Capacity):
         self.capacity = capacity
-        self._model, self._config = model, model.config
-        self._stack = StackedBackbone(model.backbone)
+        self._model = model
         self._name = f"batcher_{uuid.uuid4().hex}"
         self._memories = {
             name: Memory(f"{self._name}_{name}", spec.shape, spec.dtype)
@@ -66,6 +56,7 @@ class Batcher:
         self._top_tokens = self._memories["top_tokens"]
         self._settings = self._memories["settings"]
         self._pool = BlockPool(self._memories["pool"], model.config, capacity.blocks)
+        self._step = Step(model, self._pool, self._memories)
         self._visits = self._function_of_visits()
 
     @property
@@ -73,7 +64,7 @@ class Batcher:
         """All variables that the step reads, and the memories, for a SavedModel to hold."""
         inside = {id(v) for block in self._model.backbone.blocks for v in block.variables}
         outside = [v.value for v in self._model.variables if id(v) not in inside]
-        return [*outside, *self._stack.weights, *self._memories.values()]
+        return [*outside, *self._step.weights, *self._memories.values()]
 
     def generate(
         self, token_ids, lengths, options: GenerationOptions, stop: StopStrings | None = None
@@ -391,142 +382,6 @@ class Batcher:
         slots = tf.boolean_mask(request.slots, owned(table, request))
         request = request._replace(done=tf.ones_like(request.done), trouble=trouble)
         return table._replace(slots=table.slots.put(slots, ticket=0)), request
-
-    def _step(self, table: Table) -> Table:
-        """One step of all texts whose owners are there."""
-        slots = table.slots
-        ready = (slots.ticket > 0) & (slots.finish == RUNNING) & (slots.credit > 0)
-        singles = tf.where(ready & (slots.length - slots.filled == 1))[:, 0]
-        others = tf.where(ready & (slots.length - slots.filled > 1))[:, 0]
-        others = tf.gather(others, tf.argsort(tf.gather(slots.ticket, others), stable=True))
-        pending = tf.gather(slots.length - slots.filled, others)  # (P,)
-        room = CHUNK - tf.cumsum(pending, exclusive=True)
-        others = tf.boolean_mask(others, room > 0)
-        counts = tf.minimum(pending, room)[: tf.size(others)]
-
-        def with_prompts():
-            return self._compute(table, singles, others, counts)
-
-        def without():
-            return tf.cond(
-                tf.size(singles) > 0, lambda: self._compute(table, singles), lambda: table
-            )
-
-        return tf.cond(tf.size(others) > 0, with_prompts, without)
-
-    def _compute(self, table, singles, others=None, counts=None):
-        """One step of texts with one token to compute, and of others with `counts` tokens each."""
-        ones = tf.ones_like(singles)
-        if others is None:
-            rows, counts = singles, ones
-        else:
-            rows = tf.concat([singles, others], 0)
-            counts = tf.concat([ones, counts], 0)
-        slots = table.slots.take(rows)  # (R,)
-        starts, n = tf.cast(slots.filled, tf.int32), tf.cast(counts, tf.int32)
-        tokens = Tokens(self._pages.rows(rows), starts, n)
-        positions = tokens.positions if others is not None else starts  # (N,)
-        of = tokens.rows if others is not None else tf.range(tf.size(rows))  # (N,)
-        where = tf.stack([tf.gather(tf.cast(rows, tf.int32), of), positions], axis=1)
-        token_ids = self._tokens.at(where)  # (N,)
-
-        block = self._pool.block_size
-        pages = tf.gather_nd(tokens.pages, tf.stack([of, positions // block], axis=1))  # (N,)
-        heads = self._pool.heads(pages)  # (N, K)
-        offsets = tf.broadcast_to((positions % block)[:, None], tf.shape(heads))
-        first, second = tokens, None
-        if others is not None:
-            R = tf.size(singles)
-            first = Tokens(*(x[:R] for x in tokens))
-            second = View.of(self._pool, Tokens(*(x[R:] for x in tokens)))
-        cache = BlockCache(
-            self._pool,
-            None,
-            tf.stack([heads, offsets], axis=-1),
-            View.of(self._pool, first),
-            second,
-        )
-        hidden = self._stack.decode(
-            token_ids[:, None], positions[:, None], lambda i: dataclasses.replace(cache, layer=i)
-        )  # (N, 1, D)
-        return self._decide(table, rows, slots, n, hidden[:, 0])
-
-    def _decide(self, table, rows, slots, counts, hidden):
-        """The next token of each text that is computed to its end.
-
-        Args:
-          table: as it was before the step.
-          rows: (R,) int64, slots of the texts.
-          slots: their entries.
-          counts: (R,) int32, tokens that were computed.
-          hidden: (N, D), of all these tokens.
-        """
-        filled = slots.filled + tf.cast(counts, tf.int64)
-        complete = filled == slots.length
-        last = tf.boolean_mask(tf.cumsum(counts) - 1, complete)
-        rows_, deciding = tf.boolean_mask(rows, complete), slots.take(tf.where(complete)[:, 0])
-        logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
-        settings = dict(zip(SETTINGS, tf.unstack(self._settings.rows(rows_), axis=1), strict=True))
-        penalties = Penalties(
-            settings["repetition_penalty"],
-            settings["presence_penalty"],
-            settings["frequency_penalty"],
-        )
-        sampler = Sampler(
-            settings["temperature"],
-            tf.cast(deciding.top_k, tf.int32),
-            settings["top_p"],
-            settings["min_p"],
-            deciding.seed,
-        )
-        step = deciding.length - deciding.prompt_length
-        token = sampler(penalties(logits, lambda: self._history(rows_, deciding)), step)  # (d,)
-        stop = tf.zeros_like(token, tf.bool)
-        for eos in self._config.eos_token_ids:
-            stop |= token == eos
-        length = deciding.length + tf.where(stop, tf.constant(0, tf.int64), 1)
-        finish = tf.where(stop, STOPPED, tf.where(length >= deciding.limit, FULL, RUNNING))
-        place = tf.stack([rows_, deciding.length], axis=1)  # (d, 2)
-        writes = [
-            self._tokens.put_at(place, token),
-            self._logprobs.put_at(place, logprob_of(logits, token)),
-            self._put_likeliest(tf.where(settings["logprobs"] > 0.0)[:, 0], place, logits),
-        ]
-        after = table.slots.put(rows, filled=filled, credit=slots.credit - 1)
-        after = after.put(rows_, length=length, finish=finish)
-        counters = table.counters.plus(
-            steps=1,
-            tokens=tf.size(token),
-            prompt_tokens=tf.reduce_sum(
-                tf.minimum(filled, slots.prompt_length)
-                - tf.minimum(slots.filled, slots.prompt_length)
-            ),
-        )
-        with tf.control_dependencies(writes):
-            return tf.nest.map_structure(tf.identity, Table(after, counters, table.first))
-
-    def _put_likeliest(self, asking, place, logits):
-        """Writes down the likeliest tokens of the texts that ask for them, (a,) of (d,)."""
-
-        def put():
-            lately = tf.gather(place, asking) % [self.capacity.slots, CREDIT]
-            logprobs, tokens = likeliest(tf.gather(logits, asking), LOGPROBS)
-            writes = [
-                self._top_logprobs.put_at(lately, logprobs),
-                self._top_tokens.put_at(lately, tokens),
-            ]
-            with tf.control_dependencies(writes):
-                return tf.size(asking)
-
-        return tf.cond(tf.size(asking) > 0, put, lambda: tf.size(asking))
-
-    def _history(self, rows, slots):
-        """The texts in slots (d,) so far, which have these entries in the table."""
-        longest = tf.reduce_max(slots.length)
-        columns = tf.range(longest)
-        in_prompt = columns < slots.prompt_length[:, None]
-        in_answer = ~in_prompt & (columns < slots.length[:, None])
-        return History(self._tokens.rows(rows)[:, :longest], in_prompt, in_answer)
 
 
 def _now_ms():
