@@ -19,6 +19,8 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "gguf>=0.17",
+        "grpcio-health-checking>=1.70",
+        "grpcio-reflection>=1.70",
         "jinja2>=3.1.6",
         "keras>=3.13,<4",
         "keras-nlp>=0.29",
@@ -44,6 +46,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "trustme>=1.2",
         ],
         # The peers: what the oracle tests and the benchmarks compare with.
         "bench": ["accelerate>=1.2", "torch>=2.6", "transformers>=5.0"],

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -117,13 +118,23 @@ class Client:
       model_name: as the server calls it.
       version: number; None for the newest.
       timeout: seconds that a call may take, unless it says otherwise; the server stops at them.
+      credentials: for a server with TLS, such as `grpc.ssl_channel_credentials` makes.
     """
 
     def __init__(
-        self, server: str, model_name: str, version: int | None = None, timeout: float = TIMEOUT
+        self,
+        server: str,
+        model_name: str,
+        version: int | None = None,
+        timeout: float = TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
     ):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.insecure_channel(server, options=unlimited)
+        self._channel = (
+            grpc.secure_channel(server, credentials, unlimited)
+            if credentials
+            else grpc.insecure_channel(server, unlimited)
+        )
         self._predictions = protocol.PredictionServiceStub(self._channel)
         self._models = protocol.ModelServiceStub(self._channel)
         self._spec = protocol.ModelSpec(name=model_name)
@@ -349,7 +360,13 @@ def _bytes(name: str, text) -> bytes:
 def main(command: str) -> None:
     values = flags.FLAGS
     try:
-        with Client(values.server, values.model_name, values.version, values.timeout) as client:
+        with Client(
+            values.server,
+            values.model_name,
+            values.version,
+            values.timeout,
+            _credentials(values),
+        ) as client:
             _COMMANDS[command](client, values)
     except ServerError as error:
         raise ValueError(" ".join(str(error).split())) from error
@@ -384,6 +401,19 @@ def _status(client: Client, values: flags.FlagValues) -> None:
 _COMMANDS = {"generate": _generate, "chat": _chat, "classify": _classify, "status": _status}
 
 
+def _credentials(values: flags.FlagValues) -> grpc.ChannelCredentials | None:
+    names = ("ca_file", "key_file", "cert_file")
+    if all(values[name].value is None for name in names):
+        return None
+    if values.ca_file is None or (values.key_file is None) != (values.cert_file is None):
+        raise cli.UsageError(
+            "TLS takes --ca_file, and --key_file with --cert_file where the server wants to know "
+            "who asks"
+        )
+    files = [values[name].value for name in names]
+    return grpc.ssl_channel_credentials(*(file and Path(file).read_bytes() for file in files))
+
+
 def _given(values: flags.FlagValues, name: str) -> list[str]:
     value = values[name].value
     if value is None:
@@ -408,6 +438,9 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "timeout", TIMEOUT, "Seconds to wait; the server stops then too.", lower_bound=0
     )
+    flags.DEFINE_string("ca_file", None, "PEM file; asks with TLS a server that it vouches for.")
+    flags.DEFINE_string("key_file", None, "PEM file with a key, for servers that ask for one.")
+    flags.DEFINE_string("cert_file", None, "PEM file with the certificate of that key.")
     flags.DEFINE_multi_string("prompt", None, "generate: text to go on from. Repeatable.")
     flags.DEFINE_string("message", None, "chat: what the user says.")
     flags.DEFINE_string("system", None, "chat: instructions to the model, before the message.")

@@ -61,6 +61,10 @@ with _descriptors_only():
         MultiInferenceResponse,
     )
     from tensorflow_serving.apis.input_pb2 import Input
+    from tensorflow_serving.apis.model_management_pb2 import (
+        ReloadConfigRequest,
+        ReloadConfigResponse,
+    )
     from tensorflow_serving.apis.model_pb2 import ModelSpec
     from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
     from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
@@ -71,7 +75,11 @@ with _descriptors_only():
         RegressionResponse,
         RegressionResult,
     )
-    from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+    from tensorflow_serving.config.model_server_config_pb2 import (
+        ModelConfig,
+        ModelServerConfig,
+        ModelType,
+    )
 
 # Service descriptors: names, methods, and the request and response type of each.
 PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
@@ -106,6 +114,7 @@ __all__ = [
     "ModelServerConfig",
     "ModelServiceStub",
     "ModelSpec",
+    "ModelType",
     "ModelVersionStatus",
     "MultiInferenceRequest",
     "MultiInferenceResponse",
@@ -116,6 +125,8 @@ __all__ = [
     "RegressionRequest",
     "RegressionResponse",
     "RegressionResult",
+    "ReloadConfigRequest",
+    "ReloadConfigResponse",
     "RunOptions",
     "SignatureDef",
     "SignatureDefMap",

@@ -8,11 +8,15 @@ SIGINT let what runs finish; a second one does not wait.
 """
 
 import os
+import re
+import ssl
+import tempfile
 
+import grpc
 from absl import flags
 
 from export import cli, protocol
-from export.server import errors, model_config, ports
+from export.server import errors, metrics, model_config, ports, text_messages
 
 _PORT = {"lower_bound": 0, "upper_bound": 65535}
 
@@ -20,30 +24,33 @@ _PORT = {"lower_bound": 0, "upper_bound": 65535}
 def main():
     values = flags.FLAGS
     try:
-        models = _models(values)
+        config = _config(values)
         session_config = _session_config(values)
+        options = {
+            "metrics_path": _metrics_path(values),
+            "grpc_credentials": _credentials(values),
+            "grpc_channel_arguments": _channel_arguments(values),
+        }
         _check_ports(values)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # our own log tells what matters
         # TensorFlow takes seconds to import: not before what the flags say is known to be good.
         from export.server import launcher
 
-        launcher.run(values, models, session_config)
+        launcher.run(values, config, session_config, **options)
     except errors.ServingError as error:
         told = " ".join(str(error).split())
         raise ValueError(f"Failed to start server. Error: {told}") from error
 
 
-def _models(values: flags.FlagValues) -> list[protocol.ModelConfig]:
+def _config(values: flags.FlagValues) -> protocol.ModelServerConfig:
     if values.model_config_file:
         config = model_config.read(values.model_config_file)
     elif values.model_base_path:
         config = model_config.of_one_model(values.model_name, values.model_base_path)
     else:
         raise cli.UsageError("Both --model_base_path and --model_config_file are empty!")
-    models = model_config.check(config)
-    model_config.check_labels(models, values.allow_version_labels_for_unavailable_models)
-    model_config.check_folders(models)
-    return models
+    model_config.check(config, values.allowed_root)
+    return config
 
 
 def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
@@ -57,9 +64,71 @@ def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
         )
     if not (intra or inter):
         intra = inter = both
-    return protocol.ConfigProto(
-        intra_op_parallelism_threads=intra, inter_op_parallelism_threads=inter
-    )
+    config = protocol.ConfigProto()
+    if file := values.tensorflow_session_config_file:
+        config = text_messages.read(file, protocol.ConfigProto)
+    config.intra_op_parallelism_threads, config.inter_op_parallelism_threads = intra, inter
+    return config
+
+
+def _metrics_path(values: flags.FlagValues) -> str:
+    if not values.monitoring_config_file:
+        return ""
+    found = text_messages.read(values.monitoring_config_file, text_messages.MonitoringConfig)
+    prometheus = found.prometheus_config
+    return (prometheus.path or metrics.PATH) if prometheus.enable else ""
+
+
+def _credentials(values: flags.FlagValues) -> grpc.ServerCredentials | None:
+    file = values.ssl_config_file
+    if not file:
+        return None
+    found = text_messages.read(file, text_messages.SSLConfig)
+    for name in ("server_key", "server_cert"):
+        if not getattr(found, name):
+            raise ValueError(f"--ssl_config_file={file}: it has no {name}, text in PEM form")
+    if found.client_verify and not found.custom_ca:
+        raise ValueError(
+            f"--ssl_config_file={file}: client_verify needs custom_ca, the certificate in PEM form "
+            "that those of the clients are signed with"
+        )
+    pair = (found.server_key.encode(), found.server_cert.encode())
+    authority = found.custom_ca.encode() or None
+    _check_tls(file, *pair, authority)
+    return grpc.ssl_server_credentials([pair], authority, found.client_verify)
+
+
+def _check_tls(file: str, key: bytes, certificate: bytes, authority: bytes | None) -> None:
+    """gRPC says of a key or certificate that it cannot use no more than that there is no port."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile(suffix=".pem") as both:  # for its owner alone
+            both.write(key + b"\n" + certificate)
+            both.flush()
+            context.load_cert_chain(both.name, password=_no_password)
+        if authority:
+            context.load_verify_locations(cadata=authority.decode())
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(
+            f"--ssl_config_file={file}: key and certificate cannot be used together: {error}"
+        ) from error
+
+
+def _no_password():
+    raise ValueError("the key is encrypted; give it as it is")
+
+
+def _channel_arguments(values: flags.FlagValues) -> list[tuple[str, int | str]]:
+    """Numbers where they are numbers, as the stock server takes them."""
+    arguments = []
+    for entry in filter(None, values.grpc_channel_arguments.split(",")):
+        key, equals, value = entry.partition("=")
+        if not (key and equals):
+            raise cli.UsageError(
+                f"--grpc_channel_arguments: expected key=value pairs with commas, got {entry!r}"
+            )
+        arguments.append((key, int(value) if re.fullmatch("[+-]?[0-9]+", value) else value))
+    return arguments
 
 
 def _check_ports(values: flags.FlagValues) -> None:
@@ -83,6 +152,19 @@ def define_flags() -> None:
         None,
         "Text file with a ModelServerConfig, of one model or several; the two flags above are "
         "ignored then.",
+    )
+    flags.DEFINE_float(
+        "model_config_file_poll_wait_seconds",
+        0,
+        "Seconds between readings of --model_config_file, to serve other models while the server "
+        "runs; 0 reads it once.",
+        lower_bound=0,
+    )
+    flags.DEFINE_string(
+        "allowed_root",
+        "",
+        "Folder that every model must lie in, those sent later too; empty for any. (not on the "
+        "stock server)",
     )
     flags.DEFINE_float(
         "file_system_poll_wait_seconds",
@@ -115,6 +197,28 @@ def define_flags() -> None:
         "gRPC calls at a time; more get RESOURCE_EXHAUSTED. (default: 4 a core)",
         lower_bound=1,
     )
+    flags.DEFINE_string(
+        "grpc_socket_path", "", "UNIX socket to listen at for gRPC, besides the port."
+    )
+    flags.DEFINE_string(
+        "grpc_channel_arguments",
+        "",
+        "Arguments of the gRPC server, with commas, such as grpc.max_connection_age_ms=2000.",
+    )
+    flags.DEFINE_bool(
+        "enable_grpc_healthcheck_service", False, "Serve the standard gRPC health service."
+    )
+    flags.DEFINE_string(
+        "ssl_config_file",
+        "",
+        "Text file with an SSLConfig (server_key, server_cert, custom_ca, client_verify), for TLS "
+        "over gRPC; REST stays as it is.",
+    )
+    flags.DEFINE_string(
+        "monitoring_config_file",
+        "",
+        "Text file with a MonitoringConfig, for a page for Prometheus beside the REST API.",
+    )
     flags.DEFINE_integer(
         "rest_api_num_threads",
         None,
@@ -125,6 +229,12 @@ def define_flags() -> None:
         "rest_api_timeout_in_ms", 30000, "Limit of an HTTP request's run, in ms; 0 for none."
     )
     flags.DEFINE_bool("rest_api_enable_cors_support", False, "Send CORS headers.")
+    flags.DEFINE_string(
+        "tensorflow_session_config_file",
+        "",
+        "Text file with a ConfigProto of TensorFlow for every session; the threads are those of "
+        "the flags below.",
+    )
     flags.DEFINE_integer(
         "tensorflow_session_parallelism",
         0,

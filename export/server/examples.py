@@ -3,10 +3,12 @@
 Sources: servables/tensorflow/{util,classifier,regressor,multi_inference}.cc.
 """
 
+import time
+
 import numpy as np
 
 from export import protocol, tensors
-from export.server import errors
+from export.server import errors, metrics
 from export.server.manager import ModelManager
 from export.server.predict import fill_model_spec
 from export.server.servable import Servable
@@ -58,7 +60,7 @@ def run_classify(
     signature = _signature(servable, spec)
     names = _classify_names(signature)
     fill_model_spec(response.model_spec, servable, spec.name, spec.signature_name)
-    _run(servable, request.input, [(CLASSIFY, names, response.result)], deadline)
+    _run(servable, request.input, [(CLASSIFY, names, response.result)], deadline, "Classify")
     return response
 
 
@@ -69,7 +71,7 @@ def run_regress(
     spec, response = request.model_spec, protocol.RegressionResponse()
     names = _regress_names(_signature(servable, spec))
     fill_model_spec(response.model_spec, servable, spec.name, spec.signature_name)
-    _run(servable, request.input, [(REGRESS, names, response.result)], deadline)
+    _run(servable, request.input, [(REGRESS, names, response.result)], deadline, "Regress")
     return response
 
 
@@ -104,7 +106,13 @@ def run_multi_inference(
     return response
 
 
-def _run(servable: Servable, examples: protocol.Input, tasks, deadline: float | None) -> None:
+def _run(
+    servable: Servable,
+    examples: protocol.Input,
+    tasks,
+    deadline: float | None,
+    api: str | None = None,
+) -> None:
     """Runs signatures on the same examples and writes their results.
 
     Args:
@@ -112,11 +120,18 @@ def _run(servable: Servable, examples: protocol.Input, tasks, deadline: float | 
       examples: of the request.
       tasks: (method name, {role: tensor name}, message for the result) of each.
       deadline: on the clock of `time.monotonic`.
+      api: the call that this answers, for the metrics; None for MultiInference, which has others.
     """
     records = _serialized(examples)
     feed = {names["inputs"]: records for _, names, _ in tasks}
     fetch = sorted({t for _, names, _ in tasks for role, t in names.items() if role != "inputs"})
+    begun = time.monotonic()
     values = dict(zip(fetch, servable.run(feed, fetch, deadline), strict=True))
+    if api is None:
+        metrics.REQUEST_EXAMPLE_COUNTS.add(servable.name, by=len(records))
+        metrics.REQUEST_EXAMPLE_COUNT_TOTAL.add(servable.name, by=len(records))
+    else:
+        metrics.RUNTIME_LATENCY.add(servable.name, api, "TF1", by=metrics.micros_since(begun))
     for method, names, result in tasks:
         outputs = {role: values[name] for role, name in names.items() if role != "inputs"}
         write = _write_classes if method == CLASSIFY else _write_regressions

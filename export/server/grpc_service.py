@@ -1,31 +1,27 @@
-"""PredictionService and ModelService over gRPC."""
+"""PredictionService and ModelService over gRPC, and beside them health and reflection."""
 
 import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from export import protocol
-from export.server import errors, examples, model_info, predict
-from export.server.manager import ModelManager
+from export.server import errors, examples, metrics, model_info, predict
+from export.server.configuration import Configuration
 
 log = logging.getLogger(__name__)
 
-# What each call does: (manager, request, deadline) -> response, or ServingError.
-CALLS = {
-    "Predict": predict.predict,
-    "Classify": examples.classify,
-    "Regress": examples.regress,
-    "MultiInference": examples.multi_inference,
-    "GetModelMetadata": model_info.get_model_metadata,
-    "GetModelStatus": model_info.get_model_status,
-}
+SERVICES = (protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE)
+_COUNTED = ("Predict", "Classify", "Regress")  # calls that the stock server has metrics of
 
 _LARGEST_MESSAGE = 2**31 - 1  # bytes, received
 _REFUSERS = 4  # threads beyond the limit of calls, to refuse what is too much without delay
@@ -33,12 +29,19 @@ _NO_DEADLINE = 10 * 365 * 24 * 3600  # seconds; gRPC gives centuries where a cli
 _MALFORMED = object()  # a request that is no message of its type
 
 
-def create(manager: ModelManager, max_threads: int) -> grpc.Server:
+def create(
+    configuration: Configuration,
+    max_threads: int,
+    arguments: Sequence[tuple[str, int | str]] = (),
+    with_health: bool = False,
+) -> grpc.Server:
     """A gRPC server, without a port yet.
 
     Args:
-      manager: what it serves.
+      configuration: what it serves, and what HandleReloadConfigRequest replaces.
       max_threads: calls at a time; more are refused with RESOURCE_EXHAUSTED.
+      arguments: more channel arguments of gRPC.
+      with_health: with the standard health service.
     """
     server = grpc.server(
         futures.ThreadPoolExecutor(max_threads + _REFUSERS, thread_name_prefix="grpc"),
@@ -46,21 +49,50 @@ def create(manager: ModelManager, max_threads: int) -> grpc.Server:
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # or two servers would share a port, each with half the calls
+            *arguments,
         ],
     )
     slots = threading.BoundedSemaphore(max_threads)
-    for service in (protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE):
-        server.add_generic_rpc_handlers((_handlers(service, CALLS, manager, slots),))
+    calls = _calls(configuration)
+    for service in SERVICES:
+        server.add_generic_rpc_handlers((_handlers(service, calls, slots),))
+    names = [service.full_name for service in SERVICES]
+    if with_health:
+        names.append(health.SERVICE_NAME)
+        servicer = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        for name in ("", "ModelService", "PredictionService"):  # as the stock server calls them
+            servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     return server
 
 
-def _handlers(service, calls: Mapping[str, Callable], manager, slots) -> grpc.GenericRpcHandler:
+def _calls(configuration: Configuration) -> dict[str, Callable]:
+    """What each call does: (request, deadline) -> response, or ServingError."""
+    on_models = {
+        "Predict": predict.predict,
+        "Classify": examples.classify,
+        "Regress": examples.regress,
+        "MultiInference": examples.multi_inference,
+        "GetModelMetadata": model_info.get_model_metadata,
+        "GetModelStatus": model_info.get_model_status,
+    }
+    calls = {
+        name: functools.partial(call, configuration.manager) for name, call in on_models.items()
+    }
+    # The stock server has no limit for it either: models take as long as they take to load.
+    reload = configuration.handle_reload_config_request
+    calls["HandleReloadConfigRequest"] = lambda request, deadline: reload(request)
+    return calls
+
+
+def _handlers(service, calls: Mapping[str, Callable], slots) -> grpc.GenericRpcHandler:
     handlers = {}
     for method in service.methods:
         if method.name in calls:
             request_type = message_factory.GetMessageClass(method.input_type)
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                _guarded(calls[method.name], manager, slots),
+                _guarded(method.name, calls[method.name], slots),
                 request_deserializer=_reader(request_type),
                 response_serializer=_write,
             )
@@ -82,20 +114,28 @@ def _write(response) -> bytes:
     return response.SerializeToString()
 
 
-def _guarded(call: Callable, manager: ModelManager, slots: threading.Semaphore) -> Callable:
+def _guarded(name: str, call: Callable, slots: threading.Semaphore) -> Callable:
     def handle(request, context: grpc.ServicerContext):
+        begun = time.monotonic()
         try:
             with _slot(slots):
                 if request is _MALFORMED:
                     raise errors.ServingError(grpc.StatusCode.INTERNAL, "Malformed request")
-                return call(manager, request, _deadline(context))
+                response = call(request, _deadline(context))
+            if name in _COUNTED:
+                model = request.model_spec.name
+                metrics.REQUEST_LATENCY.add(model, name, "GRPC", by=metrics.micros_since(begun))
+                metrics.REQUEST_COUNT.add(model, "OK")
+            return response
         except errors.ServingError as error:
             # The error itself, kept, would keep this frame, which keeps it, until a collection.
             code, details = error.code, error.details
         except Exception as error:
-            log.exception("%s failed", call.__name__)
+            log.exception("%s failed", name)
             failure = errors.of_exception(error)
             code, details = failure.code, failure.details
+        if name in _COUNTED and request is not _MALFORMED:
+            metrics.REQUEST_COUNT.add(request.model_spec.name, code.name)
         return context.abort(code, details)
 
     return handle

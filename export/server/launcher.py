@@ -5,12 +5,13 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from absl import flags
 
 from export import protocol
-from export.server import servable, warmup, xla
+from export.server import servable, versions, warmup, xla
+from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
 
@@ -19,15 +20,17 @@ log = logging.getLogger(__name__)
 
 def run(
     values: flags.FlagValues,
-    models: Sequence[protocol.ModelConfig],
+    config: protocol.ModelServerConfig,
     session_config: protocol.ConfigProto,
+    **options,
 ) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Args:
       values: flags, as `export.serve` defines them.
-      models: names, folders and policies.
+      config: the models to begin with.
       session_config: of every session.
+      **options: those of `Options` that are not flags by themselves.
 
     Raises:
       ServingError: a model that cannot be loaded.
@@ -38,29 +41,46 @@ def run(
     if not values.xla_cpu_compilation_enabled:
         xla.disable()
     manager = ModelManager(
-        models,
         functools.partial(_load, values, session_config),
         values.file_system_poll_wait_seconds,
         values.max_num_load_retries,
         values.load_retry_interval_micros / 1e6,
     )
-    _serve(manager, _options(values), stop, values.shutdown_grace_seconds)
+    configuration = Configuration(
+        manager, values.allow_version_labels_for_unavailable_models, values.allowed_root
+    )
+    _serve(values, configuration, config, _options(values, options), stop)
 
 
-def _serve(manager: ModelManager, options: Options, stop: threading.Event, grace: float) -> None:
+def _serve(
+    values: flags.FlagValues,
+    configuration: Configuration,
+    config: protocol.ModelServerConfig,
+    options: Options,
+    stop: threading.Event,
+) -> None:
+    manager = configuration.manager
     manager.start()
     try:
+        configuration.start(config)
         while not manager.wait(timeout=0.2):
             if stop.is_set():
                 return
-        server = ModelServer(manager, options)
+        server = ModelServer(configuration, options)
+        seconds = values.model_config_file_poll_wait_seconds
+        if values.model_config_file and seconds > 0:
+            following = (values.model_config_file, seconds, stop)
+            threading.Thread(target=configuration.follow, args=following, daemon=True).start()
         print(f"Running gRPC ModelServer at {options.host}:{server.port} ...", flush=True)
+        if options.grpc_socket_path:
+            path = options.grpc_socket_path
+            print(f"Running gRPC ModelServer at UNIX socket {path} ...", flush=True)
         if server.rest_api_port is not None:
             address = f"{options.host}:{server.rest_api_port}"
             print(f"Exporting HTTP/REST API at:{address} ...", flush=True)
         stop.wait()
-        log.info("Stopping: what runs has %g s to finish", grace)
-        server.stop(grace)
+        log.info("Stopping: what runs has %g s to finish", values.shutdown_grace_seconds)
+        server.stop(values.shutdown_grace_seconds)
     finally:
         manager.stop()
 
@@ -73,6 +93,7 @@ def _load(
     directory: str,
 ) -> servable.Servable:
     """Loads a version and warms it up."""
+    versions.check_links(directory)
     tags = values.saved_model_tags.split(",")
     loaded = servable.load(name, version, directory, tags, session_config)
     if values.enable_model_warmup:
@@ -84,11 +105,11 @@ def _load(
     return loaded
 
 
-def _options(values: flags.FlagValues) -> Options:
+def _options(values: flags.FlagValues, others: Mapping[str, object]) -> Options:
     """Those flags that are set; the others have their defaults."""
-    names = Options.__dataclass_fields__
+    names = Options.__dataclass_fields__.keys() - others.keys()
     given = {name: values[name].value for name in names if values[name].value is not None}
-    return Options(**given)
+    return Options(**given, **others)
 
 
 def _stop_on_signals() -> threading.Event:

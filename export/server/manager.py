@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import grpc
 
@@ -57,60 +57,91 @@ class Version:
 class ModelManager:
     """Keeps the wanted versions of some models loaded. Thread-safe.
 
+    It has no models until `replace_models`.
+
     Args:
-      models: names, folders and policies.
       load: makes a Servable of (name, version, path) or raises ServingError.
-      poll_wait_seconds: between looks at the folders; 0 looks once, less than 0 never.
+      poll_wait_seconds: between looks at the folders; 0 looks once for each list of models, less
+        than 0 never.
       max_num_load_retries: attempts at a version beyond the first. At start-up, while a model has
         no version at all, there is one attempt, so that a bad model ends the program at once.
       load_retry_interval: seconds between attempts.
+
+    Attributes:
+      labels: model -> label -> version. Replace it whole.
     """
 
     def __init__(
         self,
-        models: Sequence[protocol.ModelConfig],
         load: Callable[[str, int, str], Servable],
         poll_wait_seconds: float = 1,
         max_num_load_retries: int = 5,
         load_retry_interval: float = 60,
     ):
-        self._models = {model.name: model for model in models}
-        # Requests read these: see `signature`, of messages.
-        self._labels = {model.name: dict(model.version_labels) for model in models}
+        self._models: dict[str, protocol.ModelConfig] = {}
+        self.labels: Mapping[str, Mapping[str, int]] = {}
         self._load = load
         self._poll_wait = poll_wait_seconds
         self._max_retries, self._retry_interval = max_num_load_retries, load_retry_interval
-        self._versions: dict[str, dict[int, Version]] = {name: {} for name in self._models}
+        self._versions: dict[str, dict[int, Version]] = {}
+        self._poll_at = float("inf")  # on the clock of `time.monotonic`
         self._changed = threading.Condition()  # guards all of the above and its contents
         self._stopping = False
         self._complaints = {}  # model -> what was last said of its folder
         self._thread = threading.Thread(target=self._work, name="manager", daemon=True)
 
     def start(self) -> None:
-        """Starts loading; see `wait`."""
+        """Starts the thread that loads and unloads."""
         self._thread.start()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits until every model has a version available.
+    def replace_models(self, models: Iterable[protocol.ModelConfig]) -> list[str]:
+        """Other models to keep: what is not among them is unloaded, what is new is loaded.
 
         Args:
-          timeout: seconds; None waits for ever.
+          models: names, folders and policies, no name twice.
 
         Returns:
-          True once they have, False after the timeout.
+          The names that are new; see `wait`.
+        """
+        with self._changed:
+            old, self._models = self._models, {model.name: model for model in models}
+            for name in self._models:
+                self._versions.setdefault(name, {})
+            self._poll_at = time.monotonic() if self._poll_wait >= 0 else float("inf")
+            self._changed.notify_all()
+            return [name for name in self._models if name not in old]
+
+    def wait(
+        self,
+        names: Collection[str] | None = None,
+        timeout: float | None = None,
+        noun: str = "servable(s)",
+    ) -> bool:
+        """Waits until each of these models has a version available.
+
+        Args:
+          names: of models; None for all.
+          timeout: seconds; None waits for ever.
+          noun: what to call those that have none.
+
+        Returns:
+          True once they have, False after the timeout or when the manager stops.
 
         Raises:
           ServingError: none of the versions of a model could be loaded.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready() or self._failed(), timeout)
-            if failed := self._failed():
+            names = self._models if names is None else names
+            self._changed.wait_for(
+                lambda: self._stopping or self._ready(names) or self._failed(names), timeout
+            )
+            if failed := self._failed(names):
                 told = "".join(f"{{{v} due to error: {v.error}}}, " for v in failed)
                 raise errors.ServingError(
                     grpc.StatusCode.UNKNOWN,
-                    f"{len(failed)} servable(s) did not become available: {{{told}}}",
+                    f"{len(failed)} {noun} did not become available: {{{told}}}",
                 )
-            return self._ready()
+            return self._ready(names)
 
     def stop(self, patience: float = 10) -> None:
         """Ends the thread and closes every session, whatever still runs in it.
@@ -173,7 +204,7 @@ class ModelManager:
             case "version":
                 return spec.version.value
             case "version_label":
-                labels = self._labels.get(spec.name, {})
+                labels = self.labels.get(spec.name, {})
                 if spec.version_label not in labels:
                     raise errors.invalid_argument(
                         f"Unrecognized servable version label: {spec.version_label}"
@@ -184,16 +215,16 @@ class ModelManager:
     def _all(self) -> list[Version]:
         return [version for known in self._versions.values() for version in known.values()]
 
-    def _ready(self) -> bool:
+    def _ready(self, names: Collection[str]) -> bool:
         return all(
-            any(version.state == State.AVAILABLE for version in known.values())
-            for known in self._versions.values()
+            any(version.state == State.AVAILABLE for version in self._versions[name].values())
+            for name in names
         )
 
-    def _failed(self) -> list[Version]:
+    def _failed(self, names: Collection[str]) -> list[Version]:
         """Versions that stand for a model that has none, and none to come."""
         failed = []
-        for known in self._versions.values():
+        for known in (self._versions[name] for name in names):
             tried = [version for version in known.values() if version.wanted]
             serving = any(version.servable is not None for version in known.values())
             ended = all(version.state == State.END and version.error for version in tried)
@@ -204,12 +235,9 @@ class ModelManager:
     # What follows runs in the manager's thread.
 
     def _work(self) -> None:
-        poll_at = time.monotonic() if self._poll_wait >= 0 else float("inf")
         while not self._stopping:
             try:
-                if time.monotonic() >= poll_at:
-                    poll_at = time.monotonic() + (self._poll_wait or float("inf"))
-                    self._poll()
+                self._poll_if_due()
                 while not self._stopping and self._act():
                     pass
             except Exception:  # the thread must outlive whatever happens to one version
@@ -218,8 +246,15 @@ class ModelManager:
                 if not self._stopping:
                     self._changed.wait(_TICK)
 
-    def _poll(self) -> None:
-        for name, model in self._models.items():
+    def _poll_if_due(self) -> None:
+        with self._changed:
+            for name in self._versions.keys() - self._models.keys():
+                self._want(name, {})
+            if time.monotonic() < self._poll_at:
+                return
+            self._poll_at = time.monotonic() + (self._poll_wait or float("inf"))
+            models = self._models
+        for name, model in models.items():
             try:
                 wanted = versions.wanted(model)
             except OSError as error:  # a folder that is gone changes nothing
@@ -229,7 +264,8 @@ class ModelManager:
                            f"base path {model.base_path}. Did you forget to name your leaf "
                            "directory as a number (eg. '/1/')?")  # fmt: skip
             with self._changed:
-                self._want(name, wanted)
+                if self._models is models:  # if not, others came meanwhile, to be looked at next
+                    self._want(name, wanted)
 
     def _complain(self, name: str, message: str) -> None:
         """Warns once, not at every poll."""

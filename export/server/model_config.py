@@ -1,14 +1,16 @@
-"""The list of models to serve: from flags, or from a file in the stock server's text format."""
+"""Lists of models to serve: from flags, from a file in the stock server's text format, or sent.
+
+Source of the checks: model_servers/server_core.cc.
+"""
 
 import os
-from collections.abc import Iterable
-
-from google.protobuf import text_format
+from collections.abc import Iterable, Sequence
 
 from export import protocol
-from export.server import errors
+from export.server import errors, text_messages
 
 PLATFORM = "tensorflow"
+_MODEL_TYPES = protocol.ModelType.DESCRIPTOR.values_by_name
 
 
 def of_one_model(name: str, base_path: str) -> protocol.ModelServerConfig:
@@ -27,23 +29,41 @@ def read(file: str) -> protocol.ModelServerConfig:
       ValueError: it is not one; the message gives file, line and column.
       OSError: it cannot be read.
     """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            return text_format.Parse(stream.read(), protocol.ModelServerConfig())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}:{error}") from error
+    return text_messages.read(file, protocol.ModelServerConfig)
 
 
-def check(config: protocol.ModelServerConfig) -> list[protocol.ModelConfig]:
-    """The models of a configuration.
+def check(config: protocol.ModelServerConfig, allowed_root: str = "") -> None:
+    """All that can be said of a first list before anything is loaded.
 
     Raises:
-      ServingError: two models of one name, a relative base path, a platform that is not
-        TensorFlow, or a part that the server has not.
+      ServingError: see the single checks.
+    """
+    models = models_of(config)
+    check_list(models)
+    check_roots(models, allowed_root)
+    for model in models:
+        check_platform(model)
+    check_logging(models)
+    check_folders(models)
+
+
+def models_of(config: protocol.ModelServerConfig) -> list[protocol.ModelConfig]:
+    """Copies of the models listed, so that no two threads share a message.
+
+    Raises:
+      ServingError: a list of another kind.
     """
     if config.WhichOneof("config") == "custom_model_config":
         raise errors.invalid_argument("ModelServer does not yet support custom model config.")
-    models, names = list(config.model_config_list.config), set()
+    return [
+        protocol.ModelConfig.FromString(model.SerializeToString())
+        for model in config.model_config_list.config
+    ]
+
+
+def check_list(models: Sequence[protocol.ModelConfig]) -> None:
+    """Raises ServingError for two models of one name, and for a relative base path."""
+    names = set()
     for model in models:
         if model.name in names:
             raise errors.invalid_argument(
@@ -56,52 +76,71 @@ def check(config: protocol.ModelServerConfig) -> list[protocol.ModelConfig]:
                 f"Expected model {model.name} to have an absolute path or URI; "
                 f"got base_path()={model.base_path}"
             )
-    for model in models:
-        _check_platform(model)
-        if model.HasField("logging_config"):
-            raise errors.invalid_argument("No request-logger-creator provided.")
-    return models
 
 
-def check_labels(models: Iterable[protocol.ModelConfig], allow_unavailable: bool) -> None:
-    """At start-up no version is available, so none may have a label unless a flag allows it.
+def check_roots(models: Iterable[protocol.ModelConfig], allowed_root: str) -> None:
+    """Raises ServingError for a base path that does not lie in a folder; "" allows any.
 
-    Raises:
-      ServingError: a model has labels.
+    So who may send lists of models to a server cannot make it read the rest of the machine.
     """
+    if not allowed_root:
+        return
+    root = os.path.realpath(allowed_root)
     for model in models:
-        for version in model.version_labels.values():
-            if not allow_unavailable:
-                raise errors.failed_precondition(
-                    f"Request to assign label to version {version} of model {model.name}, which "
-                    "is not currently available for inference"
-                )
+        if os.path.commonpath([root, os.path.realpath(model.base_path)]) != root:
+            raise errors.permission_denied(
+                f"base path {model.base_path} of model {model.name} is not in "
+                f"--allowed_root={allowed_root}"
+            )
 
 
 def check_folders(models: Iterable[protocol.ModelConfig]) -> None:
-    """Mistakes for which a server would wait for ever.
-
-    Raises:
-      ValueError: a base path that is not there, or that is a version itself.
-    """
+    """Raises ServingError for mistakes after which the stock server would wait for ever: a base
+    path that is not there, or that is a version itself."""
     for model in models:
         path = model.base_path
         if not os.path.isdir(path):
-            raise ValueError(f"Could not find base path {path} for servable {model.name}")
+            raise errors.invalid_argument(
+                f"Could not find base path {path} for servable {model.name} with error "
+                f"NOT_FOUND: {path} not found"
+            )
         if os.path.exists(os.path.join(path, "saved_model.pb")):
-            raise ValueError(
+            raise errors.invalid_argument(
                 f"base path {path} for servable {model.name} is a SavedModel: give the folder that "
                 "it lies in, and let its own name be a number (such as models/NAME/1)"
             )
 
 
-def _check_platform(model: protocol.ModelConfig) -> None:
+def platform_of(model: protocol.ModelConfig) -> str:
+    """Raises ServingError if there is none."""
+    if model.model_type != _MODEL_TYPES["MODEL_TYPE_UNSPECIFIED"].number:
+        if model.model_platform:
+            raise errors.invalid_argument(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+                f"ModelServerConfig::model_platform, model name is {model.name}"
+            )
+        if model.model_type == _MODEL_TYPES["TENSORFLOW"].number:
+            return PLATFORM
+        raise errors.invalid_argument(
+            f"ModelServerConfig::model_type choice {model.model_type} not supported."
+        )
     if not model.model_platform:
         raise errors.invalid_argument(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
             f"ModelServerConfig::model_platform, model name is {model.name}"
         )
-    if model.model_platform != PLATFORM:
+    return model.model_platform
+
+
+def check_platform(model: protocol.ModelConfig) -> None:
+    """Raises ServingError if it is not TensorFlow."""
+    if platform_of(model) != PLATFORM:
         raise errors.invalid_argument(
-            f"Model {model.name} requests unsupported platform {model.model_platform}"
+            f"Model {model.name} requests unsupported platform {platform_of(model)}"
         )
+
+
+def check_logging(models: Iterable[protocol.ModelConfig]) -> None:
+    """Raises ServingError if a model's requests are to be logged."""
+    if any(model.HasField("logging_config") for model in models):
+        raise errors.invalid_argument("No request-logger-creator provided.")

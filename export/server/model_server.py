@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 
 import grpc
 
 from export.server import grpc_service
+from export.server.configuration import Configuration
 from export.server.http_server import HttpServer
-from export.server.manager import ModelManager
 from export.server.ports import listen
 from export.server.rest import RestApi
 
@@ -30,6 +31,11 @@ class Options:
       rest_api_num_threads: HTTP requests at a time; more wait.
       rest_api_timeout_in_ms: limit of an HTTP request's run.
       rest_api_enable_cors_support: send CORS headers.
+      metrics_path: of the page for Prometheus, beside the REST API; "" for none.
+      grpc_socket_path: of a UNIX socket for gRPC too; "" for none.
+      grpc_credentials: for TLS; None for plain text. The UNIX socket has them too, REST has not.
+      grpc_channel_arguments: (key, value) pairs for gRPC.
+      enable_grpc_healthcheck_service: serve the standard health service.
     """
 
     host: str = "127.0.0.1"
@@ -39,16 +45,21 @@ class Options:
     rest_api_num_threads: int = dataclasses.field(default_factory=default_threads)
     rest_api_timeout_in_ms: int = 30000
     rest_api_enable_cors_support: bool = False
+    metrics_path: str = ""
+    grpc_socket_path: str = ""
+    grpc_credentials: grpc.ServerCredentials | None = None
+    grpc_channel_arguments: Sequence[tuple[str, int | str]] = ()
+    enable_grpc_healthcheck_service: bool = False
 
 
 class ModelServer:
-    """A running server. It does not own the manager.
+    """A running server. It does not own the models.
 
     Attributes:
       port, rest_api_port: those listened at; the latter None without HTTP.
     """
 
-    def __init__(self, manager: ModelManager, options: Options):
+    def __init__(self, configuration: Configuration, options: Options):
         """Opens the ports and starts serving.
 
         Raises:
@@ -59,8 +70,13 @@ class ModelServer:
         if options.rest_api_port is not None:
             listener = listen(options.host, options.rest_api_port, "rest_api_port")
         try:
-            self._grpc = grpc_service.create(manager, options.grpc_max_threads)
-            self.port = _bind(self._grpc, options.host, options.port)
+            self._grpc = grpc_service.create(
+                configuration,
+                options.grpc_max_threads,
+                options.grpc_channel_arguments,
+                options.enable_grpc_healthcheck_service,
+            )
+            self.port = _bind(self._grpc, options)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -68,7 +84,10 @@ class ModelServer:
         self._grpc.start()
         if listener is not None:
             api = RestApi(
-                manager, options.rest_api_timeout_in_ms, options.rest_api_enable_cors_support
+                configuration.manager,
+                options.rest_api_timeout_in_ms,
+                options.rest_api_enable_cors_support,
+                options.metrics_path,
             )
             self.rest_api_port = listener.getsockname()[1]
             self._http = HttpServer(api, listener, options.rest_api_num_threads)
@@ -81,10 +100,21 @@ class ModelServer:
         stopped.wait()
 
 
-def _bind(server: grpc.Server, host: str, port: int) -> int:
+def _bind(server: grpc.Server, options: Options) -> int:
+    host, port, path = options.host, options.port, options.grpc_socket_path
     listen(host, port, "port").close()  # says why not in one line; gRPC says it in many
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if path:
+        _listen(server, f"unix:{path}", options.grpc_credentials, f"--grpc_socket_path={path}")
+    return _listen(server, address, options.grpc_credentials, f"--port={port}")
+
+
+def _listen(
+    server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None, flag: str
+) -> int:
     try:
-        return server.add_insecure_port(address)
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise OSError(f"--port={port}: gRPC cannot listen at {address}") from error
+        raise OSError(f"{flag}: gRPC cannot listen at {address}") from error

@@ -19,6 +19,7 @@ from export.server import (
     json_examples,
     json_inputs,
     json_outputs,
+    metrics,
     model_info,
     predict,
 )
@@ -33,6 +34,7 @@ _INFO = re.compile(
     r"/v1/models(?:/([^/:]+))?(?:(?:/versions/([0-9]+))|(?:/labels/([^/:]+)))?(?:/(metadata))?",
     re.IGNORECASE,
 )
+_PATHS = {"POST": _CALL, "GET": _INFO}
 _API = re.compile(r"/v1/.*", re.IGNORECASE)  # as in RE2, "." is no newline
 _NOT_FOUND = (
     b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
@@ -76,10 +78,18 @@ class RestApi:
       manager: the models.
       timeout_ms: limit for one request's run; 0 or less for none.
       enable_cors: send the headers that let web pages of other hosts call.
+      metrics_path: of the page for Prometheus; "" for none.
     """
 
-    def __init__(self, manager: ModelManager, timeout_ms: int = 30000, enable_cors: bool = False):
+    def __init__(
+        self,
+        manager: ModelManager,
+        timeout_ms: int = 30000,
+        enable_cors: bool = False,
+        metrics_path: str = "",
+    ):
         self._manager, self._timeout_ms, self._enable_cors = manager, timeout_ms, enable_cors
+        self._metrics_path = metrics_path
 
     def respond(self, verb: str, path: str, body: bytes, origin: str = "") -> Reply:
         """Answers one request.
@@ -90,38 +100,53 @@ class RestApi:
           body: uncompressed.
           origin: header of that name.
         """
+        if self._metrics_path and path.partition("?")[0] == self._metrics_path:
+            return Reply(200, metrics.page().encode(), {"Content-Type": "text/plain"})
         if not _API.fullmatch(path):
             return Reply(404, _NOT_FOUND, {"Content-Type": "text/html"})
         cors = _CORS if self._enable_cors else {}
         if verb == "OPTIONS":
-            return Reply(200 if re.search("https?://", origin) else 400, b"", cors)
-        headers = {"Content-Type": "application/json"} | cors
+            allowed = re.search("https?://", origin)
+            metrics.REQUEST_COUNT.add("", "OK" if allowed else "FAILED_PRECONDITION")
+            return Reply(200 if allowed else 400, b"", cors)
+        begun = time.monotonic()
+        match = _PATHS[verb].fullmatch(path) if verb in _PATHS else None
+        status, code = 200, "OK"
         try:
-            text, status = self._answer(verb, path, body), 200
+            if match is None:
+                raise errors.invalid_argument(f"Malformed request: {verb} {path}")
+            text = self._call(match, body) if verb == "POST" else self._info(match)
         except _BadVersionError:
-            text, status = "", 400
+            text, status, code = "", 400, "INVALID_ARGUMENT"
         except errors.ServingError as error:
-            text, status = _error_json(error), _STATUS.get(error.code, 500)
+            text, status, code = _error_json(error), _STATUS.get(error.code, 500), error.code.name
         except Exception as error:
             log.exception("%s %s failed", verb, path)
-            text, status = _error_json(errors.of_exception(error)), 500
+            text, status, code = _error_json(errors.of_exception(error)), 500, "INTERNAL"
+        model = urllib.parse.unquote(match[1] or "") if match else ""
+        metrics.REQUEST_COUNT.add(model, code)
+        if code == "OK":
+            method = match[4] if verb == "POST" else ""
+            metrics.REQUEST_LATENCY.add(model, method, "REST", by=metrics.micros_since(begun))
+        headers = {"Content-Type": "application/json"} | cors
         return Reply(status, text.encode("utf-8", "surrogateescape"), headers)
 
-    def _answer(self, verb: str, path: str, body: bytes) -> str:
-        if verb == "POST" and (match := _CALL.fullmatch(path)):
-            spec, deadline = _model_spec(match), self._deadline()
-            if match[4] == "predict":
+    def _call(self, match: re.Match, body: bytes) -> str:
+        spec, deadline = _model_spec(match), self._deadline()
+        match match[4]:
+            case "predict":
                 return self._predict(spec, body, deadline)
-            if match[4] == "classify":
+            case "classify":
                 return self._classify(spec, body, deadline)
-            if match[4] == "regress":
+            case "regress":
                 return self._regress(spec, body, deadline)
-        if verb == "GET" and (match := _INFO.fullmatch(path)):
-            spec = _model_spec(match)
-            if not spec.name:
-                raise errors.invalid_argument("Missing model name in request.")
-            return self._metadata(spec) if match[4] == "metadata" else self._status(spec)
-        raise errors.invalid_argument(f"Malformed request: {verb} {path}")
+        raise errors.invalid_argument(f"Malformed request: POST {match[0]}")
+
+    def _info(self, match: re.Match) -> str:
+        spec = _model_spec(match)
+        if not spec.name:
+            raise errors.invalid_argument("Missing model name in request.")
+        return self._metadata(spec) if match[4] == "metadata" else self._status(spec)
 
     def _deadline(self) -> float | None:
         return time.monotonic() + self._timeout_ms / 1000 if self._timeout_ms > 0 else None

@@ -5,6 +5,7 @@ import os
 import re
 
 from export import protocol
+from export.server import errors
 
 _NUMBER = re.compile(r"\s*([+-]?[0-9]+)\s*", re.ASCII)  # absl::SimpleAtoi
 _INT64 = range(-(2**63), 2**63)
@@ -31,6 +32,24 @@ def find(base_path: str) -> dict[int, str]:
                             base_path, version, found[version])  # fmt: skip
             found[version] = os.path.join(base_path, name)
     return found
+
+
+def check_links(directory: str) -> None:
+    """That a version's files lie in the folder of its model, whatever links lead there.
+
+    The stock server follows links anywhere.
+
+    Raises:
+      ServingError: PERMISSION_DENIED, a link leads out.
+    """
+    base_path = os.path.dirname(os.path.abspath(directory))
+    root = os.path.realpath(base_path)
+    found = [directory]
+    for folder, folders, files in os.walk(directory):
+        found += [os.path.join(folder, name) for name in (*folders, *files)]
+    for path in found:
+        if os.path.commonpath([root, os.path.realpath(path)]) != root:
+            raise errors.permission_denied(f"{path} leads out of the model's folder {base_path}")
 
 
 def wanted(config: protocol.ModelConfig) -> dict[int, str]:

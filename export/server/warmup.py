@@ -12,7 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from export import protocol
-from export.server import errors, examples, predict
+from export.server import errors, examples, metrics, predict
 from export.server.servable import Servable
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ def run(servable: Servable, directory: str, iterations: int = 1) -> None:
         raise errors.ServingError(grpc.StatusCode.DATA_LOSS, message) from error
     except tf.errors.OpError as error:
         raise errors.of_op_error(error) from error
+    metrics.MODEL_WARMUP_LATENCY.add(directory, "OK", by=metrics.micros_since(begun))
+    metrics.MODEL_WARMUP_RECORDS_READ.add(directory, "OK", by=count)
     log.info("Warmed up with %d requests from %s in %.1f s",
              count, file, time.monotonic() - begun)  # fmt: skip
 

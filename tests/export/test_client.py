@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from export import client
 from export.server import model_config, servable
+from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
 
@@ -67,10 +68,12 @@ def address(tmp_path_factory):
     names = ("generate", "chat", "classify", "spin")
     tf.saved_model.save(toy, str(path / "1"), {name: getattr(toy, name) for name in names})
     config = model_config.of_one_model("toy", str(path))
-    manager = ModelManager(model_config.check(config), servable.load)
+    manager = ModelManager(servable.load)
     manager.start()
-    assert manager.wait(60)
-    server = ModelServer(manager, Options(port=0))
+    configuration = Configuration(manager)
+    configuration.start(config)
+    assert manager.wait(timeout=60)
+    server = ModelServer(configuration, Options(port=0))
     yield f"127.0.0.1:{server.port}"
     server.stop()
     manager.stop()

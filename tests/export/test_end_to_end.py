@@ -10,6 +10,7 @@ import pytest
 
 from export import client
 from export.server import model_config, servable, warmup
+from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
 
@@ -25,10 +26,12 @@ def load(name, version, directory):
 @contextlib.contextmanager
 def served(exported):
     config = model_config.of_one_model("m", str(exported.saved_model_dir.parent))
-    manager = ModelManager(model_config.check(config), load)
+    manager = ModelManager(load)
     manager.start()
-    assert manager.wait(500)  # each signature is warmed up
-    server = ModelServer(manager, Options(port=0, rest_api_port=0))
+    configuration = Configuration(manager)
+    configuration.start(config)
+    assert manager.wait(timeout=500)  # each signature is warmed up
+    server = ModelServer(configuration, Options(port=0, rest_api_port=0))
     with client.Client(f"127.0.0.1:{server.port}", "m") as asking:
         yield asking, f"http://127.0.0.1:{server.rest_api_port}/v1/models/m:predict"
     server.stop()

@@ -1,6 +1,7 @@
 """`python -m export.serve` as a user runs it: a process with flags, ports and signals."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -15,8 +16,15 @@ import urllib.request
 import grpc
 import pytest
 import tensorflow as tf
+import trustme
+from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 
 from export import protocol
+from export.server import text_messages
 
 
 class HalfPlusTwo(tf.Module):
@@ -175,7 +183,29 @@ def test_end_does_not_wait_for_ever(cold_path, tmp_path):
         ([], 2, "error: Both --model_base_path and --model_config_file are empty!"),
         (["--nonsense=1"], 2, "error: Unknown command line flag 'nonsense'"),
         (["--port=70000", "--model_base_path=/m"], 2, "error: flag --port=70000: "),
-        (["--model_base_path=/no/such"], 1, "error: Could not find base path /no/such for "),
+        (
+            ["--model_base_path=/no/such"], 1,
+            "error: Failed to start server. Error: INVALID_ARGUMENT: Could not find base path "
+            "/no/such for servable default with error ",
+        ),
+        (
+            ["--model_base_path=/tmp", "--allowed_root=/usr"], 1,
+            "error: Failed to start server. Error: PERMISSION_DENIED: base path /tmp of model ",
+        ),
+        (
+            ["--model_base_path=/tmp", "--grpc_channel_arguments=grpc.x"], 2,
+            "error: --grpc_channel_arguments: expected key=value pairs with commas, got 'grpc.x'",
+        ),
+        (["--model_base_path=/tmp", "--ssl_config_file=/no/ssl"], 1, "error: [Errno 2] No such"),
+        (["--model_base_path=/tmp", f"--ssl_config_file={__file__}"], 1, f"error: {__file__}:1:1"),
+        (
+            ["--model_base_path=/tmp", f"--monitoring_config_file={__file__}"], 1,
+            f"error: {__file__}:1:1",
+        ),
+        (
+            ["--model_base_path=/tmp", "--ssl_config_file=/dev/null"], 1,
+            "error: --ssl_config_file=/dev/null: it has no server_key, text in PEM form",
+        ),
         (["--model_config_file=/no/such"], 1, "error: [Errno 2] No such file or directory: "),
         (
             ["--model_base_path=/tmp", "--tensorflow_session_parallelism=1",
@@ -190,6 +220,142 @@ def test_misuse(tmp_path, args, status, message):
         (line,) = server.errors()
         assert line.startswith(message)
         assert "Traceback" not in server.log()
+
+
+@dataclasses.dataclass
+class Certificates:
+    """PEM texts: of an authority, and the key and certificate of a server and of a client."""
+
+    authority: str
+    server: tuple[str, str]
+    client: tuple[str, str]
+
+
+@pytest.fixture(scope="session")
+def certificates():
+    authority = trustme.CA()
+
+    def pair(*names):
+        made = authority.issue_cert(*names)
+        (chain,) = made.cert_chain_pems
+        return made.private_key_pem.bytes().decode(), chain.bytes().decode()
+
+    return Certificates(
+        authority.cert_pem.bytes().decode(), pair("localhost", "127.0.0.1"), pair("a@client.org")
+    )
+
+
+def ssl_config(folder, key, certificate, authority="", client_verify=False):
+    """A file with an SSLConfig."""
+    message = text_messages.SSLConfig(
+        server_key=key, server_cert=certificate, custom_ca=authority, client_verify=client_verify
+    )
+    file = folder / "ssl.config"
+    file.write_text(text_format.MessageToString(message))
+    return file
+
+
+def test_all_ways_in(base_path, certificates, tmp_path):
+    monitoring = tmp_path / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
+    session = tmp_path / "session.config"
+    session.write_text("isolate_session_state: true")
+    socket_path = tmp_path / "socket"
+    ssl_file = ssl_config(tmp_path, *certificates.server, certificates.authority, True)
+    args = (f"--model_base_path={base_path}", "--model_name=m", f"--ssl_config_file={ssl_file}",
+            f"--grpc_socket_path={socket_path}", "--enable_grpc_healthcheck_service",
+            f"--monitoring_config_file={monitoring}", f"--tensorflow_session_config_file={session}",
+            "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,a=b")  # fmt: skip
+    with program(tmp_path, *args, *ANY_PORTS) as server:
+        port, rest_port = server.ports()
+        assert f"Running gRPC ModelServer at UNIX socket {socket_path} ...\n" in server.out()
+        client = [text.encode() for text in certificates.client]
+        known = grpc.ssl_channel_credentials(certificates.authority.encode(), *client)
+        options = [("grpc.ssl_target_name_override", "localhost")]
+        request = protocol.PredictRequest()
+        request.model_spec.name = "m"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+        for target in (f"127.0.0.1:{port}", f"unix:{socket_path}"):
+            with grpc.secure_channel(target, known, options) as channel:
+                response = protocol.PredictionServiceStub(channel).Predict(request, timeout=30)
+                assert response.outputs["y"].float_val == [2.5]
+                health = health_pb2_grpc.HealthStub(channel)
+                for name in ("", "ModelService", "PredictionService"):
+                    asked = health_pb2.HealthCheckRequest(service=name)
+                    assert health.Check(asked, timeout=30).status == 1  # SERVING
+                database = ProtoReflectionDescriptorDatabase(channel)
+                assert set(database.get_services()) == {
+                    "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService",
+                    "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection",
+                }  # fmt: skip
+        files = {"ca": certificates.authority, "key": client[0], "cert": client[1]}
+        for name, text in files.items():
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        asked = [f"--{name}_file={tmp_path / name}" for name in files]
+        command = [sys.executable, "-m", "export.client", "status", "--model_name=m", *asked]
+        command.append(f"--server=localhost:{port}")
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert told.stdout == "version 1: AVAILABLE\n", told.stderr
+        strangers = grpc.ssl_channel_credentials(certificates.authority.encode())
+        for credentials in (strangers, None):
+            target = f"127.0.0.1:{port}"
+            with (
+                grpc.secure_channel(target, credentials, options)
+                if credentials
+                else grpc.insecure_channel(target)
+            ) as channel:
+                with pytest.raises(grpc.RpcError) as caught:
+                    protocol.PredictionServiceStub(channel).Predict(request, timeout=30)
+                assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/metrics") as page:
+            assert b':tensorflow:serving:request_count{model_name="m",status="OK"} 2' in page.read()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert "Traceback" not in server.log()
+
+
+def test_tls_that_cannot_be(base_path, certificates, tmp_path):
+    key, certificate = certificates.server
+    for fields, message in (
+        ((certificates.client[0], certificate), "cannot be used together: .*MISMATCH"),
+        (("no key", certificate), "cannot be used together: "),
+        ((key, "no certificate"), "cannot be used together: "),
+        ((key, certificate, "no authority"), "cannot be used together: "),
+        ((key, certificate, "", True), "client_verify needs custom_ca"),
+    ):
+        file = ssl_config(tmp_path, *fields)
+        args = (f"--model_base_path={base_path}", f"--ssl_config_file={file}", *ANY_PORTS)
+        with program(tmp_path, *args) as server:
+            assert server.wait() == 1
+            (line,) = server.errors()
+            assert re.match(f"error: --ssl_config_file={re.escape(str(file))}: .*{message}", line)
+
+
+def answers(port, model):
+    """Whether there is such a model."""
+    try:
+        return predict(port, model=model) == [2.5]
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.NOT_FOUND:
+            raise
+        return False
+
+
+def test_other_models_while_it_runs(base_path, tmp_path):
+    config = tmp_path / "models.config"
+    one = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" }}'
+    config.write_text("model_config_list { " + one.format("m", base_path) + " }")
+    args = (f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=0.2")
+    with program(tmp_path, *args, *ANY_PORTS) as server:
+        port, _ = server.ports()
+        config.write_text("model_config_list { " + one.format("n", base_path) + " }")
+        end = time.monotonic() + 60
+        while not answers(port, "n"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        while answers(port, "m"):
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 def test_version_that_does_not_warm_up(cold_path, tmp_path):

@@ -13,6 +13,7 @@ from tensorflow.python.saved_model import method_name_updater
 
 from export import protocol
 from export.server import model_config, servable
+from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
 
@@ -187,10 +188,12 @@ class Server:
 def server(toy_dir):
     """The toy model under the name "toy", in this process. XLA compilation is on."""
     config = model_config.of_one_model("toy", str(toy_dir.parent))
-    manager = ModelManager(model_config.check(config), servable.load)
+    manager = ModelManager(servable.load)
     manager.start()
+    configuration = Configuration(manager)
+    configuration.start(config)
     assert manager.wait(timeout=60)
-    running = ModelServer(manager, Options(port=0, rest_api_port=0))
+    running = ModelServer(configuration, Options(port=0, rest_api_port=0, metrics_path="/metrics"))
     server = Server(running.port, running.rest_api_port, manager)
     yield server
     server.channel.close()

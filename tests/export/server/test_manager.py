@@ -20,14 +20,16 @@ def models(**base_paths):
     for name, path in base_paths.items():
         one = model_config.of_one_model(name, str(path))
         config.MergeFrom(one)
-    return model_config.check(config)
+    return model_config.models_of(config)
 
 
 @contextlib.contextmanager
 def managing(model_list, wait=True, **options):
     options = {"poll_wait_seconds": 0.05, "load_retry_interval": INTERVAL} | options
-    manager = ModelManager(model_list, servable.load, **options)
+    manager = ModelManager(servable.load, **options)
     manager.start()
+    manager.replace_models(model_list)
+    manager.labels = {model.name: dict(model.version_labels) for model in model_list}
     try:
         assert not wait or manager.wait(timeout=30)
         yield manager
@@ -176,8 +178,9 @@ def test_first_load_fails(publish, small_dirs, tmp_path):
         (tmp_path / name).mkdir()
     publish(small_dirs[0], tmp_path / "a", "1")
     (tmp_path / "b" / "7").mkdir()
-    manager = ModelManager(models(a=tmp_path / "a", b=tmp_path / "b"), servable.load)
+    manager = ModelManager(servable.load)
     manager.start()
+    manager.replace_models(models(a=tmp_path / "a", b=tmp_path / "b"))
     with pytest.raises(errors.ServingError) as caught:
         manager.wait(timeout=30)
     manager.stop()

@@ -24,14 +24,14 @@ def written(tmp_path, text):
 
 
 def test_file(tmp_path):
-    first, second = model_config.check(model_config.read(written(tmp_path, GOOD)))
+    first, second = model_config.models_of(model_config.read(written(tmp_path, GOOD)))
     assert (first.name, first.base_path) == ("a", "/m/a")
     assert list(second.model_version_policy.specific.versions) == [1, 2]
 
 
 def test_one_model(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (model,) = model_config.check(model_config.of_one_model("m", "models/m"))
+    (model,) = model_config.models_of(model_config.of_one_model("m", "models/m"))
     assert model.base_path == str(tmp_path / "models/m")
 
 
@@ -89,23 +89,16 @@ def test_bad_config(tmp_path, text, message):
     assert str(caught.value) == message
 
 
-def test_labels_at_start_up(tmp_path):
-    models = model_config.check(model_config.read(written(tmp_path, GOOD)))
-    model_config.check_labels(models, allow_unavailable=True)
-    with pytest.raises(errors.ServingError) as caught:
-        model_config.check_labels(models, allow_unavailable=False)
-    assert str(caught.value) == (
-        "FAILED_PRECONDITION: Request to assign label to version 1 of model b, which is not "
-        "currently available for inference"
-    )
-
-
 def test_folders(tmp_path):
     models = list(model_config.of_one_model("m", str(tmp_path)).model_config_list.config)
     model_config.check_folders(models)
     (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(ValueError, match="is a SavedModel: give the folder that it lies in"):
+    with pytest.raises(
+        errors.ServingError, match="is a SavedModel: give the folder that it lies in"
+    ):
         model_config.check_folders(models)
     models[0].base_path += "/none"
-    with pytest.raises(ValueError, match=r"Could not find base path .*/none for servable m"):
+    with pytest.raises(
+        errors.ServingError, match=r"Could not find base path .*/none for servable m"
+    ):
         model_config.check_folders(models)

@@ -211,6 +211,4 @@ def test_no_stack_for_garbage(server, caplog):
     assert (code, message) == (grpc.StatusCode.INTERNAL, "Malformed request")
     raw = server.channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
     assert failure(raw, b"", timeout=60)[0] == grpc.StatusCode.UNIMPLEMENTED
-    raw = server.channel.unary_unary("/tensorflow.serving.ModelService/HandleReloadConfigRequest")
-    assert failure(raw, b"", timeout=60)[0] == grpc.StatusCode.UNIMPLEMENTED
     assert not caplog.records

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 
 from export import protocol
-from export.server import versions
+from export.server import errors, versions
 
 
 @pytest.fixture
@@ -48,3 +48,23 @@ def test_policies(base_path, policy, expected):
 def test_no_folder(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         versions.find(str(tmp_path / "nowhere"))
+
+
+def test_links(tmp_path):
+    inside, outside = tmp_path / "m", tmp_path / "outside"
+    for folder in (inside / "kept" / "variables", outside):
+        folder.mkdir(parents=True)
+    (inside / "1").symlink_to("kept")  # another name for a folder of the model
+    versions.check_links(str(inside / "1"))
+    (inside / "2").symlink_to(outside)
+    (inside / "3" / "variables").mkdir(parents=True)
+    (inside / "3" / "variables" / "x").symlink_to("/etc/hostname")
+    (inside / "4").mkdir()
+    (inside / "4" / "variables").symlink_to(outside)
+    (inside / "5").mkdir()
+    (inside / "5" / "assets").symlink_to("../../outside")
+    for name, path in {"2": "2", "3": "3/variables/x", "4": "4/variables", "5": "5/assets"}.items():
+        with pytest.raises(errors.ServingError) as caught:
+            versions.check_links(str(inside / name))
+        message = f"PERMISSION_DENIED: {inside / path} leads out of the model's folder {inside}"
+        assert str(caught.value) == message

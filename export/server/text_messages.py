@@ -1,0 +1,66 @@
+"""Files in protobuf's text format, and the messages of those that `tensorflow-serving-api` lacks.
+
+Sources of the messages: config/ssl_config.proto, config/monitoring_config.proto.
+"""
+
+from typing import TypeVar
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import Message
+
+_Message = TypeVar("_Message", bound=Message)
+_Field = descriptor_pb2.FieldDescriptorProto
+_PACKAGE = "tensorflow.serving"
+
+
+def _message(name: str, **fields: tuple[int, int | str]) -> descriptor_pb2.DescriptorProto:
+    """field -> (number, type); a type is a constant of `FieldDescriptorProto` or a message."""
+    made = descriptor_pb2.DescriptorProto(name=name)
+    for field, (number, kind) in fields.items():
+        added = made.field.add(name=field, number=number, label=_Field.LABEL_OPTIONAL)
+        if isinstance(kind, str):
+            added.type, added.type_name = _Field.TYPE_MESSAGE, kind
+        else:
+            added.type = kind
+    return made
+
+
+def _classes() -> dict[str, type[Message]]:
+    text, switch = _Field.TYPE_STRING, _Field.TYPE_BOOL
+    file = descriptor_pb2.FileDescriptorProto(
+        name="gpt_keras/export/server/text_messages.proto", package=_PACKAGE, syntax="proto3"
+    )
+    file.message_type.extend(
+        [
+            _message(
+                "SSLConfig", server_key=(1, text), server_cert=(2, text), custom_ca=(3, text),
+                client_verify=(4, switch),
+            ),
+            _message("PrometheusConfig", enable=(1, switch), path=(2, text)),
+            _message("MonitoringConfig", prometheus_config=(1, f".{_PACKAGE}.PrometheusConfig")),
+        ]
+    )  # fmt: skip
+    # A pool of its own: a program may have the real messages, under the same names, in the default.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found = pool.FindFileByName(file.name).message_types_by_name
+    return {name: message_factory.GetMessageClass(found[name]) for name in found}
+
+
+_CLASSES = _classes()
+SSLConfig = _CLASSES["SSLConfig"]
+MonitoringConfig = _CLASSES["MonitoringConfig"]
+
+
+def read(file: str, message: type[_Message]) -> _Message:
+    """Reads a file that holds one message.
+
+    Raises:
+      ValueError: it does not; tells file, line and column.
+      OSError: it cannot be read.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            return text_format.Parse(stream.read(), message())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}:{error}") from error

@@ -1,0 +1,136 @@
+"""What is counted, and the page that Prometheus reads."""
+
+import re
+import threading
+
+import grpc
+import pytest
+
+from export.server import metrics
+
+LINE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)')
+
+
+def parsed(page):
+    """{(name, labels): value} and {name: type}, of a page in Prometheus' text format."""
+    values, types = {}, {}
+    for line in page.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in types
+            types[name] = kind
+        else:
+            name, labels, value = LINE.fullmatch(line).groups()
+            assert (name, labels) not in values
+            values[name, labels] = float(value)
+    return values, types
+
+
+def test_counter():
+    counter = metrics.Counter("/tensorflow/serving/x", ["model_name", "status"])
+    counter.add("b", "OK")
+    counter.add('a"\\\n', "OK", by=3)
+    counter.add("b", "OK")
+    assert counter.lines() == [
+        "# TYPE :tensorflow:serving:x counter",
+        ':tensorflow:serving:x{model_name="a\\"\\\\\\n",status="OK"} 3',
+        ':tensorflow:serving:x{model_name="b",status="OK"} 2',
+    ]
+    assert counter.first() == 3
+
+
+def test_histogram():
+    histogram = metrics.Histogram("/x", ["m"], 10, 1.8, 3)
+    for value in (1, 9.5, 10, 30, 1000):
+        histogram.add("a", by=value)
+    assert histogram.lines() == [
+        "# TYPE :x histogram",
+        ':x_bucket{m="a",le="10"} 2',
+        ':x_bucket{m="a",le="18"} 3',
+        ':x_bucket{m="a",le="32.4"} 4',
+        ':x_bucket{m="a",le="+Inf"} 5',
+        ':x_sum{m="a"} 1050.5',
+        ':x_count{m="a"} 5',
+    ]
+
+
+def test_buckets_of_latencies():
+    metrics.REQUEST_LATENCY.add("buckets", "Predict", "GRPC", by=1)
+    values, types = parsed(metrics.page())
+    name = ":tensorflow:serving:request_latency"
+    assert types[name] == "histogram"
+    labels = 'model_name="buckets",API="Predict",entrypoint="GRPC"'
+    ends = [key[1] for key in values if key[0] == f"{name}_bucket" and key[1].startswith(labels)]
+    # 10 * 1.8 ** n, in six digits, as the stock page has them.
+    assert len(ends) == 34
+    assert ends[:4] == [f'{labels},le="{end}"' for end in ("10", "18", "32.4", "58.32")]
+    assert ends[-2:] == [f'{labels},le="{end}"' for end in ("1.47476e+09", "+Inf")]
+
+
+def test_no_more_cells_than_that(monkeypatch):
+    monkeypatch.setattr(metrics, "_MOST_CELLS", 2)
+    counter = metrics.Counter("/x", ["m"])
+    for name in "abca":
+        counter.add(name)
+    assert counter.lines()[1:] == [':x{m="a"} 2', ':x{m="b"} 1']
+
+
+def test_threads_lose_nothing():
+    counter = metrics.Counter("/x", [])
+    threads = [
+        threading.Thread(target=lambda: [counter.add() for _ in range(2000)]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.lines()[1:] == [":x{} 8000"]
+
+
+def test_what_calls_count(server):
+    def counts():
+        values, _ = parsed(metrics.page())
+        return {key: values.get(key, 0) for key in expected}
+
+    prefix = ":tensorflow:serving:"
+    expected = {
+        (prefix + "request_count", 'model_name="toy",status="OK"'): 3,
+        (prefix + "request_count", 'model_name="toy",status="INVALID_ARGUMENT"'): 1,
+        (prefix + "request_count", 'model_name="no",status="NOT_FOUND"'): 2,
+        (
+            prefix + "request_latency_count",
+            'model_name="toy",API="Predict",entrypoint="GRPC"',
+        ): 1,
+        (
+            prefix + "request_latency_count",
+            'model_name="toy",API="predict",entrypoint="REST"',
+        ): 1,
+        (prefix + "request_latency_count", 'model_name="toy",API="",entrypoint="REST"'): 1,
+        (prefix + "runtime_latency_count", 'model_name="toy",API="Predict",runtime="TF1"'): 2,
+    }
+    before = counts()
+    server.predict(x=[1.0])
+    with pytest.raises(grpc.RpcError):
+        server.predict("two", a=[1.0, 2.0], b=[1.0, 2.0, 3.0])
+    with pytest.raises(grpc.RpcError):
+        server.predict(model="no", x=[1.0])
+    assert server.http("POST", "/v1/models/toy:predict", '{"instances": [1]}')[0] == 200
+    assert server.http("POST", "/v1/models/no:predict", '{"instances": [1]}')[0] == 404
+    assert server.http("GET", "/v1/models/toy")[0] == 200
+    assert {key: value - before[key] for key, value in counts().items()} == expected
+
+
+def test_page(server):
+    status, body, headers = server.http("GET", "/metrics")
+    assert (status, headers["Content-Type"]) == (200, "text/plain")
+    _, types = parsed(body.decode())
+    assert {name.removeprefix(":tensorflow:serving:"): kind for name, kind in types.items()} == {
+        "model_warmup_latency": "histogram",
+        "model_warmup_records_read": "counter",
+        "request_count": "counter",
+        "request_example_count_total": "counter",
+        "request_example_counts": "histogram",
+        "request_latency": "histogram",
+        "runtime_latency": "histogram",
+    }
+    assert server.http("GET", "/metrics/x")[0] == 404
