@@ -11,6 +11,7 @@ import os
 import re
 import ssl
 import tempfile
+from importlib import metadata
 
 import grpc
 from absl import flags
@@ -23,6 +24,10 @@ _PORT = {"lower_bound": 0, "upper_bound": 65535}
 
 def main():
     values = flags.FLAGS
+    if values.version:
+        print(f"gpt-keras: {metadata.version('gpt-keras')}")
+        print(f"TensorFlow Library: {metadata.version('tensorflow')}")
+        return
     try:
         config = _config(values)
         session_config = _session_config(values)
@@ -68,6 +73,9 @@ def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
     if file := values.tensorflow_session_config_file:
         config = text_messages.read(file, protocol.ConfigProto)
     config.intra_op_parallelism_threads, config.inter_op_parallelism_threads = intra, inter
+    if values.mixed_precision:
+        rewrites = config.graph_options.rewrite_options
+        rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON
     return config
 
 
@@ -136,6 +144,19 @@ def _check_ports(values: flags.FlagValues) -> None:
     for flag in ("port", "rest_api_port"):
         if values[flag].value is not None:
             ports.listen(values.host, values[flag].value, flag).close()
+
+
+# Flags of the stock server that it may be started with, and that change nothing here.
+_WITHOUT_EFFECT = {
+    "enable_profiler": True,
+    "enable_signature_method_name_check": False,
+    "flush_filesystem_caches": True,
+    "num_load_threads": 0,
+    "num_unload_threads": 0,
+    "per_process_gpu_memory_fraction": 0.0,
+    "remove_unused_fields_from_bundle_metagraph": True,
+}
+_DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
 
 def define_flags() -> None:
@@ -251,6 +272,22 @@ def define_flags() -> None:
         "xla_cpu_compilation_enabled",
         False,
         "Compile with XLA what a model asks to be compiled; otherwise such calls fail.",
+    )
+    flags.DEFINE_enum(
+        "mixed_precision", "", ["", "bfloat16"], "Compute in bfloat16 what oneDNN can."
+    )
+    flags.DEFINE_bool("version", False, "Display version.")
+    for name, default in _WITHOUT_EFFECT.items():
+        text = "A flag of the stock server, without effect here."
+        _DEFINE[type(default)](name, default, text)
+    flags.DEFINE_bool(
+        "log_requests",
+        False,
+        "Log a line for each request, with the x-request-id that it brings along or is given; not "
+        "what it says. (not on the stock server)",
+    )
+    flags.DEFINE_enum(
+        "log_format", "text", ["text", "json"], "Of the log. (not on the stock server)"
     )
     flags.DEFINE_float(
         "shutdown_grace_seconds",

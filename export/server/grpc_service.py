@@ -15,12 +15,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from export import protocol
-from export.server import errors, examples, metrics, model_info, predict
+from export.server import errors, examples, metrics, model_info, predict, request_log
 from export.server.configuration import Configuration
 
 log = logging.getLogger(__name__)
 
 SERVICES = (protocol.PREDICTION_SERVICE, protocol.MODEL_SERVICE)
+_WITH_MODEL = ("Predict", "Classify", "Regress", "GetModelMetadata", "GetModelStatus")
 _COUNTED = ("Predict", "Classify", "Regress")  # calls that the stock server has metrics of
 
 _LARGEST_MESSAGE = 2**31 - 1  # bytes, received
@@ -116,29 +117,37 @@ def _write(response) -> bytes:
 
 def _guarded(name: str, call: Callable, slots: threading.Semaphore) -> Callable:
     def handle(request, context: grpc.ServicerContext):
-        begun = time.monotonic()
+        begun, request_id = time.monotonic(), _request_id(context)
+        response, code, details = None, grpc.StatusCode.OK, ""
         try:
             with _slot(slots):
                 if request is _MALFORMED:
                     raise errors.ServingError(grpc.StatusCode.INTERNAL, "Malformed request")
                 response = call(request, _deadline(context))
-            if name in _COUNTED:
-                model = request.model_spec.name
-                metrics.REQUEST_LATENCY.add(model, name, "GRPC", by=metrics.micros_since(begun))
-                metrics.REQUEST_COUNT.add(model, "OK")
-            return response
         except errors.ServingError as error:
             # The error itself, kept, would keep this frame, which keeps it, until a collection.
             code, details = error.code, error.details
         except Exception as error:
-            log.exception("%s failed", name)
+            log.exception("%s failed, request %s", name, request_id)
             failure = errors.of_exception(error)
             code, details = failure.code, failure.details
+        model = "" if request is _MALFORMED or name not in _WITH_MODEL else request.model_spec.name
+        request_log.note(request_id, name, "GRPC", model, code.name, begun)
         if name in _COUNTED and request is not _MALFORMED:
-            metrics.REQUEST_COUNT.add(request.model_spec.name, code.name)
-        return context.abort(code, details)
+            metrics.REQUEST_COUNT.add(model, code.name)
+            if response is not None:
+                metrics.REQUEST_LATENCY.add(model, name, "GRPC", by=metrics.micros_since(begun))
+        return context.abort(code, details) if response is None else response
 
     return handle
+
+
+def _request_id(context: grpc.ServicerContext) -> str:
+    """The client's own, or a new one; the client is told."""
+    given = dict(context.invocation_metadata()).get(request_log.HEADER)
+    request_id = request_log.id_of(given if isinstance(given, str) else None)
+    context.set_trailing_metadata([(request_log.HEADER, request_id)])
+    return request_id
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from export.server import request_log
 from export.server.rest import RestApi
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,13 @@ async def _application(api: RestApi, pool: futures.Executor, scope, receive, sen
         return
     if "gzip" in request.headers.get("content-encoding", ""):
         body = _unzip(body)
+    origin = request.headers.get("origin", "")
+    request_id = request_log.id_of(request.headers.get(request_log.HEADER))
     reply = await asyncio.get_running_loop().run_in_executor(
-        pool, api.respond, request.method, path, body, request.headers.get("origin", "")
+        pool, api.respond, request.method, path, body, origin, request_id
     )
-    response = Response(reply.body, reply.status, dict(reply.headers))
+    headers = {**reply.headers, request_log.HEADER: request_id}
+    response = Response(reply.body, reply.status, headers)
     await response(scope, receive, send)
 
 

@@ -8,9 +8,10 @@ import threading
 from collections.abc import Mapping
 
 from absl import flags
+from absl import logging as absl_logging
 
 from export import protocol
-from export.server import servable, versions, warmup, xla
+from export.server import request_log, servable, versions, warmup, xla
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
@@ -37,6 +38,10 @@ def run(
       OSError: a port that cannot be had.
     """
     logging.getLogger("export.server").setLevel(logging.INFO)
+    if not values.log_requests:
+        request_log.log.setLevel(logging.WARNING)
+    if values.log_format == "json":
+        absl_logging.get_absl_handler().setFormatter(request_log.JsonFormatter())
     stop = _stop_on_signals()
     if not values.xla_cpu_compilation_enabled:
         xla.disable()

@@ -22,6 +22,7 @@ from export.server import (
     metrics,
     model_info,
     predict,
+    request_log,
 )
 from export.server.json_writer import PrettyWriter
 from export.server.manager import ModelManager
@@ -91,7 +92,9 @@ class RestApi:
         self._manager, self._timeout_ms, self._enable_cors = manager, timeout_ms, enable_cors
         self._metrics_path = metrics_path
 
-    def respond(self, verb: str, path: str, body: bytes, origin: str = "") -> Reply:
+    def respond(
+        self, verb: str, path: str, body: bytes, origin: str = "", request_id: str = ""
+    ) -> Reply:
         """Answers one request.
 
         Args:
@@ -99,6 +102,7 @@ class RestApi:
           path: with its query, as sent.
           body: uncompressed.
           origin: header of that name.
+          request_id: for the log.
         """
         if self._metrics_path and path.partition("?")[0] == self._metrics_path:
             return Reply(200, metrics.page().encode(), {"Content-Type": "text/plain"})
@@ -121,12 +125,13 @@ class RestApi:
         except errors.ServingError as error:
             text, status, code = _error_json(error), _STATUS.get(error.code, 500), error.code.name
         except Exception as error:
-            log.exception("%s %s failed", verb, path)
+            log.exception("%s %s failed, request %s", verb, path, request_id)
             text, status, code = _error_json(errors.of_exception(error)), 500, "INTERNAL"
         model = urllib.parse.unquote(match[1] or "") if match else ""
+        method = match[4] if match and verb == "POST" else ""
+        request_log.note(request_id, method or verb, "REST", model, code, begun)
         metrics.REQUEST_COUNT.add(model, code)
         if code == "OK":
-            method = match[4] if verb == "POST" else ""
             metrics.REQUEST_LATENCY.add(model, method, "REST", by=metrics.micros_since(begun))
         headers = {"Content-Type": "application/json"} | cors
         return Reply(status, text.encode("utf-8", "surrogateescape"), headers)

@@ -265,7 +265,8 @@ def test_all_ways_in(base_path, certificates, tmp_path):
     args = (f"--model_base_path={base_path}", "--model_name=m", f"--ssl_config_file={ssl_file}",
             f"--grpc_socket_path={socket_path}", "--enable_grpc_healthcheck_service",
             f"--monitoring_config_file={monitoring}", f"--tensorflow_session_config_file={session}",
-            "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,a=b")  # fmt: skip
+            "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,a=b", "--log_requests",
+            "--log_format=json", "--num_load_threads=2", "--noenable_profiler")  # fmt: skip
     with program(tmp_path, *args, *ANY_PORTS) as server:
         port, rest_port = server.ports()
         assert f"Running gRPC ModelServer at UNIX socket {socket_path} ...\n" in server.out()
@@ -312,6 +313,15 @@ def test_all_ways_in(base_path, certificates, tmp_path):
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         assert "Traceback" not in server.log()
+        entries = [json.loads(line) for line in server.log().splitlines() if line[0] == "{"]
+        calls = [(e["call"], e["code"]) for e in entries if "request_id" in e]
+        assert calls == [("Predict", "OK")] * 2 + [("GetModelStatus", "OK")]
+
+
+def test_version_flag(tmp_path):
+    with program(tmp_path, "--version") as server:
+        assert server.wait() == 0
+        assert re.fullmatch("gpt-keras: .+\nTensorFlow Library: 2.+\n", server.out())
 
 
 def test_tls_that_cannot_be(base_path, certificates, tmp_path):
