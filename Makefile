@@ -6,7 +6,7 @@ GGUF := data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
 
-.PHONY: help setup data test test-slow test-oracle test-skew lint format demo demo-pretrain bench soak golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew conformance conformance-model lint format demo demo-pretrain bench soak golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,13 @@ test-oracle: $(VENV)/.bench-ready data  ## live against torch and transformers
 
 test-skew: setup data .venv-2.20/.ready  ## exports of this TensorFlow answer the same in 2.20
 	OTHER_PYTHON=.venv-2.20/bin/python $(PYTEST) --timeout=1800 -m skew
+
+# Without TARGET it is the local server that is tested.
+conformance: setup  ## does a server behave as the stock one? TARGET=host:port REST_TARGET=host:port
+	CONFORMANCE_TARGET=$(TARGET) CONFORMANCE_REST_TARGET=$(REST_TARGET) $(PYTEST) -m conformance tests/export/server
+
+conformance-model: setup  ## the model that TARGET must serve by the name toy
+	$(BIN)/python tests/export/server/conftest.py models/conformance/toy
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -1,8 +1,16 @@
-"""A SavedModel with many signatures, small ones that differ, and a server in this process."""
+"""A SavedModel with many signatures, small ones that differ, and a server in this process.
 
+Tests that only talk to the server are the conformance suite: with CONFORMANCE_TARGET and
+CONFORMANCE_REST_TARGET, host:port of gRPC and REST, they ask a server that runs elsewhere, such as
+the stock one, and that has the model which `python conftest.py FOLDER` writes, by the name "toy".
+"""
+
+import contextlib
 import dataclasses
+import http.client
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.request
 
@@ -147,24 +155,32 @@ def publish():
 
 @dataclasses.dataclass
 class Server:
-    """Addresses of a server, and calls to it."""
+    """Addresses of a server, and calls to it; its manager, if it runs in this process."""
 
-    port: int
-    rest_port: int
+    address: str
+    rest_address: str
     manager: ModelManager | None = None
     channel: grpc.Channel = dataclasses.field(init=False)
 
     def __post_init__(self):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}", options=unlimited)
+        self.channel = grpc.insecure_channel(self.address, options=unlimited)
         self.predictions = protocol.PredictionServiceStub(self.channel)
         self.models = protocol.ModelServiceStub(self.channel)
+
+    def respond(self, verb, path, body=b""):
+        """(status, body) of an HTTP request with this very path."""
+        connection = http.client.HTTPConnection(self.rest_address, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(verb, path, body)
+            response = connection.getresponse()
+            return response.status, response.read()
 
     def http(self, verb, path, body=None, headers=None):
         """(status, body, headers) of an HTTP request."""
         data = body.encode() if isinstance(body, str) else body
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.rest_port}{path}", data, headers or {}, method=verb
+            f"http://{self.rest_address}{path}", data, headers or {}, method=verb
         )
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
@@ -184,9 +200,31 @@ class Server:
         return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "server" in names and "inside" not in names:
+            item.add_marker(pytest.mark.conformance)
+
+
+@pytest.fixture
+def inside(server):
+    """The manager of the server, for a test that looks into it."""
+    if server.manager is None:
+        pytest.skip("looks into the server's process")
+    return server.manager
+
+
 @pytest.fixture(scope="session")
-def server(toy_dir):
-    """The toy model under the name "toy", in this process. XLA compilation is on."""
+def server(request):
+    """A server with the toy model; see above. In this process XLA compilation is on."""
+    target, rest_target = (
+        os.environ.get(f"CONFORMANCE_{name}") for name in ("TARGET", "REST_TARGET")
+    )
+    if target:
+        yield Server(target, rest_target)
+        return
+    toy_dir = request.getfixturevalue("toy_dir")
     config = model_config.of_one_model("toy", str(toy_dir.parent))
     manager = ModelManager(servable.load)
     manager.start()
@@ -194,8 +232,12 @@ def server(toy_dir):
     configuration.start(config)
     assert manager.wait(timeout=60)
     running = ModelServer(configuration, Options(port=0, rest_api_port=0, metrics_path="/metrics"))
-    server = Server(running.port, running.rest_api_port, manager)
+    server = Server(f"127.0.0.1:{running.port}", f"127.0.0.1:{running.rest_api_port}", manager)
     yield server
     server.channel.close()
     running.stop()
     manager.stop()
+
+
+if __name__ == "__main__":
+    save(os.path.join(sys.argv[1], "1"))

@@ -233,7 +233,7 @@ def test_a_file_that_is_followed(folders, tmp_path, caplog):
     assert caplog.text.count("was not reloaded") == 1
 
 
-def test_over_grpc(server, toy_dir, folders):
+def test_over_grpc(server, inside, toy_dir, folders):
     base = ("toy", toy_dir.parent)
     request = protocol.ReloadConfigRequest(
         config=listing(base, ("m", folders[0])),

@@ -144,7 +144,7 @@ def test_refused(server, method, text, code, message):
         assert caught.value.details() == message
 
 
-def test_deadline(server):
+def test_deadline(inside):
     request = text_format.Parse(spec("classify") + EXAMPLES, protocol.ClassificationRequest())
     with pytest.raises(errors.ServingError, match="Timed out waiting for notification"):
-        examples.classify(server.manager, request, deadline=time.monotonic())
+        examples.classify(inside, request, deadline=time.monotonic())

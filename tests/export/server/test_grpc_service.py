@@ -18,14 +18,14 @@ def refused(server):
     return None
 
 
-def test_many_refusals_at_once(server):
+def test_many_refusals_at_once(server, inside):
     with futures.ThreadPoolExecutor(8) as threads:
         codes = collections.Counter(threads.map(lambda _: refused(server), range(6000)))
     assert codes == {INVALID: 6000}
     assert server.predict(x=[1.0])["y"] == [2.5]
 
 
-def test_a_refusal_leaves_no_garbage(server):
+def test_a_refusal_leaves_no_garbage(server, inside):
     refused(server)
     gc.collect()
     gc.disable()

@@ -87,7 +87,7 @@ def test_threads_lose_nothing():
     assert counter.lines()[1:] == [":x{} 8000"]
 
 
-def test_what_calls_count(server):
+def test_what_calls_count(server, inside):
     def counts():
         values, _ = parsed(metrics.page())
         return {key: values.get(key, 0) for key in expected}
@@ -120,7 +120,7 @@ def test_what_calls_count(server):
     assert {key: value - before[key] for key, value in counts().items()} == expected
 
 
-def test_page(server):
+def test_page(server, inside):
     status, body, headers = server.http("GET", "/metrics")
     assert (status, headers["Content-Type"]) == (200, "text/plain")
     _, types = parsed(body.decode())

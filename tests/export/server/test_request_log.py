@@ -31,7 +31,7 @@ def request_of(signature=""):
     return request
 
 
-def test_calls(server, caplog):
+def test_calls(server, inside, caplog):
     caplog.set_level(logging.INFO, request_log.log.name)
     metadata = [(request_log.HEADER, "mine")]
     _, call = server.predictions.Predict.with_call(request_of(), timeout=60, metadata=metadata)

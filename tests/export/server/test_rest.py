@@ -10,32 +10,29 @@ from export.server import json_examples
 from export.server.rest import RestApi
 
 
-@pytest.fixture(scope="module")
-def api(server):
-    return RestApi(server.manager)
+def respond(server, verb, path, body=""):
+    status, found = server.respond(verb, path, body.encode() if isinstance(body, str) else body)
+    return status, found.decode("utf-8", "surrogateescape")
 
 
-def respond(api, verb, path, body=""):
-    reply = api.respond(verb, path, body.encode() if isinstance(body, str) else body)
-    return reply.status, reply.body.decode("utf-8", "surrogateescape")
-
-
-def predict(api, body, path="/v1/models/toy:predict"):
-    return respond(api, "POST", path, body if isinstance(body, str | bytes) else json.dumps(body))
+def predict(server, body, path="/v1/models/toy:predict"):
+    return respond(
+        server, "POST", path, body if isinstance(body, str | bytes) else json.dumps(body)
+    )
 
 
 def error_of(text):
     return json.loads(text)["error"]
 
 
-def test_rows(api):
-    status, text = predict(api, {"instances": [1.0, 2, -3]})
+def test_rows(server):
+    status, text = predict(server, {"instances": [1.0, 2, -3]})
     assert status == 200
     assert text == '{\n    "predictions": [2.5, 3.0, 0.5\n    ]\n}'
-    _, text = predict(api, {"instances": [[1.0, 2.0], [3.0, 4.0]]})
+    _, text = predict(server, {"instances": [[1.0, 2.0], [3.0, 4.0]]})
     assert text == '{\n    "predictions": [[2.5, 3.0], [3.5, 4.0]\n    ]\n}'
     _, text = predict(
-        api, {"signature_name": "two", "instances": [{"a": 1, "b": 2}, {"b": 0.5, "a": 3}]}
+        server, {"signature_name": "two", "instances": [{"a": 1, "b": 2}, {"b": 0.5, "a": 3}]}
     )
     assert json.loads(text) == {
         "predictions": [{"sum": 3.0, "difference": -1.0}, {"sum": 3.5, "difference": 2.5}]
@@ -43,12 +40,12 @@ def test_rows(api):
     assert '        {\n            "difference": -1.0,\n            "sum": 3.0\n        }' in text
 
 
-def test_columns(api):
-    _, text = predict(api, {"inputs": [1.0, 2.0]})
+def test_columns(server):
+    _, text = predict(server, {"inputs": [1.0, 2.0]})
     assert text == '{\n    "outputs": [\n        2.5,\n        3.0\n    ]\n}'
-    _, text = predict(api, {"inputs": {"x": 1}})
+    _, text = predict(server, {"inputs": {"x": 1}})
     assert json.loads(text) == {"outputs": 2.5}
-    _, text = predict(api, {"signature_name": "two", "inputs": {"a": [1], "b": [2], "more": {}}})
+    _, text = predict(server, {"signature_name": "two", "inputs": {"a": [1], "b": [2], "more": {}}})
     assert json.loads(text) == {"outputs": {"sum": [3.0], "difference": [-1.0]}}
 
 
@@ -59,35 +56,35 @@ def test_columns(api):
         "/v1/models/%74oy:predict", "/v1/models/toy/versions/0001:predict",
     ],
 )  # fmt: skip
-def test_paths(api, path):
-    assert predict(api, {"instances": [1]}, path)[0] == 200
+def test_paths(server, path):
+    assert predict(server, {"instances": [1]}, path)[0] == 200
 
 
-def test_strings_and_bytes(api):
+def test_strings_and_bytes(server):
     body = {"signature_name": "strings", "inputs": ["é\n", {"b64": "/w=="}, {"b64": "aGVsbG8"}]}
-    status, text = predict(api, body)
+    status, text = predict(server, body)
     assert status == 200
     # Strings are written as they are, even if they are not UTF-8.
     outputs = json.loads(text)["outputs"]
     assert outputs["s"] == ["é\n", b"\xff".decode("utf-8", "surrogateescape"), "hello"]
     assert outputs["s_bytes"] == [{"b64": "w6kK"}, {"b64": "/w=="}, {"b64": "aGVsbG8="}]
     body = {"signature_name": "strings", "instances": [{"b64": "aGVs\nbG8="}, "x"]}
-    assert json.loads(predict(api, body)[1])["predictions"][0] == {
+    assert json.loads(predict(server, body)[1])["predictions"][0] == {
         "s": "hello",
         "s_bytes": {"b64": "aGVsbG8="},
     }
 
 
-def test_floats(api):
+def test_floats(server):
     values = "[9e6, 999999, 0.1, 1e-5, 1234567.5, 16777217, 1e39, -1e39, NaN, Infinity, -Infinity]"
-    _, text = predict(api, f'{{"instances": {values}}}')
+    _, text = predict(server, f'{{"instances": {values}}}')
     line = text.split("[")[1].split("\n")[0]
     assert line == (
         "4500002.0, 500001.5, 2.05, 2.00000501, 617285.75, 8.38861e+06, Infinity, -Infinity, "
         "NaN, Infinity, -Infinity"
     )
     body = '{"signature_name": "echo_float64", "inputs": [9e6, 3e-5, 0.1, 1234567.5, 1e300, 0]}'
-    _, text = predict(api, body)
+    _, text = predict(server, body)
     assert "".join(text.split()) == '{"outputs":[9e+06,3e-05,0.1,1234567.5,1e+300,0.0]}'
 
 
@@ -105,8 +102,8 @@ def test_floats(api):
         ("float64", [1, 2.5], [1.0, 2.5]),
     ],
 )
-def test_dtypes(api, dtype, values, expected):
-    _, text = predict(api, {"signature_name": f"echo_{dtype}", "inputs": values})
+def test_dtypes(server, dtype, values, expected):
+    _, text = predict(server, {"signature_name": f"echo_{dtype}", "inputs": values})
     assert json.loads(text) == {"outputs": expected}
 
 
@@ -129,17 +126,17 @@ def test_dtypes(api, dtype, values, expected):
         ),
     ],
 )  # fmt: skip
-def test_values_of_another_type(api, dtype, value, message):
-    status, text = predict(api, {"signature_name": f"echo_{dtype}", "inputs": [value]})
+def test_values_of_another_type(server, dtype, value, message):
+    status, text = predict(server, {"signature_name": f"echo_{dtype}", "inputs": [value]})
     assert (status, error_of(text)) == (400, message)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "uint16"])
-def test_types_without_json(api, dtype):
+def test_types_without_json(server, dtype):
     name = {"float16": "half"}.get(dtype, dtype)
-    status, text = predict(api, {"signature_name": f"echo_{dtype}", "inputs": [1]})
+    status, text = predict(server, {"signature_name": f"echo_{dtype}", "inputs": [1]})
     assert (status, error_of(text)) == (501, f"Conversion of JSON Value: 1 to type: {name}")
-    status, text = predict(api, {"signature_name": f"echo_{dtype}", "instances": [1]})
+    status, text = predict(server, {"signature_name": f"echo_{dtype}", "instances": [1]})
     assert (status, error_of(text)) == (
         400,
         "Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: "
@@ -226,14 +223,14 @@ ROWS = " of 'instances' list. Error: INVALID_ARGUMENT: "
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip
-def test_bad_bodies(api, body, message):
-    status, text = predict(api, body)
+def test_bad_bodies(server, body, message):
+    status, text = predict(server, body)
     assert error_of(text) == message
     assert status == 400
 
 
-def test_nothing_in_nothing_out(api):
-    _, text = predict(api, {"inputs": []})
+def test_nothing_in_nothing_out(server):
+    _, text = predict(server, {"inputs": []})
     assert json.loads(text) == {"outputs": []}
 
 
@@ -267,26 +264,26 @@ def test_nothing_in_nothing_out(api):
         ("POST", "/v1/models/n%C3%A9:predict", 404, "Servable not found for request: Latest(né)"),
     ],
 )  # fmt: skip
-def test_bad_paths(api, verb, path, status, message):
-    found, text = respond(api, verb, path, '{"instances": [1]}')
+def test_bad_paths(server, verb, path, status, message):
+    found, text = respond(server, verb, path, '{"instances": [1]}')
     assert (found, error_of(text)) == (status, message)
 
 
-def test_version_that_is_no_int64(api):
-    assert respond(api, "GET", "/v1/models/toy/versions/9223372036854775808") == (400, "")
-    assert respond(api, "GET", "/v1/models/toy/versions/" + "9" * 5000) == (400, "")
-    assert respond(api, "GET", "/v1/models/toy/versions/" + "0" * 5000 + "1")[0] == 200
+def test_version_that_is_no_int64(server):
+    assert respond(server, "GET", "/v1/models/toy/versions/9223372036854775808") == (400, "")
+    assert respond(server, "GET", "/v1/models/toy/versions/" + "9" * 5000) == (400, "")
+    assert respond(server, "GET", "/v1/models/toy/versions/" + "0" * 5000 + "1")[0] == 200
 
 
-def test_status_and_metadata(api):
-    status, text = respond(api, "GET", "/v1/models/toy")
+def test_status_and_metadata(server):
+    status, text = respond(server, "GET", "/v1/models/toy")
     assert status == 200
     assert text == (
         '{\n "model_version_status": [\n  {\n   "version": "1",\n   "state": "AVAILABLE",\n'
         '   "status": {\n    "error_code": "OK",\n    "error_message": ""\n   }\n  }\n ]\n}'
     )
-    assert respond(api, "GET", "/v1/models/toy/labels/x") == (status, text)
-    _, text = respond(api, "GET", "/v1/models/toy/versions/1/metadata")
+    assert respond(server, "GET", "/v1/models/toy/labels/x") == (status, text)
+    _, text = respond(server, "GET", "/v1/models/toy/versions/1/metadata")
     found = json.loads(text)
     assert found["model_spec"] == {"name": "toy", "signature_name": "", "version": "1"}
     signatures = found["metadata"]["signature_def"]["signature_def"]
@@ -299,24 +296,24 @@ def test_status_and_metadata(api):
     assert signatures["optional"]["defaults"]["k"]["int_val"] == [40]
 
 
-def call(api, method, body):
-    status, text = respond(api, "POST", f"/v1/models/toy:{method}", json.dumps(body))
+def call(server, method, body):
+    status, text = respond(server, "POST", f"/v1/models/toy:{method}", json.dumps(body))
     return status, json.loads(text)
 
 
-def test_classify(api):
+def test_classify(server):
     body = {"signature_name": "classify", "examples": [{"x": 2.0}, {"x": [-1.5], "bias": 1.0}]}
-    assert call(api, "classify", body) == (
+    assert call(server, "classify", body) == (
         200,
         {"results": [[["low", 2.0], ["high", -2.0]], [["low", -0.5], ["high", 0.5]]]},
     )
-    _, text = respond(api, "POST", "/v1/models/toy:classify", json.dumps(body))
+    _, text = respond(server, "POST", "/v1/models/toy:classify", json.dumps(body))
     assert text.startswith('{\n    "results": [[["low", 2.0], ["high", -2.0]], [["low", ')
 
 
-def test_regress(api):
+def test_regress(server):
     body = {"signature_name": "regress", "context": {"bias": 10.0}, "examples": [{"x": 2.0}]}
-    assert call(api, "regress", body) == (200, {"results": [12.0]})
+    assert call(server, "regress", body) == (200, {"results": [12.0]})
 
 
 @pytest.mark.parametrize(
@@ -341,15 +338,15 @@ def test_regress(api):
         ({"examples": [{"x": 1}], "signature_name": "classify"}, "Data types don't match."),
     ],
 )  # fmt: skip
-def test_bad_examples(api, body, message):
+def test_bad_examples(server, body, message):
     for method in ("classify", "regress"):
-        status, found = call(api, method, body)
+        status, found = call(server, method, body)
         assert status == 400
         if method == "classify" or body.get("signature_name") != "classify":
             assert message in found["error"]
 
 
-def test_integer_and_bytes_features(api):
+def test_integer_and_bytes_features():
     found = protocol.Input()
     body = {"examples": [{"i": [1, True], "s": ["é", {"b64": "/w=="}], "f": [1e39], "none": []}]}
     json_examples.read_examples(body, found)
@@ -360,10 +357,12 @@ def test_integer_and_bytes_features(api):
     assert feature["none"].WhichOneof("kind") is None
 
 
-def test_timeout(server):
-    api = RestApi(server.manager, timeout_ms=200)
-    status, text = predict(api, {"signature_name": "spin", "inputs": [2**31 - 1]})
-    assert (status, error_of(text)) == (504, "Timed out waiting for notification")
+def test_timeout(inside):
+    body = {"signature_name": "spin", "inputs": [2**31 - 1]}
+    reply = RestApi(inside, timeout_ms=200).respond(
+        "POST", "/v1/models/toy:predict", json.dumps(body).encode()
+    )
+    assert (reply.status, error_of(reply.body)) == (504, "Timed out waiting for notification")
 
 
 # Over HTTP itself
@@ -383,10 +382,13 @@ def test_http(server):
     assert (status, body) == (400, b"")
 
 
-def test_options_and_cors(server):
+def test_options(server):
     assert server.http("OPTIONS", "/v1/models/toy")[0] == 400
     assert server.http("OPTIONS", "/v1/models/toy", headers={"Origin": "http://x"})[0] == 200
-    api = RestApi(server.manager, enable_cors=True)
+
+
+def test_cors(inside):
+    api = RestApi(inside, enable_cors=True)
     assert api.respond("GET", "/v1/models/toy", b"").headers == {
         "Content-Type": "application/json",
         "Access-Control-Allow-Origin": "*",
