@@ -6,7 +6,7 @@ GGUF := data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
 
-.PHONY: help setup data test test-slow test-oracle test-skew conformance conformance-model lint format demo demo-pretrain bench soak golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew conformance conformance-model fuzz lint format demo demo-pretrain bench soak golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ conformance: setup  ## does a server behave as the stock one? TARGET=host:port R
 
 conformance-model: setup  ## the model that TARGET must serve by the name toy
 	$(BIN)/python tests/export/server/conftest.py models/conformance/toy
+
+fuzz: setup  ## an hour of nonsense to a server; FUZZ_SECONDS=3600
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} $(BIN)/python -m pytest --timeout=0 -s tests/export/server/test_fuzz.py
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -85,7 +85,9 @@ class Servable:
             raise errors.invalid_argument(error.object.decode(errors="replace")) from error
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
-        found = dict(zip(names, values, strict=True))
+        # A scalar comes as a number or as bytes, not as an array.
+        arrays = (np.asarray(v, object if isinstance(v, bytes) else None) for v in values)
+        found = dict(zip(names, arrays, strict=True))
         return [found[name] for name in outputs]
 
     def close(self) -> None:

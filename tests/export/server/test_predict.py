@@ -131,6 +131,13 @@ def test_shapes_are_not_checked(server):
     assert server.predict(x=np.zeros([0], np.float32))["y"].shape == (0,)
 
 
+@pytest.mark.parametrize("value", [b"a", b"", b"\xff\x00"])
+def test_scalars_of_strings(server, value):
+    answer = server.predict("strings", s=tf.make_tensor_proto(value, tf.string, []))
+    assert answer["s"].shape == ()
+    assert answer["s"].item() == value
+
+
 def test_defaults_and_output_filter(server):
     np.testing.assert_array_equal(
         server.predict("optional", prompts=["a", "b"])["text"], [b"a40", b"b40"]
