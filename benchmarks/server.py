@@ -43,6 +43,11 @@ class Server:
             raise ValueError(f"{model_base_path}: the server did not start; it said: {last}")
         self.address = found[1]
 
+    def rest_address(self) -> str:
+        """host:port of its REST API, which it was given a `rest_api_port` for."""
+        said = self._process.stdout.readline()
+        return re.fullmatch(r"Exporting HTTP/REST API at:(\S+) \.\.\.\n", said)[1]
+
     def resident(self) -> int:
         """Bytes of memory that the process has now."""
         with open(f"/proc/{self._process.pid}/statm") as file:
