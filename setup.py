@@ -41,7 +41,10 @@ setup(
     ],
     extras_require={
         "test": [
+            "check-jsonschema>=0.39",  # carries the schema of docker-compose.yml
             "hypothesis>=6.100",
+            "kubernetes-validate>=1.37",  # carries the schemas of Kubernetes
+            "promql-parser>=0.12",
             "pytest>=8.3",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
