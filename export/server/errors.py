@@ -59,6 +59,10 @@ def deadline_exceeded() -> ServingError:
     return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
 
 
+def session_closed() -> ServingError:
+    return ServingError(grpc.StatusCode.CANCELLED, "Session has been closed.")
+
+
 def of_op_error(error) -> ServingError:
     """The same failure as a `tf.errors.OpError` tells."""
     return ServingError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)

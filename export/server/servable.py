@@ -69,14 +69,17 @@ class Servable:
         Raises:
           ServingError: what the session said, or DEADLINE_EXCEEDED.
         """
-        feed = {self._output(name): value for name, value in inputs.items()}
+        session = self._session  # kept until the run is over, whoever closes it meanwhile
+        if session is None:
+            raise errors.session_closed()
+        feed = {self._output(session, name): value for name, value in inputs.items()}
         names = list(dict.fromkeys(outputs))  # two names of a signature may be the same tensor
-        fetch = [self._output(name) for name in names]
+        fetch = [self._output(session, name) for name in names]
         options = protocol.RunOptions(timeout_in_ms=_milliseconds_left(deadline))
         buffer = pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
         try:
             values = pywrap_tf_session.TF_SessionRun_wrapper(
-                self._session._session, buffer, feed, fetch, [], None
+                session._session, buffer, feed, fetch, [], None
             )
         except tf.errors.OpError as error:
             raise errors.of_op_error(error) from error
@@ -96,18 +99,19 @@ class Servable:
         self._session, self._outputs = None, {}
         gc.collect()  # a graph's operations refer to it and it to them
 
-    def _output(self, name: str):
-        if name not in self._outputs:
+    def _output(self, session: tf.compat.v1.Session, name: str):
+        known = self._outputs  # `close` puts another in its place
+        if name not in known:
             full = name if ":" in name else f"{name}:0"
             try:
-                tensor = self._session.graph.get_tensor_by_name(full)
+                tensor = session.graph.get_tensor_by_name(full)
             except (KeyError, ValueError) as error:
                 raise errors.invalid_argument(
                     f"Tensor {name}, specified in either feed_devices or fetch_devices was not "
                     "found in the Graph"
                 ) from error
-            self._outputs[name] = tensor._as_tf_output()
-        return self._outputs[name]
+            known[name] = tensor._as_tf_output()
+        return known[name]
 
 
 def load(

@@ -46,6 +46,8 @@ def test_run(small_dirs):
     with pytest.raises(errors.ServingError, match="Timed out waiting for notification"):
         loaded.run({x: value}, [y], deadline=time.monotonic())
     loaded.close()
+    with pytest.raises(errors.ServingError, match="Session has been closed"):
+        loaded.run({x: value}, [y])
 
 
 def test_an_error_that_quotes_bytes(tmp_path):
