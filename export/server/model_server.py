@@ -1,12 +1,11 @@
 """The ports of a server: gRPC and HTTP over one set of models."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import grpc
 
-from export.server import grpc_service
+from export.server import cores, grpc_service
 from export.server.configuration import Configuration
 from export.server.http_server import HttpServer
 from export.server.ports import listen
@@ -15,8 +14,7 @@ from export.server.rest import RestApi
 
 def default_threads() -> int:
     """Calls at a time, as on the stock server: four for each core that the process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return 4 * (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return 4 * cores.count()
 
 
 @dataclasses.dataclass(frozen=True)
