@@ -1,6 +1,7 @@
 """What a server counts, and the page that Prometheus reads it from, with the stock server's names.
 
-Sources: servables/tensorflow/util.cc, saved_model_warmup_util.cc; util/prometheus_exporter.cc. The
+Sources: servables/tensorflow/util.cc, saved_model_warmup_util.cc; batching/batching_session.cc,
+batching_util.h; util/prometheus_exporter.cc. The
 metrics of TensorFlow itself, which the stock page has too, cannot be read from Python.
 """
 
@@ -110,7 +111,9 @@ def _escaped(value: str) -> str:
 
 
 _LATENCY = {"scale": 10, "growth": 1.8, "buckets": 33}  # microseconds, up to 20 minutes
+_ROWS = {"scale": 1, "growth": 2, "buckets": 14}
 _PREFIX = "/tensorflow/serving/"
+_BATCHING = _PREFIX + "batching_session/"
 
 REQUEST_COUNT = Counter(_PREFIX + "request_count", ["model_name", "status"])
 REQUEST_LATENCY = Histogram(
@@ -125,6 +128,11 @@ MODEL_WARMUP_LATENCY = Histogram(
     _PREFIX + "model_warmup_latency", ["model_path", "status"], **_LATENCY
 )
 MODEL_WARMUP_RECORDS_READ = Counter(_PREFIX + "model_warmup_records_read", ["model_path", "status"])
+BATCH_QUEUING_LATENCY = Histogram(_BATCHING + "queuing_latency", ["thread_pool_name"], 100, 1.2, 52)
+BATCH_INPUT_SIZE = Histogram(_BATCHING + "input_batch_size", [], **_ROWS)
+BATCH_PROCESSED_SIZE = Histogram(_BATCHING + "processed_batch_size", [], **_ROWS)
+BATCH_PADDING_SIZE = Histogram(_BATCHING + "padding_size", ["execution_batch_size"], **_ROWS)
+BATCH_RUN_COUNT = Counter(_BATCHING + "wrapped_run_count", [])
 ALL = {metric.name: metric for metric in list(globals().values()) if isinstance(metric, _Metric)}
 
 

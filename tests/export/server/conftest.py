@@ -224,12 +224,24 @@ def server(request):
     if target:
         yield Server(target, rest_target)
         return
-    toy_dir = request.getfixturevalue("toy_dir")
-    config = model_config.of_one_model("toy", str(toy_dir.parent))
-    manager = ModelManager(servable.load)
+    with serving(servable.load, request.getfixturevalue("toy_dir").parent) as server:
+        yield server
+
+
+@pytest.fixture
+def server_of():
+    """Makes a server of its own; see `serving`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args: stack.enter_context(serving(*args))
+
+
+@contextlib.contextmanager
+def serving(load, base_path):
+    """A server in this process, with one model by the name "toy", which `load` loads."""
+    manager = ModelManager(load)
     manager.start()
     configuration = Configuration(manager)
-    configuration.start(config)
+    configuration.start(model_config.of_one_model("toy", str(base_path)))
     assert manager.wait(timeout=60)
     running = ModelServer(configuration, Options(port=0, rest_api_port=0, metrics_path="/metrics"))
     server = Server(f"127.0.0.1:{running.port}", f"127.0.0.1:{running.rest_api_port}", manager)

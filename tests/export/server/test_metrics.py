@@ -125,6 +125,11 @@ def test_page(server, inside):
     assert (status, headers["Content-Type"]) == (200, "text/plain")
     _, types = parsed(body.decode())
     assert {name.removeprefix(":tensorflow:serving:"): kind for name, kind in types.items()} == {
+        "batching_session:input_batch_size": "histogram",
+        "batching_session:padding_size": "histogram",
+        "batching_session:processed_batch_size": "histogram",
+        "batching_session:queuing_latency": "histogram",
+        "batching_session:wrapped_run_count": "counter",
         "model_warmup_latency": "histogram",
         "model_warmup_records_read": "counter",
         "request_count": "counter",
