@@ -17,7 +17,15 @@ import grpc
 from absl import flags
 
 from export import cli, protocol
-from export.server import errors, metrics, model_config, ports, text_messages
+from export.server import (
+    batching_parameters,
+    errors,
+    metrics,
+    model_config,
+    ports,
+    text_messages,
+)
+from export.server.batching_parameters import BatchingParameters
 
 _PORT = {"lower_bound": 0, "upper_bound": 65535}
 
@@ -32,6 +40,7 @@ def main():
         config = _config(values)
         session_config = _session_config(values)
         options = {
+            "batching": _batching_parameters(values),
             "metrics_path": _metrics_path(values),
             "grpc_credentials": _credentials(values),
             "grpc_channel_arguments": _channel_arguments(values),
@@ -77,6 +86,23 @@ def _session_config(values: flags.FlagValues) -> protocol.ConfigProto:
         rewrites = config.graph_options.rewrite_options
         rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON
     return config
+
+
+def _batching_parameters(values: flags.FlagValues) -> BatchingParameters | None:
+    """How to batch runs; None for not at all."""
+    if not values.enable_batching:
+        if values.batching_parameters_file:
+            raise cli.UsageError(
+                "--batching_parameters_file is set without setting --enable_batching to true."
+            )
+        return None
+    parameters = BatchingParameters(thread_pool_name="model_server_batch_threads")
+    if values.batching_parameters_file:
+        parameters = batching_parameters.read(values.batching_parameters_file)
+    parameters.check_threads()
+    if not values.enable_per_model_batching_parameters:
+        parameters.check()
+    return parameters
 
 
 def _metrics_path(values: flags.FlagValues) -> str:
@@ -267,6 +293,22 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         "tensorflow_inter_op_parallelism", 0, "Ops at a time; 0 for one a core.", lower_bound=0
+    )
+    flags.DEFINE_bool(
+        "enable_batching", False, "Run requests with the same inputs and outputs as one batch."
+    )
+    flags.DEFINE_string(
+        "batching_parameters_file",
+        "",
+        "Text file with BatchingParameters, in place of the defaults.",
+    )
+    flags.DEFINE_bool(
+        "enable_per_model_batching_parameters",
+        False,
+        "Take the parameters of each version from batching_params.pbtxt in its directory; a "
+        "version without one is not batched. --batching_parameters_file then counts for the "
+        "threads only, their number and name, which all models share. Without --enable_batching "
+        "this does nothing.",
     )
     flags.DEFINE_bool(
         "xla_cpu_compilation_enabled",

@@ -11,7 +11,10 @@ from absl import flags
 from absl import logging as absl_logging
 
 from export import protocol
-from export.server import request_log, servable, versions, warmup, xla
+from export.server import batching_parameters, request_log, servable, versions, warmup, xla
+from export.server.batch_scheduler import BatchScheduler
+from export.server.batching import BatchingServable
+from export.server.batching_parameters import BatchingParameters
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
 from export.server.model_server import ModelServer, Options
@@ -23,6 +26,7 @@ def run(
     values: flags.FlagValues,
     config: protocol.ModelServerConfig,
     session_config: protocol.ConfigProto,
+    batching: BatchingParameters | None = None,
     **options,
 ) -> None:
     """Serves until SIGTERM or SIGINT.
@@ -31,6 +35,7 @@ def run(
       values: flags, as `export.serve` defines them.
       config: the models to begin with.
       session_config: of every session.
+      batching: how to batch runs, and with which threads; None for not at all.
       **options: those of `Options` that are not flags by themselves.
 
     Raises:
@@ -45,8 +50,11 @@ def run(
     stop = _stop_on_signals()
     if not values.xla_cpu_compilation_enabled:
         xla.disable()
+    scheduler = None
+    if batching is not None:
+        scheduler = BatchScheduler(batching.num_batch_threads, batching.thread_pool_name)
     manager = ModelManager(
-        functools.partial(_load, values, session_config),
+        functools.partial(_load, values, session_config, batching, scheduler),
         values.file_system_poll_wait_seconds,
         values.max_num_load_retries,
         values.load_retry_interval_micros / 1e6,
@@ -54,7 +62,11 @@ def run(
     configuration = Configuration(
         manager, values.allow_version_labels_for_unavailable_models, values.allowed_root
     )
-    _serve(values, configuration, config, _options(values, options), stop)
+    try:
+        _serve(values, configuration, config, _options(values, options), stop)
+    finally:
+        if scheduler is not None:
+            scheduler.stop()
 
 
 def _serve(
@@ -93,14 +105,20 @@ def _serve(
 def _load(
     values: flags.FlagValues,
     session_config: protocol.ConfigProto,
+    batching: BatchingParameters | None,
+    scheduler: BatchScheduler | None,
     name: str,
     version: int,
     directory: str,
-) -> servable.Servable:
+) -> servable.Servable | BatchingServable:
     """Loads a version and warms it up."""
     versions.check_links(directory)
+    if batching is not None and values.enable_per_model_batching_parameters:
+        batching = batching_parameters.of_version(directory)
     tags = values.saved_model_tags.split(",")
     loaded = servable.load(name, version, directory, tags, session_config)
+    if batching is not None:
+        loaded = BatchingServable(loaded, batching, scheduler)
     if values.enable_model_warmup:
         try:
             warmup.run(loaded, directory, max(1, values.num_request_iterations_for_warmup))

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent import futures
 
 import grpc
 import pytest
@@ -208,6 +209,14 @@ def test_end_does_not_wait_for_ever(cold_path, tmp_path):
         ),
         (["--model_config_file=/no/such"], 1, "error: [Errno 2] No such file or directory: "),
         (
+            ["--model_base_path=/tmp", "--batching_parameters_file=/no/such"], 2,
+            "error: --batching_parameters_file is set without setting --enable_batching to true.",
+        ),
+        (
+            ["--model_base_path=/tmp", "--enable_batching", "--batching_parameters_file=/no/such"],
+            1, "error: [Errno 2] No such file or directory: '/no/such'",
+        ),
+        (
             ["--model_base_path=/tmp", "--tensorflow_session_parallelism=1",
              "--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"],
             2, "error: Either configure --tensorflow_session_parallelism or (",
@@ -219,6 +228,58 @@ def test_misuse(tmp_path, args, status, message):
         assert server.wait() == status
         (line,) = server.errors()
         assert line.startswith(message)
+        assert "Traceback" not in server.log()
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("max_batch_size: 8", [], "error: {file}:1:17 : 'max_batch_size: 8': Expected "),
+        (
+            "max_batch_size { value: 0 }", [],
+            "error: Failed to start server. Error: INVALID_ARGUMENT: max_batch_size must be "
+            "positive; was 0",
+        ),
+        (
+            # Of this file the threads count alone.
+            "max_batch_size { value: 0 } num_batch_threads { value: 0 }",
+            ["--enable_per_model_batching_parameters"],
+            "error: Failed to start server. Error: INVALID_ARGUMENT: num_batch_threads must be "
+            "positive; was 0",
+        ),
+    ],
+)  # fmt: skip
+def test_batching_that_cannot_be(tmp_path, text, flags, message):
+    file = tmp_path / "batching.pbtxt"
+    file.write_text(text)
+    args = ("--model_base_path=/tmp", "--enable_batching", f"--batching_parameters_file={file}")
+    with program(tmp_path, *args, *flags) as server:
+        assert server.wait() == 1
+        (line,) = server.errors()
+        assert line.startswith(message.format(file=file))
+
+
+def test_batching(base_path, tmp_path):
+    file = tmp_path / "batching.pbtxt"
+    file.write_text("max_batch_size { value: 2 } batch_timeout_micros { value: 1000000000000 }")
+    args = (f"--model_base_path={base_path}", "--model_name=m", "--enable_batching",
+            f"--batching_parameters_file={file}", "--shutdown_grace_seconds=0.1")  # fmt: skip
+    with program(tmp_path, *args, *ANY_PORTS) as server:
+        port, _ = server.ports()
+        with futures.ThreadPoolExecutor(2) as clients:  # neither gets an answer without the other
+            assert list(clients.map(lambda x: predict(port, [x]), [2.0, 4.0])) == [[3.0], [4.0]]
+        with pytest.raises(grpc.RpcError) as caught:
+            predict(port, [0.0] * 3)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        # One that waits for others does not hold the end up.
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = protocol.PredictRequest()
+            request.model_spec.name = "m"
+            request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+            call = protocol.PredictionServiceStub(channel).Predict.future(request)
+            server.process.send_signal(signal.SIGTERM)
+            assert call.exception(timeout=60) is not None
+        assert server.wait() == 0
         assert "Traceback" not in server.log()
 
 
