@@ -74,10 +74,11 @@ bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face to
 	$(BIN)/python -m benchmarks.run --output_dir=bench
 
 # Exported anew each time: an old export would tell of old code.
+# Without oneDNN, whose caches of compiled kernels grow with every shape they meet: docs/serving.md.
 soak: setup data  ## ten minutes of good and bad requests to a server, and is it sound afterwards
 	rm -rf models/soak
-	$(BIN)/python -m export.saved_model --model=$(GGUF) --output_dir=models/soak
-	$(BIN)/python -m benchmarks.soak --model_base_path=models/soak --model=$(GGUF) --output=bench/soak.json
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m export.saved_model --model=$(GGUF) --output_dir=models/soak
+	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m benchmarks.soak --model_base_path=models/soak --model=$(GGUF) --output=bench/soak.json
 
 golden: $(VENV)/.bench-ready data  ## write the golden files anew, with torch and transformers
 	$(BIN)/python tests/golden/write_parity.py
