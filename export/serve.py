@@ -9,11 +9,8 @@ SIGINT let what runs finish; a second one does not wait.
 
 import os
 import re
-import ssl
-import tempfile
 from importlib import metadata
 
-import grpc
 from absl import flags
 
 from export import cli, protocol
@@ -24,6 +21,7 @@ from export.server import (
     model_config,
     ports,
     text_messages,
+    tls,
 )
 from export.server.batching_parameters import BatchingParameters
 
@@ -42,7 +40,7 @@ def main():
         options = {
             "batching": _batching_parameters(values),
             "metrics_path": _metrics_path(values),
-            "grpc_credentials": _credentials(values),
+            "grpc_credentials": tls.credentials(values.ssl_config_file),
             "grpc_channel_arguments": _channel_arguments(values),
         }
         _check_ports(values)
@@ -111,45 +109,6 @@ def _metrics_path(values: flags.FlagValues) -> str:
     found = text_messages.read(values.monitoring_config_file, text_messages.MonitoringConfig)
     prometheus = found.prometheus_config
     return (prometheus.path or metrics.PATH) if prometheus.enable else ""
-
-
-def _credentials(values: flags.FlagValues) -> grpc.ServerCredentials | None:
-    file = values.ssl_config_file
-    if not file:
-        return None
-    found = text_messages.read(file, text_messages.SSLConfig)
-    for name in ("server_key", "server_cert"):
-        if not getattr(found, name):
-            raise ValueError(f"--ssl_config_file={file}: it has no {name}, text in PEM form")
-    if found.client_verify and not found.custom_ca:
-        raise ValueError(
-            f"--ssl_config_file={file}: client_verify needs custom_ca, the certificate in PEM form "
-            "that those of the clients are signed with"
-        )
-    pair = (found.server_key.encode(), found.server_cert.encode())
-    authority = found.custom_ca.encode() or None
-    _check_tls(file, *pair, authority)
-    return grpc.ssl_server_credentials([pair], authority, found.client_verify)
-
-
-def _check_tls(file: str, key: bytes, certificate: bytes, authority: bytes | None) -> None:
-    """gRPC says of a key or certificate that it cannot use no more than that there is no port."""
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.NamedTemporaryFile(suffix=".pem") as both:  # for its owner alone
-            both.write(key + b"\n" + certificate)
-            both.flush()
-            context.load_cert_chain(both.name, password=_no_password)
-        if authority:
-            context.load_verify_locations(cadata=authority.decode())
-    except (ssl.SSLError, ValueError) as error:
-        raise ValueError(
-            f"--ssl_config_file={file}: key and certificate cannot be used together: {error}"
-        ) from error
-
-
-def _no_password():
-    raise ValueError("the key is encrypted; give it as it is")
 
 
 def _channel_arguments(values: flags.FlagValues) -> list[tuple[str, int | str]]:
