@@ -214,6 +214,11 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "enable_grpc_healthcheck_service", False, "Serve the standard gRPC health service."
     )
+    flags.DEFINE_bool(
+        "enable_serialization_as_tensor_content",
+        False,
+        "Answer Predict over gRPC with the bytes of tensors instead of typed fields.",
+    )
     flags.DEFINE_string(
         "ssl_config_file",
         "",

@@ -75,12 +75,13 @@ def data_type(dtype: np.dtype) -> int:
     return _NUMBER[dtype]
 
 
-def to_proto(array: np.ndarray) -> protocol.TensorProto:
+def to_proto(array: np.ndarray, as_content: bool = False) -> protocol.TensorProto:
     """A TensorProto with the values in typed fields, one for each element, as the stock server
     answers (`Tensor::AsProtoField`).
 
     Args:
       array: of any shape; objects are bytes.
+      as_content: put all values into `tensor_content` (`Tensor::AsProtoTensorContent`).
 
     Raises:
       ValueError: a dtype that TensorProto has no field for here.
@@ -89,6 +90,9 @@ def to_proto(array: np.ndarray) -> protocol.TensorProto:
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
     flat = np.ascontiguousarray(array).reshape(-1)
+    if as_content:
+        proto.tensor_content = _content(flat)
+        return proto
     bits = flat.view(_BITS.get(array.dtype, array.dtype))
     if bits.dtype.kind == "f":
         proto.MergeFromString(_packed(_field(array.dtype), bits))
@@ -105,6 +109,8 @@ def to_array(proto: protocol.TensorProto) -> np.ndarray:
     """
     dtype = numpy_dtype(proto.dtype)
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
+    if proto.tensor_content and dtype == np.object_:
+        return _strings(proto.tensor_content, math.prod(shape)).reshape(shape)
     if proto.tensor_content:
         return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     values = getattr(proto, _field(dtype))
@@ -119,6 +125,34 @@ def to_array(proto: protocol.TensorProto) -> np.ndarray:
     if flat.size != count:
         raise ValueError(f"a tensor of shape {shape} with {flat.size} values")
     return flat.reshape(shape)
+
+
+def _content(values: np.ndarray) -> bytes:
+    """Numbers as they are in memory; strings, all their lengths and then all of them."""
+    if values.dtype != np.object_:
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return b"".join([*(_varint(len(value)) for value in values), *values])
+
+
+def _strings(content: bytes, count: int) -> np.ndarray:
+    lengths, at = [], 0
+    for _ in range(count):
+        length, shift = 0, 0
+        while True:
+            if at >= len(content):
+                raise ValueError(f"tensor_content does not hold {count} strings")
+            length |= (content[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if content[at - 1] < 0x80:
+                break
+        lengths.append(length)
+    if at + sum(lengths) != len(content):
+        raise ValueError(f"tensor_content does not hold {count} strings")
+    values = np.empty(count, object)
+    for i, length in enumerate(lengths):
+        values[i] = content[at : at + length]
+        at += length
+    return values
 
 
 def _packed(field: str, values: np.ndarray) -> bytes:

@@ -5,7 +5,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent import futures
 
 import grpc
@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from export import protocol
 from export.server import errors, examples, metrics, model_info, predict, request_log
 from export.server.configuration import Configuration
+from export.server.options import Options
 
 log = logging.getLogger(__name__)
 
@@ -30,35 +31,28 @@ _NO_DEADLINE = 10 * 365 * 24 * 3600  # seconds; gRPC gives centuries where a cli
 _MALFORMED = object()  # a request that is no message of its type
 
 
-def create(
-    configuration: Configuration,
-    max_threads: int,
-    arguments: Sequence[tuple[str, int | str]] = (),
-    with_health: bool = False,
-) -> grpc.Server:
+def create(configuration: Configuration, options: Options) -> grpc.Server:
     """A gRPC server, without a port yet.
 
     Args:
       configuration: what it serves, and what HandleReloadConfigRequest replaces.
-      max_threads: calls at a time; more are refused with RESOURCE_EXHAUSTED.
-      arguments: more channel arguments of gRPC.
-      with_health: with the standard health service.
+      options: of the server.
     """
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_threads + _REFUSERS, thread_name_prefix="grpc"),
+        futures.ThreadPoolExecutor(options.grpc_max_threads + _REFUSERS, thread_name_prefix="grpc"),
         options=[
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # or two servers would share a port, each with half the calls
-            *arguments,
+            *options.grpc_channel_arguments,
         ],
     )
-    slots = threading.BoundedSemaphore(max_threads)
-    calls = _calls(configuration)
+    slots = threading.BoundedSemaphore(options.grpc_max_threads)
+    calls = _calls(configuration, options)
     for service in SERVICES:
         server.add_generic_rpc_handlers((_handlers(service, calls, slots),))
     names = [service.full_name for service in SERVICES]
-    if with_health:
+    if options.enable_grpc_healthcheck_service:
         names.append(health.SERVICE_NAME)
         servicer = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -68,10 +62,12 @@ def create(
     return server
 
 
-def _calls(configuration: Configuration) -> dict[str, Callable]:
+def _calls(configuration: Configuration, options: Options) -> dict[str, Callable]:
     """What each call does: (request, deadline) -> response, or ServingError."""
     on_models = {
-        "Predict": predict.predict,
+        "Predict": functools.partial(
+            predict.predict, as_content=options.enable_serialization_as_tensor_content
+        ),
         "Classify": examples.classify,
         "Regress": examples.regress,
         "MultiInference": examples.multi_inference,

@@ -17,7 +17,8 @@ from export.server.batching import BatchingServable
 from export.server.batching_parameters import BatchingParameters
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
-from export.server.model_server import ModelServer, Options
+from export.server.model_server import ModelServer
+from export.server.options import Options
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,12 @@ from export.server.signature import Signature
 
 
 def predict(
-    manager: ModelManager, request: protocol.PredictRequest, deadline: float | None
+    manager: ModelManager,
+    request: protocol.PredictRequest,
+    deadline: float | None,
+    as_content: bool = False,
 ) -> protocol.PredictResponse:
-    """Answers a Predict call.
+    """Answers a Predict call, with tensors as `tensors.to_proto` writes them.
 
     Raises:
       ServingError: no model, signature or input of that name, a bad tensor, a failing run.
@@ -23,11 +26,14 @@ def predict(
     if not request.HasField("model_spec"):
         raise errors.invalid_argument("Missing ModelSpec")
     with manager.use(request.model_spec) as servable:
-        return run(servable, request, deadline)
+        return run(servable, request, deadline, as_content)
 
 
 def run(
-    servable: Servable, request: protocol.PredictRequest, deadline: float | None = None
+    servable: Servable,
+    request: protocol.PredictRequest,
+    deadline: float | None = None,
+    as_content: bool = False,
 ) -> protocol.PredictResponse:
     """Answers a Predict call with a given version, whatever model the request names."""
     name = request.model_spec.signature_name or protocol.DEFAULT_SIGNATURE
@@ -36,7 +42,7 @@ def run(
     fill_model_spec(response.model_spec, servable, request.model_spec.name, name)
     for alias, value in outputs.items():
         try:
-            response.outputs[alias].CopyFrom(tensors.to_proto(value))
+            response.outputs[alias].CopyFrom(tensors.to_proto(value, as_content))
         except ValueError as error:
             raise errors.unimplemented(f"output {alias}: {error}") from error
     return response

@@ -13,7 +13,8 @@ from export import client
 from export.server import model_config, servable
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
-from export.server.model_server import ModelServer, Options
+from export.server.model_server import ModelServer
+from export.server.options import Options
 
 STRINGS = tf.TensorSpec([None], tf.string)
 MANY, COLD = tf.constant([4]), tf.constant([0.0])

@@ -12,7 +12,8 @@ from export import client
 from export.server import model_config, servable, warmup
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
-from export.server.model_server import ModelServer, Options
+from export.server.model_server import ModelServer
+from export.server.options import Options
 
 TEXTS = ["The weather is", "今天天气", "def fibonacci(n):"]
 

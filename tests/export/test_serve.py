@@ -327,7 +327,8 @@ def test_all_ways_in(base_path, certificates, tmp_path):
             f"--grpc_socket_path={socket_path}", "--enable_grpc_healthcheck_service",
             f"--monitoring_config_file={monitoring}", f"--tensorflow_session_config_file={session}",
             "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,a=b", "--log_requests",
-            "--log_format=json", "--num_load_threads=2", "--noenable_profiler")  # fmt: skip
+            "--log_format=json", "--num_load_threads=2", "--noenable_profiler",
+            "--enable_serialization_as_tensor_content")  # fmt: skip
     with program(tmp_path, *args, *ANY_PORTS) as server:
         port, rest_port = server.ports()
         assert f"Running gRPC ModelServer at UNIX socket {socket_path} ...\n" in server.out()
@@ -340,7 +341,7 @@ def test_all_ways_in(base_path, certificates, tmp_path):
         for target in (f"127.0.0.1:{port}", f"unix:{socket_path}"):
             with grpc.secure_channel(target, known, options) as channel:
                 response = protocol.PredictionServiceStub(channel).Predict(request, timeout=30)
-                assert response.outputs["y"].float_val == [2.5]
+                assert response.outputs["y"].tensor_content == b"\0\0\x20@"  # 2.5
                 health = health_pb2_grpc.HealthStub(channel)
                 for name in ("", "ModelService", "PredictionService"):
                     asked = health_pb2.HealthCheckRequest(service=name)

@@ -35,6 +35,33 @@ def test_strings():
     np.testing.assert_array_equal(tensors.to_array(proto), array)
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[b"a", b""], [b"\xff\0" * 200, "é".encode()]], object),
+        np.array(b"x", object), np.empty([0], object), np.arange(6, dtype=np.int32).reshape(2, 3).T,
+        np.array([True, False]), np.array([1.5, -2.0], np.float16), np.array(7, np.uint64),
+    ],
+)  # fmt: skip
+def test_content(array):
+    proto = tensors.to_proto(array, as_content=True)
+    assert {name.name for name, _ in proto.ListFields()} <= {
+        "dtype", "tensor_shape", "tensor_content"
+    }  # fmt: skip
+    parsed = tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype)).numpy()
+    for back in (tensors.to_array(proto), np.asarray(parsed, array.dtype)):
+        assert back.dtype == array.dtype
+        np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("content", [b"\x02", b"\x80", b"\x01\x01a", b"\x01\x01abc"])
+def test_content_that_is_not_two_strings(content):
+    proto = protocol.TensorProto(dtype=7, tensor_content=content)
+    proto.tensor_shape.dim.add(size=2)
+    with pytest.raises(ValueError, match="tensor_content does not hold 2 strings"):
+        tensors.to_array(proto)
+
+
 def test_not_contiguous():
     array = np.arange(6, dtype=np.float32).reshape(2, 3).T
     np.testing.assert_array_equal(tensors.to_array(tensors.to_proto(array)), array)

@@ -23,7 +23,8 @@ from export import protocol
 from export.server import model_config, servable
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
-from export.server.model_server import ModelServer, Options
+from export.server.model_server import ModelServer
+from export.server.options import Options
 
 FLOATS = tf.TensorSpec([None], tf.float32)
 STRINGS = tf.TensorSpec([None], tf.string)
