@@ -394,8 +394,7 @@ def test_a_wrong_number_of_dimensions_is_named(causal_lm, signature, changed, me
     loaded = servable.load("m", 1, str(causal_lm.saved_model_dir))
     spec = loaded.signatures[signature]
     good = {"prompts": [b"The"], "messages": [b"[]"], "token_ids": [[3]], "lengths": [1]}
-    given = {k: tf.make_ndarray(v) for k, v in spec.defaults.items()}
-    given |= {k: v for k, v in good.items() if k in spec.inputs} | changed
+    given = {**spec.defaults, **{k: v for k, v in good.items() if k in spec.inputs}, **changed}
     feed = {
         spec.inputs[k].name: np.asarray(
             v, object if isinstance(v, bytes) or k in ("prompts", "messages")

@@ -103,6 +103,7 @@ def process(toy_dir, tmp_path_factory):
     running.channel.close()
     running.process.kill()
     running.process.wait()
+    running.process.stdout.close()
 
 
 def known(code, message):
