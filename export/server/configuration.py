@@ -5,11 +5,14 @@ Source: model_servers/server_core.cc, `ServerCore::ReloadConfig`.
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from export import protocol
 from export.server import errors, metrics, model_config
 from export.server.manager import ModelManager, State
+
+_PATIENCE = 600.0  # seconds that a list in a file waits for its models before it is read again
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +40,27 @@ class Configuration:
         self._lock = threading.Lock()
         self._models: list[protocol.ModelConfig] = []  # the last list that got as far as its labels
 
-    def reload(self, config: protocol.ModelServerConfig) -> None:
+    def reload(self, config: protocol.ModelServerConfig, deadline: float | None = None) -> None:
         """Replaces the list of models, and waits until those that are new are available.
+
+        Args:
+          config: the list.
+          deadline: when to stop waiting, on the clock of `time.monotonic`; the stock server lets
+            its client go then, but waits on, and takes no other list.
 
         Raises:
           ServingError: the list is refused, and nothing has changed. Or a new model cannot be
-            loaded; the rest of the list is in force.
+            loaded, or not in time; the rest of the list is in force.
         """
         with self._lock:
             new = self._apply(config)
-            if not self.manager.wait(new, noun="model(s)"):
-                raise errors.unavailable("The server is shutting down")
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self.manager.wait(new, left, noun="model(s)"):
+                raise errors.deadline_exceeded()
             model_config.check_logging(self._models)
 
     def handle_reload_config_request(
-        self, request: protocol.ReloadConfigRequest
+        self, request: protocol.ReloadConfigRequest, deadline: float | None
     ) -> protocol.ReloadConfigResponse:
         """Answers that call (model_servers/model_service_impl.cc). Raises as `reload` does."""
         before = metrics.counts(request.metric_names)
@@ -60,7 +69,7 @@ class Configuration:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        self.reload(request.config)
+        self.reload(request.config, deadline)
         response = protocol.ReloadConfigResponse()
         response.status.SetInParent()
         for name, count in metrics.counts(before).items():
@@ -72,7 +81,7 @@ class Configuration:
         told = None
         while not stopping.wait(seconds):
             try:
-                self.reload(model_config.read(file))
+                self.reload(model_config.read(file), time.monotonic() + _PATIENCE)
                 told = None
             except (errors.ServingError, ValueError, OSError) as error:
                 if str(error) != told:

@@ -47,10 +47,6 @@ def permission_denied(message: str) -> ServingError:
     return ServingError(grpc.StatusCode.PERMISSION_DENIED, message)
 
 
-def unavailable(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
-
-
 def unimplemented(message: str) -> ServingError:
     return ServingError(grpc.StatusCode.UNIMPLEMENTED, message)
 

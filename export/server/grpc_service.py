@@ -77,9 +77,7 @@ def _calls(configuration: Configuration, options: Options) -> dict[str, Callable
     calls = {
         name: functools.partial(call, configuration.manager) for name, call in on_models.items()
     }
-    # The stock server has no limit for it either: models take as long as they take to load.
-    reload = configuration.handle_reload_config_request
-    calls["HandleReloadConfigRequest"] = lambda request, deadline: reload(request)
+    calls["HandleReloadConfigRequest"] = configuration.handle_reload_config_request
     return calls
 
 

@@ -182,6 +182,15 @@ def test_a_model_that_cannot_be_loaded(folders, tmp_path):
         until({1: "END"}, configuration)
 
 
+def test_a_model_without_versions(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with configured(("m", folders[0])) as configuration:
+        with pytest.raises(errors.ServingError, match="Timed out waiting for notification"):
+            configuration.reload(listing(("empty", tmp_path / "empty")), time.monotonic() + 0.2)
+        configuration.reload(listing(("n", folders[1])))  # nobody is kept from going on
+        assert ask(configuration, "n") == (1, 3.0)
+
+
 def test_allowed_root(folders, tmp_path):
     (tmp_path / "m" / "link").symlink_to("/")
     with configured(("m", folders[0]), allowed_root=str(folders[0])) as configuration:
