@@ -87,6 +87,8 @@ class Configuration:
                 if str(error) != told:
                     log.error("--model_config_file=%s was not reloaded: %s", file, error)
                 told = str(error)
+            except Exception:  # whatever it is, the next reading may be better
+                log.exception("--model_config_file=%s was not reloaded", file)
 
     def start(self, config: protocol.ModelServerConfig) -> None:
         """The first list, without waiting. Raises as `reload` does."""
@@ -94,6 +96,9 @@ class Configuration:
             self._apply(config)
 
     def _apply(self, config: protocol.ModelServerConfig) -> list[str]:
+        if config.WhichOneof("config") is None:  # such as a file that is just being written
+            log.info("Taking no action for empty config.")
+            return []
         models = model_config.models_of(config)
         model_config.check_list(models)
         model_config.check_roots(models, self._allowed_root)
@@ -102,10 +107,9 @@ class Configuration:
         model_config.check_folders(model for model in models if model.name not in known)
         # As on the stock server, what is refused from here on is what the next list is compared to.
         self._models = models
-        labels = self._labels(models)
+        self.manager.labels = self._labels(models)
         for model in models:
             model_config.check_platform(model)
-        self.manager.labels = labels
         return self.manager.replace_models(models)
 
     def _labels(self, models: Sequence[protocol.ModelConfig]) -> dict[str, dict[str, int]]:

@@ -5,7 +5,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent import futures
 
 import grpc
@@ -50,7 +50,9 @@ def create(configuration: Configuration, options: Options) -> grpc.Server:
     slots = threading.BoundedSemaphore(options.grpc_max_threads)
     calls = _calls(configuration, options)
     for service in SERVICES:
-        server.add_generic_rpc_handlers((_handlers(service, calls, slots),))
+        server.add_generic_rpc_handlers(
+            (_handlers(service, calls, slots, configuration.manager.names),)
+        )
     names = [service.full_name for service in SERVICES]
     if options.enable_grpc_healthcheck_service:
         names.append(health.SERVICE_NAME)
@@ -81,13 +83,15 @@ def _calls(configuration: Configuration, options: Options) -> dict[str, Callable
     return calls
 
 
-def _handlers(service, calls: Mapping[str, Callable], slots) -> grpc.GenericRpcHandler:
+def _handlers(
+    service, calls: Mapping[str, Callable], slots, known: Container[str]
+) -> grpc.GenericRpcHandler:
     handlers = {}
     for method in service.methods:
         if method.name in calls:
             request_type = message_factory.GetMessageClass(method.input_type)
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                _guarded(method.name, calls[method.name], slots),
+                _guarded(method.name, calls[method.name], slots, known),
                 request_deserializer=_reader(request_type),
                 response_serializer=_write,
             )
@@ -109,7 +113,9 @@ def _write(response) -> bytes:
     return response.SerializeToString()
 
 
-def _guarded(name: str, call: Callable, slots: threading.Semaphore) -> Callable:
+def _guarded(
+    name: str, call: Callable, slots: threading.Semaphore, known: Container[str]
+) -> Callable:
     def handle(request, context: grpc.ServicerContext):
         begun, request_id = time.monotonic(), _request_id(context)
         response, code, details = None, grpc.StatusCode.OK, ""
@@ -125,7 +131,9 @@ def _guarded(name: str, call: Callable, slots: threading.Semaphore) -> Callable:
             log.exception("%s failed, request %s", name, request_id)
             failure = errors.of_exception(error)
             code, details = failure.code, failure.details
-        model = "" if request is _MALFORMED or name not in _WITH_MODEL else request.model_spec.name
+        model = ""
+        if name in _WITH_MODEL and request is not _MALFORMED:
+            model = metrics.model_label(request.model_spec.name, known)
         request_log.note(request_id, name, "GRPC", model, code.name, begun)
         if name in _COUNTED and request is not _MALFORMED:
             metrics.REQUEST_COUNT.add(model, code.name)

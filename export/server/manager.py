@@ -35,6 +35,7 @@ class Version:
       error: why it could not be loaded; None if it could.
       servable: what answers requests, while AVAILABLE or UNLOADING.
       users: requests that it is answering.
+      loading: a load is under way just now.
       failures: attempts to load it that went wrong.
       retry_at: when to try again, on the clock of `time.monotonic`.
     """
@@ -47,6 +48,7 @@ class Version:
     error: errors.ServingError | None = None
     servable: Servable | None = None
     users: int = 0
+    loading: bool = False
     failures: int = 0
     retry_at: float = 0.0
 
@@ -105,6 +107,8 @@ class ModelManager:
         """
         with self._changed:
             old, self._models = self._models, {model.name: model for model in models}
+            for name in old.keys() - self._models.keys():
+                self._want(name, {})
             for name in self._models:
                 self._versions.setdefault(name, {})
             self._poll_at = time.monotonic() if self._poll_wait >= 0 else float("inf")
@@ -174,6 +178,11 @@ class ModelManager:
                 version.users -= 1
                 if version.state == State.UNLOADING:
                     self._changed.notify_all()
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the models that it has or had."""
+        return self._versions
 
     def states(self, name: str) -> list[Version]:
         """Copies of all versions that a model has or had, newest first."""
@@ -248,8 +257,6 @@ class ModelManager:
 
     def _poll_if_due(self) -> None:
         with self._changed:
-            for name in self._versions.keys() - self._models.keys():
-                self._want(name, {})
             if time.monotonic() < self._poll_at:
                 return
             self._poll_at = time.monotonic() + (self._poll_wait or float("inf"))
@@ -280,7 +287,7 @@ class ModelManager:
                 version.wanted = False
                 if version.state == State.START:
                     del known[number]
-                elif version.state == State.LOADING:  # waits for another attempt
+                elif version.state == State.LOADING and not version.loading:
                     version.state = State.END
         for number, path in wanted.items():
             version = known.get(number)
@@ -325,7 +332,7 @@ class ModelManager:
     def _try_to_load(self, version: Version) -> None:
         log.info("Loading servable version %s from %s", version, version.path)
         with self._changed:
-            version.state = State.LOADING
+            version.state, version.loading = State.LOADING, True
         begun = time.monotonic()
         try:
             servable = self._load(version.model, version.number, version.path)
@@ -333,15 +340,22 @@ class ModelManager:
             with self._changed:
                 self._note_failure(version, error)
             return
+        except Exception as error:
+            log.exception("Loading servable version %s failed", version)
+            with self._changed:
+                self._note_failure(version, errors.of_exception(error))
+            return
         with self._changed:
+            version.loading = False
             version.servable, version.state, version.error = servable, State.AVAILABLE, None
         log.info("Successfully loaded servable version %s in %.1f s",
                  version, time.monotonic() - begun)  # fmt: skip
 
     def _note_failure(self, version: Version, error: errors.ServingError) -> None:
         version.error, version.failures = error, version.failures + 1
+        version.loading = False
         others = (v for v in self._versions[version.model].values() if v.servable is not None)
-        if version.failures <= self._max_retries and any(others):
+        if version.wanted and version.failures <= self._max_retries and any(others):
             version.retry_at = time.monotonic() + self._retry_interval
             log.error("Servable %s cannot be loaded (attempt %d, next in %g s): %s",
                       version, version.failures, self._retry_interval, error)  # fmt: skip
@@ -357,5 +371,7 @@ class ModelManager:
     def _close(self, version: Version) -> None:
         with self._changed:
             servable, version.servable, version.state = version.servable, None, State.END
+            if self._poll_wait >= 0:  # it may be wanted again by now
+                self._poll_at = time.monotonic()
         servable.close()
         log.info("Done unloading servable version %s", version)

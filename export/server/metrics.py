@@ -10,10 +10,12 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 PATH = "/monitoring/prometheus/metrics"
-_MOST_CELLS = 10_000  # of a metric: names of models that there are not come from clients
+_MOST_STRANGERS = 1_000  # names of models that there are not: clients send them
+_LONGEST_STRANGER = 128  # characters
+_strangers, _strangers_lock = set(), threading.Lock()
 
 
 class _Metric:
@@ -30,8 +32,6 @@ class _Metric:
         with self._lock:
             cell = self._cells.get(values)
             if cell is None:
-                if len(self._cells) >= _MOST_CELLS:
-                    return
                 cell = self._cells[values] = self._new()
             self._count(cell, by)
 
@@ -134,6 +134,18 @@ BATCH_PROCESSED_SIZE = Histogram(_BATCHING + "processed_batch_size", [], **_ROWS
 BATCH_PADDING_SIZE = Histogram(_BATCHING + "padding_size", ["execution_batch_size"], **_ROWS)
 BATCH_RUN_COUNT = Counter(_BATCHING + "wrapped_run_count", [])
 ALL = {metric.name: metric for metric in list(globals().values()) if isinstance(metric, _Metric)}
+
+
+def model_label(name: str, known: Container[str]) -> str:
+    """The name of a model as a label: one of those known, or one that a client made up, of which
+    only so many are told apart, by their beginnings."""
+    if name in known:
+        return name
+    name = name[:_LONGEST_STRANGER]
+    with _strangers_lock:
+        if len(_strangers) < _MOST_STRANGERS:
+            _strangers.add(name)
+        return name if name in _strangers else ""
 
 
 def micros_since(begun: float) -> float:

@@ -127,7 +127,8 @@ class RestApi:
         except Exception as error:
             log.exception("%s %s failed, request %s", verb, path, request_id)
             text, status, code = _error_json(errors.of_exception(error)), 500, "INTERNAL"
-        model = urllib.parse.unquote(match[1] or "") if match else ""
+        name = urllib.parse.unquote(match[1] or "") if match else ""
+        model = metrics.model_label(name, self._manager.names)
         method = match[4] if match and verb == "POST" else ""
         request_log.note(request_id, method or verb, "REST", model, code, begun)
         metrics.REQUEST_COUNT.add(model, code)

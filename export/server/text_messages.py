@@ -74,8 +74,13 @@ MonitoringConfig = _CLASSES["MonitoringConfig"]
 BatchingParameters = _CLASSES["BatchingParameters"]
 
 
-def read(file: str, message: type[_Message]) -> _Message:
+def read(file: str, message: type[_Message], secret: bool = False) -> _Message:
     """Reads a file that holds one message.
+
+    Args:
+      file: its path.
+      message: its class.
+      secret: say nothing of what is in it.
 
     Raises:
       ValueError: it does not; tells file, line and column.
@@ -85,4 +90,7 @@ def read(file: str, message: type[_Message]) -> _Message:
         with open(file, encoding="utf-8") as stream:
             return text_format.Parse(stream.read(), message())
     except (text_format.ParseError, UnicodeDecodeError) as error:
+        if secret and isinstance(error, text_format.ParseError):
+            where = f"{file}:{error.GetLine()}:{error.GetColumn()}"
+            raise ValueError(f"{where} : no {message.DESCRIPTOR.name} in text format") from None
         raise ValueError(f"{file}:{error}") from error

@@ -20,7 +20,7 @@ def credentials(file: str) -> grpc.ServerCredentials | None:
     """
     if not file:
         return None
-    found = text_messages.read(file, text_messages.SSLConfig)
+    found = text_messages.read(file, text_messages.SSLConfig, secret=True)
     for name in ("server_key", "server_cert"):
         if not getattr(found, name):
             raise ValueError(f"--ssl_config_file={file}: it has no {name}, text in PEM form")

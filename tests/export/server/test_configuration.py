@@ -182,6 +182,27 @@ def test_a_model_that_cannot_be_loaded(folders, tmp_path):
         until({1: "END"}, configuration)
 
 
+def test_an_empty_config_changes_nothing(folders):
+    with configured(("m", folders[0])) as configuration:
+        configuration.reload(protocol.ModelServerConfig())
+        assert ask(configuration) == (1, 2.0)
+        configuration.reload(listing())  # an empty list is a list
+        until({1: "END"}, configuration)
+
+
+def test_a_model_that_comes_back_mended(folders, tmp_path, publish, small_dirs):
+    bad = tmp_path / "bad"
+    (bad / "1").mkdir(parents=True)
+    with configured(("m", folders[0])) as configuration:
+        with pytest.raises(errors.ServingError, match="did not become available"):
+            configuration.reload(listing(("m", folders[0]), ("bad", bad)))
+        (bad / "1").rmdir()
+        publish(small_dirs[1], bad, "1")
+        configuration.reload(listing(("m", folders[0])))
+        configuration.reload(listing(("m", folders[0]), ("bad", bad)))
+        assert ask(configuration, "bad") == (1, 3.0)
+
+
 def test_a_model_without_versions(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with configured(("m", folders[0])) as configuration:

@@ -190,6 +190,24 @@ def test_first_load_fails(publish, small_dirs, tmp_path):
     )
 
 
+def test_a_load_that_fails_in_a_way_nobody_foresaw(tmp_path, caplog):
+    (tmp_path / "1").mkdir()
+    calls = []
+
+    def load(*args):
+        calls.append(args)
+        raise KeyError("x")
+
+    manager = ModelManager(load)
+    manager.start()
+    manager.replace_models(models(m=tmp_path))
+    with pytest.raises(errors.ServingError, match="INTERNAL: KeyError: 'x'"):
+        manager.wait(timeout=30)
+    manager.stop()
+    assert len(calls) == 1
+    assert caplog.text.count("Loading servable version {name: m version: 1} failed") == 1
+
+
 def test_empty_folder_is_waited_for(publish, small_dirs, tmp_path, caplog):
     with managing(models(m=tmp_path), wait=False) as manager:
         assert not manager.wait(timeout=0.3)

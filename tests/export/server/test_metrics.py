@@ -67,12 +67,13 @@ def test_buckets_of_latencies():
     assert ends[-2:] == [f'{labels},le="{end}"' for end in ("1.47476e+09", "+Inf")]
 
 
-def test_no_more_cells_than_that(monkeypatch):
-    monkeypatch.setattr(metrics, "_MOST_CELLS", 2)
-    counter = metrics.Counter("/x", ["m"])
-    for name in "abca":
-        counter.add(name)
-    assert counter.lines()[1:] == [':x{m="a"} 2', ':x{m="b"} 1']
+def test_names_that_clients_make_up(monkeypatch):
+    monkeypatch.setattr(metrics, "_MOST_STRANGERS", 2)
+    monkeypatch.setattr(metrics, "_strangers", set())
+    labels = [
+        metrics.model_label(name, {"m", "n"}) for name in ("m", "a", "b" * 999, "c", "a", "n")
+    ]
+    assert labels == ["m", "a", "b" * 128, "", "a", "n"]
 
 
 def test_threads_lose_nothing():

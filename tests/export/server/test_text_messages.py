@@ -87,3 +87,13 @@ def test_the_pool_that_all_share_is_left_alone():
     assert name == "tensorflow.serving.BatchingParameters"
     with pytest.raises(KeyError):
         descriptor_pool.Default().FindMessageTypeByName(name)
+
+
+def test_a_key_is_not_shown(tmp_path):
+    file = tmp_path / "ssl.config"
+    file.write_text('server_cert: "x"\nserver_key: "-----BEGIN SECRET\n')
+    with pytest.raises(
+        ValueError, match=r"ssl.config:2:13 : no SSLConfig in text format"
+    ) as caught:
+        text_messages.read(str(file), text_messages.SSLConfig, secret=True)
+    assert "SECRET" not in str(caught.value)
