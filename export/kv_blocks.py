@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from export.memory import Memory
-from gpt_keras.attention import MASKED, dot_product_attention
+from gpt_keras.attention import MASKED, SMALL, dot_product_attention, product
 
 
 class BlockPool:
@@ -81,12 +81,14 @@ class View(NamedTuple):
       bias: (R, 1, T, S) float32, 0 where a token sees a position, else MASKED.
       padded: (R, T) int32, index of each text's t-th token, anything beyond its last.
       places: (n, 2) int32, where in (R, T) each token stands.
+      small: () bool, whether the keys are, see `attention.product`.
     """
 
     heads: tf.Tensor
     bias: tf.Tensor
     padded: tf.Tensor
     places: tf.Tensor
+    small: tf.Tensor
 
     @classmethod
     def of(cls, pool: BlockPool, tokens: Tokens):
@@ -103,11 +105,13 @@ class View(NamedTuple):
         firsts = tf.cumsum(tokens.counts, exclusive=True)  # (R,)
         n = tf.reduce_sum(tokens.counts)
         rows = tokens.rows
+        heads = pool.heads(tokens.pages[:, :used])  # (R, K, used)
         return cls(
-            pool.heads(tokens.pages[:, :used]),
+            heads,
             (tf.cast(hidden, tf.float32) * MASKED)[:, None],
             tf.minimum(firsts[:, None] + columns, n - 1),
             tf.stack([rows, tf.range(n) - tf.gather(firsts, rows)], axis=1),
+            tf.size(heads) * size * pool.config.head_dim <= SMALL,
         )
 
 
@@ -162,12 +166,13 @@ class BlockCache:
         keys, values = self._read(self.singles, first)
         H, K, h = q.shape[1], keys.shape[1], keys.shape[3]
         q = tf.reshape(q, (-1, K, H // K, h))  # (R, K, G, h)
-        scores = tf.matmul(q, keys, transpose_b=True)  # (R, K, G, S)
+        scores = product(q, keys, self.singles.small, adj_y=True)  # (R, K, G, S)
         scores = tf.cast(scores, tf.float32) + self.singles.bias
         # Not tf.nn.softmax: oneDNN's takes 60 us for a few numbers.
         weights = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
         weights = tf.cast(weights / tf.reduce_sum(weights, -1, keepdims=True), values.dtype)
-        return tf.reshape(weights @ values, (-1, H, 1, h))  # (R, H, 1, h)
+        context = product(weights, values, self.singles.small)  # (R, K, G, h)
+        return tf.reshape(context, (-1, H, 1, h))  # (R, H, 1, h)
 
     def _of_others(self, q, first):
         view = self.others

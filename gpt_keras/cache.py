@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt_keras.attention import dot_product_attention
+from gpt_keras.attention import dot_product_attention, product, small_product
 from gpt_keras.config import GPTConfig
 
 
@@ -48,19 +48,22 @@ class StepCache(NamedTuple):
 
     bias: (B, 1, 1, S), 0 or MASKED over the prefix.
     tail_bias: (C + 1,), over the tail with this token at its end; None if all of it is seen.
+    small: () bool, whether the prefix is, see `attention.product`.
     """
 
     prefix: Prefix
     tail: Tail
     bias: tf.Tensor
     tail_bias: tf.Tensor | None
+    small: tf.Tensor
 
     def attend(self, q, k, v):
         H, K, h = q.shape[1], k.shape[1], k.shape[3]
         tail = Tail(tf.concat([self.tail.keys, k], 2), tf.concat([self.tail.values, v], 2))
         q = tf.reshape(q, (-1, K, H // K, h))  # (B, K, G, h)
-        early = tf.cast(q @ self.prefix.keys, tf.float32) + self.bias  # (B, K, G, S)
-        late = tf.cast(_small_product(q, tail.keys, adj_y=True), tf.float32)  # (B, K, G, C+1)
+        early = product(q, self.prefix.keys, self.small)  # (B, K, G, S)
+        early = tf.cast(early, tf.float32) + self.bias
+        late = tf.cast(small_product(q, tail.keys, adj_y=True), tf.float32)  # (B, K, G, C+1)
         if self.tail_bias is not None:
             late += self.tail_bias
         scores = tf.concat([early, late], -1)
@@ -68,14 +71,9 @@ class StepCache(NamedTuple):
         weights = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
         weights = tf.cast(weights / tf.reduce_sum(weights, -1, keepdims=True), v.dtype)
         S = tf.shape(self.bias)[-1]
-        context = weights[..., :S] @ self.prefix.values
-        context += _small_product(weights[..., S:], tail.values)
+        context = product(weights[..., :S], self.prefix.values, self.small)
+        context += small_product(weights[..., S:], tail.values)
         return tf.reshape(context, (-1, H, 1, h)), self._replace(tail=tail)  # (B, H, 1, h)
-
-
-def _small_product(a, b, adj_y=False):
-    """a @ b by an op that oneDNN leaves alone: its own takes 35 us to start, this one 8."""
-    return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=a.dtype, adj_y=adj_y)
 
 
 def empty_prefix(config: GPTConfig, rows, dtype) -> Prefix:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt_keras import cache
-from gpt_keras.attention import MASKED
+from gpt_keras.attention import MASKED, SMALL
 from gpt_keras.sampling import History, Penalties, Sampler, fresh_seeds
 from gpt_keras.stop_strings import StopStrings
 
@@ -342,8 +342,9 @@ def _step(model, state: _State, past: _Past, chosen: Said, prompt_lengths, limit
     if config.sliding_window:
         age = tf.range(tf.shape(state.tails[0].keys)[2], -1, -1)  # (C+1,)
         tail_bias = tf.cast(age >= config.sliding_window, tf.float32) * MASKED
+    small = tf.size(past.prefixes[0].values) <= SMALL
     caches = [
-        cache.StepCache(prefix, tail, bias, tail_bias)
+        cache.StepCache(prefix, tail, bias, tail_bias, small)
         for prefix, tail in zip(past.prefixes, state.tails, strict=True)
     ]
     hidden, caches = model.backbone.decode(token[:, None], positions[:, None], caches)

@@ -9,6 +9,7 @@ from gpt_keras.attention import (
     Attention,
     causal_attention,
     dot_product_attention,
+    product,
     visibility,
 )
 from gpt_keras.rotary import rotation
@@ -71,6 +72,15 @@ def test_a_query_that_sees_nothing_is_no_nan():
     q = RNG.normal(size=(1, 2, 3, 4)).astype(np.float32)
     context = dot_product_attention(q, q, q, np.full((1, 1, 3, 3), MASKED, np.float32))
     assert np.isfinite(context).all()
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("adj_y", [True, False])
+def test_product(small, adj_y):
+    a, b = RNG.normal(size=(2, 3, 2, 5)), RNG.normal(size=(2, 3, 5, 7))
+    other = b.swapaxes(2, 3) if adj_y else b
+    call = tf.function(lambda small: product(a, other, small, adj_y))
+    np.testing.assert_allclose(call(tf.constant(small)), a @ b)
 
 
 def test_causal(tiny):

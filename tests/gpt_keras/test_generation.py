@@ -89,6 +89,19 @@ def test_rows_of_different_lengths_and_limits_equal_the_full_forward(model, gene
         assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
 
 
+def test_caches_small_large_and_in_between(model, monkeypatch):
+    """The answers do not depend on where the one product takes over from the other."""
+    options = GenerationOptions.make(5, generation.CHUNK + 9)
+    config, results = model.config, []
+    one_chunk = len(PROMPTS) * config.num_kv_heads * config.head_dim * (9 + generation.CHUNK)
+    for small in (0, one_chunk - 1, one_chunk):
+        monkeypatch.setattr(generation, "SMALL", small)
+        results.append(generate_tokens(model, PROMPTS, LENGTHS, options))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.tokens, results[0].tokens)
+        np.testing.assert_allclose(result.logprob, results[0].logprob, atol=1e-3)
+
+
 @pytest.mark.parametrize("tokens", [1, 4, 9])
 def test_a_prompt_in_several_passes(model, monkeypatch, tokens):
     whole = generate_tokens(model, PROMPTS, LENGTHS, GenerationOptions.make(5, 12))
