@@ -1,8 +1,8 @@
 """Continuous batching inside the graph: requests that run at once share each step.
 
 Every request is a loop of visits to a table of slots, one visit at a time. A visitor who finds that
-his texts have not moved since his last visit computes one step for ALL texts in the table, their
-next tokens and a piece of the prompts that are new; the others then find their work done (flat
+his texts have not moved since his last visit computes a step or two for ALL texts in the table,
+their next tokens and a piece of the prompts that are new; the others then find their work done (flat
 combining; Hendler, Incze, Shavit & Tzafrir, 2010). Texts join and leave at any step.
 
 Requests may be stopped at any op, by a deadline above all. So nothing counts until the table is
@@ -31,6 +31,7 @@ from gpt_keras.options import generation_options
 from gpt_keras.sampling import fresh_seeds
 from gpt_keras.stop_strings import NEVER, StopStrings
 
+STEPS = 2  # of a visit: the visits of the others between them cost several milliseconds
 QUEUE = 4096  # visits that wait for their turn, at most one a request
 
 
@@ -214,16 +215,20 @@ class Batcher:
                 finish=STOPPED,
             )
         )
+        tickets = request.tickets
         table, request = tf.cond(
             tf.reduce_any(waits(request)),
             lambda: self._queue(table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
-        # Whoever has come to let a text go need not wait for a step.
+        # Whoever has come to let a text go need not wait for a step, and whoever has got room lets
+        # those in who came with him: they would each begin a step later than the one before.
         moved = owned(table, request) & (
-            (progress(table, request) != request.seen) | request.enough
+            (progress(table, request) != request.seen)
+            | request.enough
+            | (request.tickets != tickets)
         )
-        table = tf.cond(tf.reduce_any(moved), lambda: table, lambda: self._step(table))
+        table = tf.cond(tf.reduce_any(moved), lambda: table, lambda: self._steps(table))
         request = request._replace(seen=progress(table, request))
         request, news = self._fetch(table, request, options)
 
@@ -244,6 +249,21 @@ class Batcher:
         )
         with tf.control_dependencies([self._table.assign(table.matrix())]):
             return tf.nest.map_structure(tf.identity, (request, news))
+
+    def _steps(self, table):
+        """Up to STEPS steps; one alone where texts wait for their first token, or for room."""
+
+        def more(i, table):
+            none_waits = ~self._step.has_prompts(table) & (table.first.since == 0)
+            return (i == 0) | ((i < STEPS) & none_waits)
+
+        _, table = tf.while_loop(
+            more,
+            lambda i, table: (i + 1, self._step(table)),
+            (tf.constant(0), table),
+            parallel_iterations=1,
+        )
+        return table
 
     def _queue(self, table, request, prompts, lengths, options, now):
         """Admits texts of the request if no other has waited longer."""

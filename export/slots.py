@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 RUNNING, STOPPED, FULL = 0, 1, 2  # values of `finish`
-CREDIT = 2  # steps that a text is taken along without its owner having come by
+CREDIT = 4  # steps that a text is taken along without its owner having come by
 LEASE_MS = 2_000  # a slot is taken from its owner when he has been away for so long ...
 LEASE_VISITS = 128  # ... and others have come by so often: a pause of the machine ends no lease
 ABSENT_MS = 500  # whoever is first in the queue and stays away for so long loses his place

@@ -43,8 +43,7 @@ class Step:
 
     def __call__(self, table: Table) -> Table:
         """The table after one step of all texts whose owners are there."""
-        slots = table.slots
-        ready = (slots.ticket > 0) & (slots.finish == RUNNING) & (slots.credit > 0)
+        slots, ready = table.slots, self._ready(table)
         singles = tf.where(ready & (slots.length - slots.filled == 1))[:, 0]
         others = tf.where(ready & (slots.length - slots.filled > 1))[:, 0]
         others = tf.gather(others, tf.argsort(tf.gather(slots.ticket, others), stable=True))
@@ -62,6 +61,17 @@ class Step:
             )
 
         return tf.cond(tf.size(others) > 0, with_prompts, without)
+
+    def has_prompts(self, table: Table):
+        """() bool: whether the next step computes a piece of a prompt."""
+        pending = table.slots.length - table.slots.filled
+        return tf.reduce_any(self._ready(table) & (pending > 1))
+
+    @staticmethod
+    def _ready(table):
+        """(S,) bool, texts that the next step takes along."""
+        slots = table.slots
+        return (slots.ticket > 0) & (slots.finish == RUNNING) & (slots.credit > 0)
 
     def _compute(self, table, singles, others=None, counts=None):
         """One step of texts with one token to compute, and of others with `counts` tokens each."""
