@@ -41,6 +41,18 @@ class BlockPool:
         heads = tf.reshape(tf.range(K), [K] + [1] * (len(blocks.shape) - 1))
         return tf.expand_dims(blocks, 1) * K + heads
 
+    def places(self, tokens: "Tokens"):
+        """(N, 2K, 2) int32: where the first layer keeps each token's keys and values.
+
+        Row of the memory, and place in it.
+        """
+        positions = tokens.positions
+        index = tf.stack([tokens.rows, positions // self.block_size], axis=1)
+        keys = self.heads(tf.gather_nd(tokens.pages, index))  # (N, K)
+        rows = tf.concat([keys, keys + self.layer_rows], axis=1)  # (N, 2K)
+        offsets = tf.broadcast_to((positions % self.block_size)[:, None], tf.shape(rows))
+        return tf.stack([rows, offsets], axis=-1)
+
     def clear(self, blocks):
         """Zeroes blocks (n,): a mask hides an earlier tenant's numbers, but not a NaN."""
         parts = tf.range(2 * self.config.num_layers) * self.layer_rows
@@ -77,26 +89,29 @@ class View(NamedTuple):
     """What the tokens of some texts see of the pool, the same in every layer.
 
     Attributes:
-      heads: (R, K, M') int32, rows of the memory with each text's first layer of keys.
+      blocks: (2, R, K, M') int32, rows of the memory with each text's first layer of keys, values.
       bias: (R, 1, T, S) float32, 0 where a token sees a position, else MASKED.
-      padded: (R, T) int32, index of each text's t-th token, anything beyond its last.
-      places: (n, 2) int32, where in (R, T) each token stands.
+      queries: (R, H, T) int32, which of all tokens' heads asks as head H of a text's t-th token;
+        anything beyond its last.
+      places: (n, H) int32, where in (R, H, T) each token's heads stand.
       small: () bool, whether the keys are, see `attention.product`.
     """
 
-    heads: tf.Tensor
+    blocks: tf.Tensor
     bias: tf.Tensor
-    padded: tf.Tensor
+    queries: tf.Tensor
     places: tf.Tensor
     small: tf.Tensor
 
     @classmethod
-    def of(cls, pool: BlockPool, tokens: Tokens):
-        """The view of tokens of the pool's texts."""
-        size, window = pool.block_size, pool.config.sliding_window
+    def of(cls, pool: BlockPool, tokens: Tokens, before=0):
+        """The view of tokens of the pool's texts, with `before` others computed before them."""
+        config, size = pool.config, pool.block_size
+        H, K, window = config.num_heads, config.num_kv_heads, config.sliding_window
         ends = tokens.starts + tokens.counts  # (R,)
         used = (_largest(ends) + size - 1) // size
-        columns = tf.range(_largest(tokens.counts))  # (T,)
+        T = _largest(tokens.counts)
+        columns = tf.range(T)  # (T,)
         queries = tokens.starts[:, None] + columns  # (R, T)
         distance = queries[..., None] - tf.range(used * size)  # (R, T, S)
         hidden = distance < 0
@@ -105,13 +120,16 @@ class View(NamedTuple):
         firsts = tf.cumsum(tokens.counts, exclusive=True)  # (R,)
         n = tf.reduce_sum(tokens.counts)
         rows = tokens.rows
-        heads = pool.heads(tokens.pages[:, :used])  # (R, K, used)
+        padded = before + tf.minimum(firsts[:, None] + columns, n - 1)  # (R, T)
+        head = tf.range(H)
+        place = tf.range(n) - tf.gather(firsts, rows)  # (n,)
+        blocks = pool.heads(tokens.pages[:, :used])  # (R, K, used)
         return cls(
-            heads,
+            tf.stack([blocks, blocks + pool.layer_rows]),
             (tf.cast(hidden, tf.float32) * MASKED)[:, None],
-            tf.minimum(firsts[:, None] + columns, n - 1),
-            tf.stack([rows, tf.range(n) - tf.gather(firsts, rows)], axis=1),
-            tf.size(heads) * size * pool.config.head_dim <= SMALL,
+            padded[:, None] * (H + 2 * K) + head[:, None],
+            (rows[:, None] * H + head) * T + place[:, None],
+            tf.size(blocks) * size * config.head_dim <= SMALL,
         )
 
 
@@ -124,7 +142,7 @@ class BlockCache:
     Attributes:
       pool: where keys and values are kept.
       layer: () int32.
-      writes: (N, K, 2) int32, row of the first layer's keys and place in the block of each token.
+      writes: (N, 2K, 2) int32, see `BlockPool.places`.
       singles: view of the texts with one token each, or None.
       others: view of the texts with several, or None.
     """
@@ -135,53 +153,57 @@ class BlockCache:
     singles: View | None
     others: View | None
 
-    def attend(self, q, k, v):
-        """As LayerCache says, with T = 1: q (N, H, 1, h), k and v (N, K, 1, h)."""
-        rows = self.pool.layer_rows
-        first = 2 * self.layer * rows  # of this layer's keys
-        offsets = tf.stack([tf.stack([first, 0]), tf.stack([first + rows, 0])])  # (2, 2)
-        where = self.writes + offsets[:, None, None]  # (2, N, K, 2)
-        new = tf.stack([k[:, :, 0], v[:, :, 0]])  # (2, N, K, h)
-        memory = self.pool.memory
-        with tf.control_dependencies([memory.put_at(where, new)]):
-            return self._context(q, first), self
+    def attend(self, heads):
+        """As LayerCache says, with T = 1: heads (N, 1, H+2K, h)."""
+        memory, H = self.pool.memory, self.pool.config.num_heads
+        first = 2 * self.layer * self.pool.layer_rows  # of this layer's keys
+        where = self.writes + tf.stack([first, 0])  # (N, 2K, 2)
+        with tf.control_dependencies([memory.put_at(where, heads[:, 0, H:])]):
+            return self._context(heads, first), self
 
-    def _context(self, q, first):
+    def _context(self, heads, first):
+        """(N, 1, H, h)"""
         if self.others is None:
-            return self._of_singles(q, first)
+            return self._of_singles(heads, first)
         if self.singles is None:
-            return self._of_others(q, first)
-        R = tf.shape(self.singles.heads)[0]
-        return tf.concat([self._of_singles(q[:R], first), self._of_others(q[R:], first)], 0)
+            return self._of_others(heads, first)
+        R = tf.shape(self.singles.bias)[0]
+        # A prompt often comes alone, and nothing costs as many ops as something.
+        singles = tf.cond(
+            R > 0,
+            lambda: self._of_singles(heads[:R], first),
+            lambda: tf.zeros([0, 1, self.pool.config.num_heads, heads.shape[3]], heads.dtype),
+        )
+        return tf.concat([singles, self._of_others(heads, first)], 0)
 
     def _read(self, view, first):
         """Keys and values (R, K, S, h) that a view looks at."""
         K, h = self.pool.config.num_kv_heads, self.pool.config.head_dim
         S = tf.shape(view.bias)[-1]
-        for part in (first, first + self.pool.layer_rows):
-            blocks = self.pool.memory.rows(view.heads + part)  # (R, K, M', size, h)
-            yield tf.reshape(blocks, (-1, K, S, h))
+        blocks = self.pool.memory.rows(view.blocks + first)  # (2, R, K, M', size, h)
+        return tf.unstack(tf.reshape(blocks, (2, -1, K, S, h)))
 
-    def _of_singles(self, q, first):
+    def _of_singles(self, heads, first):
         keys, values = self._read(self.singles, first)
-        H, K, h = q.shape[1], keys.shape[1], keys.shape[3]
-        q = tf.reshape(q, (-1, K, H // K, h))  # (R, K, G, h)
+        K, h = keys.shape[1], keys.shape[3]
+        H = self.pool.config.num_heads
+        q = tf.reshape(heads[:, 0, :H], (-1, K, H // K, h))  # (R, K, G, h)
         scores = product(q, keys, self.singles.small, adj_y=True)  # (R, K, G, S)
         scores = tf.cast(scores, tf.float32) + self.singles.bias
         # Not tf.nn.softmax: oneDNN's takes 60 us for a few numbers.
         weights = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
         weights = tf.cast(weights / tf.reduce_sum(weights, -1, keepdims=True), values.dtype)
         context = product(weights, values, self.singles.small)  # (R, K, G, h)
-        return tf.reshape(context, (-1, H, 1, h))  # (R, H, 1, h)
+        return tf.reshape(context, (-1, 1, H, h))  # (R, 1, H, h)
 
-    def _of_others(self, q, first):
+    def _of_others(self, heads, first):
         view = self.others
         keys, values = self._read(view, first)
-        q = tf.gather(q[:, :, 0], view.padded)  # (R, T, H, h)
-        q = tf.transpose(q, (0, 2, 1, 3))  # (R, H, T, h)
-        context = dot_product_attention(q, keys, values, view.bias)
-        context = tf.transpose(context, (0, 2, 1, 3))  # (R, T, H, h)
-        return tf.gather_nd(context, view.places)[:, :, None]  # (n, H, 1, h)
+        h = heads.shape[3]
+        # Whole heads are looked up in the order wanted, which moves them once, not twice.
+        q = tf.gather(tf.reshape(heads, (-1, h)), view.queries)  # (R, H, T, h)
+        context = dot_product_attention(q, keys, values, view.bias)  # (R, H, T, h)
+        return tf.gather(tf.reshape(context, (-1, h)), view.places)[:, None]  # (n, 1, H, h)
 
 
 def _largest(values):

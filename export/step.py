@@ -89,21 +89,13 @@ class Step:
         where = tf.stack([tf.gather(tf.cast(rows, tf.int32), of), positions], axis=1)
         token_ids = self._tokens.at(where)  # (N,)
 
-        block = self._pool.block_size
-        pages = tf.gather_nd(tokens.pages, tf.stack([of, positions // block], axis=1))  # (N,)
-        heads = self._pool.heads(pages)  # (N, K)
-        offsets = tf.broadcast_to((positions % block)[:, None], tf.shape(heads))
         first, second = tokens, None
         if others is not None:
             R = tf.size(singles)
             first = Tokens(*(x[:R] for x in tokens))
-            second = View.of(self._pool, Tokens(*(x[R:] for x in tokens)))
+            second = View.of(self._pool, Tokens(*(x[R:] for x in tokens)), before=R)
         cache = BlockCache(
-            self._pool,
-            None,
-            tf.stack([heads, offsets], axis=-1),
-            View.of(self._pool, first),
-            second,
+            self._pool, None, self._pool.places(tokens), View.of(self._pool, first), second
         )
         hidden = self._stack.decode(
             token_ids[:, None], positions[:, None], lambda i: dataclasses.replace(cache, layer=i)

@@ -11,6 +11,7 @@ from keras import ops
 
 from gpt_keras.config import GPTConfig
 from gpt_keras.layers import ConfigLayer, Projection, residual_stddev
+from gpt_keras.rotary import head_scale
 
 MASKED = -1e9  # added to a score that must not count; finite, so that an all-masked row is no NaN
 SMALL = 2**16  # numbers in keys or values up to which an op that is quick to start is faster
@@ -19,14 +20,14 @@ SMALL = 2**16  # numbers in keys or values up to which an op that is quick to st
 class LayerCache(Protocol):
     """Keys and values of one layer's earlier tokens."""
 
-    def attend(self, q, k, v) -> tuple[object, "LayerCache"]:
+    def attend(self, heads) -> tuple[object, "LayerCache"]:
         """Adds this call's tokens and attends to all that are visible.
 
         Args:
-          q: (B, H, T, h). k, v: (B, K, T, h), k divided by sqrt(h) already.
+          heads: (B, T, H+2K, h), queries, keys and values; keys divided by sqrt(h) already.
 
         Returns:
-          Context (B, H, T, h), and the cache that holds the new tokens too.
+          Context (B, T, H, h), and the cache that holds the new tokens too.
         """
 
 
@@ -172,26 +173,21 @@ class Attention(ConfigLayer):
         H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         T = ops.shape(x)[1]  # a number in decoding: one unknown size needs no op to find it
         heads = ops.reshape(self.qkv(x), (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
-        qk, v = heads[:, :, : H + K], heads[:, :, H + K :]
         if rotation is not None:
-            qk = rotation(qk)
-        qk, v = _swap_axes(qk), _swap_axes(v)  # (B, H+K, T, h), (B, K, T, h)
-        # The keys are scaled, not the queries: oneDNN fuses (q * c) k^T + bias into a kernel that
-        # takes a hundred times as long.
-        q, k = qk[:, :H], qk[:, H:] * h**-0.5
+            heads = rotation(heads)
+        else:
+            heads = heads * ops.cast(head_scale(self.config), heads.dtype)
         if cache is None:
             attend = causal_attention if self.config.causal else dot_product_attention
-            context = attend(q, k, v, bias)  # (B, H, T, h)
+            context = attend(*part_heads(heads, H, K), bias)  # (B, H, T, h)
+            context = ops.swapaxes(context, 1, 2)  # (B, T, H, h)
         else:
-            context, cache = cache.attend(q, k, v)
-        context = ops.reshape(_swap_axes(context), (-1, T, H * h))  # (B, T, H*h)
-        y = self.out(context)
+            context, cache = cache.attend(heads)
+        y = self.out(ops.reshape(context, (-1, T, H * h)))
         return y if cache is None else (y, cache)
 
 
-def _swap_axes(x):
-    """(B, a, b, h) -> (B, b, a, h), without moving anything for a single token."""
-    _, a, b, h = x.shape
-    if 1 in (a, b) and None not in (a, b):
-        return ops.reshape(x, (-1, b, a, h))
-    return ops.swapaxes(x, 1, 2)
+def part_heads(heads, H, K):
+    """(B, T, H+2K, h) -> queries (B, H, T, h), keys and values (B, K, T, h) each."""
+    heads = ops.swapaxes(heads, 1, 2)  # (B, H+2K, T, h)
+    return heads[:, :H], heads[:, H : H + K], heads[:, H + K :]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt_keras.attention import dot_product_attention, product, small_product
+from gpt_keras.attention import dot_product_attention, part_heads, product, small_product
 from gpt_keras.config import GPTConfig
 
 
@@ -36,11 +36,13 @@ class PrefillCache(NamedTuple):
     prefix: Prefix
     bias: tf.Tensor
 
-    def attend(self, q, k, v):
+    def attend(self, heads):
+        K = self.prefix.values.shape[1]
+        q, k, v = part_heads(heads, heads.shape[2] - 2 * K, K)
         prefix = join(self.prefix, Tail(k, v))
         keys = tf.linalg.matrix_transpose(prefix.keys)
-        context = dot_product_attention(q, keys, prefix.values, self.bias)
-        return context, self._replace(prefix=prefix)
+        context = dot_product_attention(q, keys, prefix.values, self.bias)  # (B, H, T, h)
+        return tf.transpose(context, (0, 2, 1, 3)), self._replace(prefix=prefix)
 
 
 class StepCache(NamedTuple):
@@ -57,10 +59,13 @@ class StepCache(NamedTuple):
     tail_bias: tf.Tensor | None
     small: tf.Tensor
 
-    def attend(self, q, k, v):
-        H, K, h = q.shape[1], k.shape[1], k.shape[3]
+    def attend(self, heads):
+        K, h = self.prefix.values.shape[1], heads.shape[3]
+        H = heads.shape[2] - 2 * K
+        q = tf.reshape(heads[:, 0, :H], (-1, K, H // K, h))  # (B, K, G, h)
+        k = tf.reshape(heads[:, 0, H : H + K], (-1, K, 1, h))
+        v = tf.reshape(heads[:, 0, H + K :], (-1, K, 1, h))
         tail = Tail(tf.concat([self.tail.keys, k], 2), tf.concat([self.tail.values, v], 2))
-        q = tf.reshape(q, (-1, K, H // K, h))  # (B, K, G, h)
         early = product(q, self.prefix.keys, self.small)  # (B, K, G, S)
         early = tf.cast(early, tf.float32) + self.bias
         late = tf.cast(small_product(q, tail.keys, adj_y=True), tf.float32)  # (B, K, G, C+1)
@@ -73,7 +78,7 @@ class StepCache(NamedTuple):
         S = tf.shape(self.bias)[-1]
         context = product(weights[..., :S], self.prefix.values, self.small)
         context += small_product(weights[..., S:], tail.values)
-        return tf.reshape(context, (-1, H, 1, h)), self._replace(tail=tail)  # (B, H, 1, h)
+        return tf.reshape(context, (-1, 1, H, h)), self._replace(tail=tail)  # (B, 1, H, h)
 
 
 def empty_prefix(config: GPTConfig, rows, dtype) -> Prefix:

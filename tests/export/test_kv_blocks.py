@@ -30,14 +30,16 @@ def attention(q, k, v, window):
 
 @pytest.mark.parametrize("window", [0, 4])
 @pytest.mark.parametrize(
-    "which", [(0, 1), (2, 3), (0, 1, 2, 3)], ids=["singles", "several", "both"]
+    ("which", "empty"),
+    [((0, 1), None), ((2, 3), None), ((2, 3), "singles"), ((0, 1, 2, 3), None)],
+    ids=["singles", "several", "several-beside-none", "both"],
 )
-def test_attention(window, which):
+def test_attention(window, which, empty):
     config = GPTConfig(
         vocab_size=5, hidden_size=H * h, num_layers=LAYERS, num_heads=H, num_kv_heads=K,
         intermediate_size=8, max_position_embeddings=32, sliding_window=window,
     )  # fmt: skip
-    name = f"test_attention_{window}_{len(which)}_{which[0]}"
+    name = f"test_attention_{window}_{len(which)}_{which[0]}_{empty}"
     memory = Memory(name, BlockPool.shape(config, BLOCKS, BLOCK), tf.float32)
     pool = BlockPool(memory, config, BLOCKS)
     texts = [TEXTS[i] for i in which]
@@ -51,20 +53,19 @@ def test_attention(window, which):
 
     def cache(counts, starts, layer):
         tokens = Tokens(tf.constant(pages), tf.constant(starts), tf.constant(counts))
-        positions = tokens.positions
-        of = tf.gather_nd(tokens.pages, tf.stack([tokens.rows, positions // BLOCK], 1))
-        heads = pool.heads(of)
-        offsets = tf.broadcast_to((positions % BLOCK)[:, None], tf.shape(heads))
         part = {"singles": slice(0, singles), "others": slice(singles, None)}
         views = {
-            name: View.of(pool, Tokens(*(x[rows] for x in tokens))) if len(counts[rows]) else None
+            name: View.of(pool, Tokens(*(x[rows] for x in tokens)), rows.start)
+            if len(counts[rows]) or name == empty
+            else None
             for name, rows in part.items()
         }
-        return BlockCache(pool, tf.constant(layer), tf.stack([heads, offsets], -1), **views)
+        return BlockCache(pool, tf.constant(layer), pool.places(tokens), **views)
 
     def put(which, counts, starts, q, layer):
-        k, v = (np.concatenate([text[i] for text in which])[:, :, None] for i in (0, 1))
-        return cache(counts, starts, layer).attend(tf.constant(q), tf.constant(k), tf.constant(v))
+        k, v = (np.concatenate([text[i] for text in which]) for i in (0, 1))
+        heads = np.concatenate([q, k, v], axis=1)[:, None]  # (N, 1, H+2K, h)
+        return cache(counts, starts, layer).attend(tf.constant(heads))
 
     for layer in range(LAYERS):  # what stands in the other layer must not show
         for i, before in enumerate(past):
@@ -77,13 +78,13 @@ def test_attention(window, which):
                     memory.put_at(tf.stack([row, offsets], -1), before[part] + layer)
     starts = np.array([n for _, n, _ in texts], np.int32)
     counts = np.array([n for _, _, n in texts], np.int32)
-    q = np.concatenate(queries)[:, :, None]
+    q = np.concatenate(queries)
     got, _ = put(new, counts, starts, q, layer=0)
     expected = [
         attention(query, *np.concatenate([before, after], 1), window)
         for query, before, after in zip(queries, past, new, strict=True)
     ]
-    np.testing.assert_allclose(got[:, :, 0], np.concatenate(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got[:, 0], np.concatenate(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_clearing_touches_its_blocks_alone():

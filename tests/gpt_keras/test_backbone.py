@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt_keras.attention import MASKED, dot_product_attention, visibility
+from gpt_keras.attention import MASKED, dot_product_attention, part_heads, visibility
 from gpt_keras.backbone import Block, GPTBackbone
 from gpt_keras.layers import split_columns
 
@@ -94,23 +94,25 @@ def test_transform_in_parts(config):
 class ConcatenatedCache:
     """The simplest cache: all keys and values so far."""
 
-    def __init__(self, k=None, v=None):
-        self.k, self.v = k, v
+    def __init__(self, kv_heads, k=None, v=None):
+        self.kv_heads, self.k, self.v = kv_heads, k, v
 
-    def attend(self, q, k, v):
+    def attend(self, heads):
+        q, k, v = part_heads(heads, heads.shape[2] - 2 * self.kv_heads, self.kv_heads)
         if self.k is not None:
             k, v = tf.concat([self.k, k], 2), tf.concat([self.v, v], 2)
         T, S = q.shape[2], k.shape[2]
         late = np.arange(S)[None, :] > np.arange(S - T, S)[:, None]
         bias = np.where(late, MASKED, 0.0).astype(np.float32)[None, None]
-        return dot_product_attention(q, k, v, bias), ConcatenatedCache(k, v)
+        context = tf.transpose(dot_product_attention(q, k, v, bias), (0, 2, 1, 3))
+        return context, ConcatenatedCache(self.kv_heads, k, v)
 
 
 @pytest.mark.parametrize("style", ["llama", "gpt2"])
 @pytest.mark.parametrize("chunks", [(9,), (4, 5), (1,) * 9])
 def test_decoding_in_chunks_is_the_whole_sequence(tiny, style, chunks):
     backbone = GPTBackbone(tiny.replace(**STYLES[style]))
-    caches, parts, start = [ConcatenatedCache() for _ in range(2)], [], 0
+    caches, parts, start = [ConcatenatedCache(tiny.num_kv_heads) for _ in range(2)], [], 0
     for length in chunks:
         positions = np.arange(start, start + length)[None]
         hidden, caches = backbone.decode(IDS[:, start : start + length], positions, caches)

@@ -11,9 +11,18 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 
 
 def rotate(config, x, position):
-    """One vector (h,) at a position."""
-    turn = rotation(config, np.array([[position]]))
-    return turn(x[None, None, None]).numpy()[0, 0, 0]
+    """One query (h,) at a position."""
+    heads = np.tile(x, (1, 1, config.num_heads + 2 * config.num_kv_heads, 1))
+    return rotation(config, np.array([[position]]))(heads).numpy()[0, 0, 0]
+
+
+def test_keys_are_scaled_and_values_left_alone(tiny):
+    config = tiny.replace(num_heads=4, num_kv_heads=2, head_dim=6)
+    x = np.random.default_rng(0).normal(size=6).astype(np.float32)
+    heads = rotation(config, np.array([[7]]))(np.tile(x, (1, 1, 8, 1))).numpy()[0, 0]
+    np.testing.assert_array_equal(heads[:4], np.tile(heads[0], (4, 1)))
+    np.testing.assert_allclose(heads[4:6], np.tile(heads[0] * 6**-0.5, (2, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(heads[6:], np.tile(x, (2, 1)))
 
 
 def test_half_split_pairs_turn_by_their_own_angle(tiny):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gpt_keras import GPTConfig
-from gpt_keras.attention import dot_product_attention
+from gpt_keras.attention import dot_product_attention, part_heads
 from gpt_keras.backbone import GPTBackbone
 from gpt_keras.stacked import StackedBackbone
 
@@ -24,11 +24,12 @@ class Alone:
     def __init__(self, layer=0):
         self.layer = layer
 
-    def attend(self, q, k, v):
+    def attend(self, heads):
+        q, k, v = part_heads(heads, 4, 2)
         place = tf.range(tf.shape(q)[2])
         seen = (place[:, None] - place + tf.cast(self.layer, tf.int32)) % 2 == 0
         bias = tf.where(seen | (place[:, None] == place), 0.0, -1e9)[None, None]
-        return dot_product_attention(q, k, v, bias), self
+        return tf.transpose(dot_product_attention(q, k, v, bias), (0, 2, 1, 3)), self
 
 
 @pytest.mark.parametrize("layout", ["plain", "panels", "slabs"])
