@@ -200,7 +200,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "grpc_max_threads",
         None,
-        "gRPC calls at a time; more get RESOURCE_EXHAUSTED. (default: 4 a core)",
+        "gRPC calls at a time, but for reloads and reflection; more get RESOURCE_EXHAUSTED. "
+        "(default: 4 a core)",
         lower_bound=1,
     )
     flags.DEFINE_string(

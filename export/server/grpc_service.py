@@ -1,21 +1,19 @@
 """PredictionService and ModelService over gRPC, and beside them health and reflection."""
 
-import contextlib
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Container, Mapping
-from concurrent import futures
 
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from export import protocol
 from export.server import errors, examples, metrics, model_info, predict, request_log
+from export.server.call_limit import CallLimit
 from export.server.configuration import Configuration
 from export.server.options import Options
 
@@ -26,7 +24,7 @@ _WITH_MODEL = ("Predict", "Classify", "Regress", "GetModelMetadata", "GetModelSt
 _COUNTED = ("Predict", "Classify", "Regress")  # calls that the stock server has metrics of
 
 _LARGEST_MESSAGE = 2**31 - 1  # bytes, received
-_REFUSERS = 4  # threads beyond the limit of calls, to refuse what is too much without delay
+_LASTING = 16  # calls at a time of each kind that lasts: reflection, which idles, and reloads
 _NO_DEADLINE = 10 * 365 * 24 * 3600  # seconds; gRPC gives centuries where a client gave none
 _MALFORMED = object()  # a request that is no message of its type
 
@@ -38,8 +36,9 @@ def create(configuration: Configuration, options: Options) -> grpc.Server:
       configuration: what it serves, and what HandleReloadConfigRequest replaces.
       options: of the server.
     """
+    limit, reloads = CallLimit(options.grpc_max_threads), CallLimit(_LASTING)
     server = grpc.server(
-        futures.ThreadPoolExecutor(options.grpc_max_threads + _REFUSERS, thread_name_prefix="grpc"),
+        limit.threads,
         options=[
             ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
             ("grpc.max_send_message_length", -1),
@@ -47,12 +46,17 @@ def create(configuration: Configuration, options: Options) -> grpc.Server:
             *options.grpc_channel_arguments,
         ],
     )
-    slots = threading.BoundedSemaphore(options.grpc_max_threads)
-    calls = _calls(configuration, options)
-    for service in SERVICES:
-        server.add_generic_rpc_handlers(
-            (_handlers(service, calls, slots, configuration.manager.names),)
+    calls = {
+        name: _guarded(
+            name,
+            call,
+            reloads if name == "HandleReloadConfigRequest" else limit,
+            configuration.manager.names,
         )
+        for name, call in _calls(configuration, options).items()
+    }
+    for service in SERVICES:
+        server.add_generic_rpc_handlers((_handlers(service, calls),))
     names = [service.full_name for service in SERVICES]
     if options.enable_grpc_healthcheck_service:
         names.append(health.SERVICE_NAME)
@@ -60,7 +64,7 @@ def create(configuration: Configuration, options: Options) -> grpc.Server:
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         for name in ("", "ModelService", "PredictionService"):  # as the stock server calls them
             servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    server.add_generic_rpc_handlers((_reflection([*names, reflection.SERVICE_NAME]),))
     return server
 
 
@@ -83,15 +87,13 @@ def _calls(configuration: Configuration, options: Options) -> dict[str, Callable
     return calls
 
 
-def _handlers(
-    service, calls: Mapping[str, Callable], slots, known: Container[str]
-) -> grpc.GenericRpcHandler:
+def _handlers(service, calls: Mapping[str, Callable]) -> grpc.GenericRpcHandler:
     handlers = {}
     for method in service.methods:
         if method.name in calls:
             request_type = message_factory.GetMessageClass(method.input_type)
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                _guarded(method.name, calls[method.name], slots, known),
+                calls[method.name],
                 request_deserializer=_reader(request_type),
                 response_serializer=_write,
             )
@@ -113,16 +115,37 @@ def _write(response) -> bytes:
     return response.SerializeToString()
 
 
-def _guarded(
-    name: str, call: Callable, slots: threading.Semaphore, known: Container[str]
-) -> Callable:
+def _reflection(names: Container[str]) -> grpc.GenericRpcHandler:
+    limit, servicer = CallLimit(_LASTING), reflection.ReflectionServicer(names)
+
+    def handle(requests, context: grpc.ServicerContext):
+        try:
+            with limit:
+                yield from servicer.ServerReflectionInfo(requests, context)
+        except errors.ServingError as error:
+            context.abort(error.code, error.details)
+
+    handle.experimental_thread_pool = limit.threads
+    handler = grpc.stream_stream_rpc_method_handler(
+        handle,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=_write,
+    )
+    return grpc.method_handlers_generic_handler(
+        reflection.SERVICE_NAME, {"ServerReflectionInfo": handler}
+    )
+
+
+def _guarded(name: str, call: Callable, limit: CallLimit, known: Container[str]) -> Callable:
     def handle(request, context: grpc.ServicerContext):
         begun, request_id = time.monotonic(), _request_id(context)
         response, code, details = None, grpc.StatusCode.OK, ""
+        counted = False
         try:
-            with _slot(slots):
+            with limit:
                 if request is _MALFORMED:
                     raise errors.ServingError(grpc.StatusCode.INTERNAL, "Malformed request")
+                counted = name in _COUNTED  # not what gRPC itself refuses on the stock server
                 response = call(request, _deadline(context))
         except errors.ServingError as error:
             # The error itself, kept, would keep this frame, which keeps it, until a collection.
@@ -135,12 +158,13 @@ def _guarded(
         if name in _WITH_MODEL and request is not _MALFORMED:
             model = metrics.model_label(request.model_spec.name, known)
         request_log.note(request_id, name, "GRPC", model, code.name, begun)
-        if name in _COUNTED and request is not _MALFORMED:
+        if counted:
             metrics.REQUEST_COUNT.add(model, code.name)
             if response is not None:
                 metrics.REQUEST_LATENCY.add(model, name, "GRPC", by=metrics.micros_since(begun))
         return context.abort(code, details) if response is None else response
 
+    handle.experimental_thread_pool = limit.threads
     return handle
 
 
@@ -150,17 +174,6 @@ def _request_id(context: grpc.ServicerContext) -> str:
     request_id = request_log.id_of(given if isinstance(given, str) else None)
     context.set_trailing_metadata([(request_log.HEADER, request_id)])
     return request_id
-
-
-@contextlib.contextmanager
-def _slot(slots: threading.Semaphore):
-    if not slots.acquire(blocking=False):
-        exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
-        raise errors.ServingError(exhausted, "Server Threadpool Exhausted")
-    try:
-        yield
-    finally:
-        slots.release()
 
 
 def _deadline(context: grpc.ServicerContext) -> float | None:

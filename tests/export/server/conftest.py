@@ -233,18 +233,19 @@ def server(request):
 def server_of():
     """Makes a server of its own; see `serving`."""
     with contextlib.ExitStack() as stack:
-        yield lambda *args: stack.enter_context(serving(*args))
+        yield lambda *args, **options: stack.enter_context(serving(*args, **options))
 
 
 @contextlib.contextmanager
-def serving(load, base_path):
+def serving(load, base_path, **options):
     """A server in this process, with one model by the name "toy", which `load` loads."""
     manager = ModelManager(load)
     manager.start()
     configuration = Configuration(manager)
     configuration.start(model_config.of_one_model("toy", str(base_path)))
     assert manager.wait(timeout=60)
-    running = ModelServer(configuration, Options(port=0, rest_api_port=0, metrics_path="/metrics"))
+    options = Options(port=0, rest_api_port=0, metrics_path="/metrics", **options)
+    running = ModelServer(configuration, options)
     server = Server(f"127.0.0.1:{running.port}", f"127.0.0.1:{running.rest_api_port}", manager)
     yield server
     server.channel.close()

@@ -2,11 +2,14 @@
 
 import re
 import threading
+import time
 
 import grpc
 import pytest
+import tensorflow as tf
 
-from export.server import metrics
+from export import protocol
+from export.server import metrics, servable
 
 LINE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)')
 
@@ -119,6 +122,25 @@ def test_what_calls_count(server, inside):
     assert server.http("POST", "/v1/models/no:predict", '{"instances": [1]}')[0] == 404
     assert server.http("GET", "/v1/models/toy")[0] == 200
     assert {key: value - before[key] for key, value in counts().items()} == expected
+
+
+def test_calls_beyond_the_limit_are_not_counted(server_of, toy_dir):
+    server = server_of(servable.load, toy_dir.parent, grpc_max_threads=1)
+    request = protocol.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "toy", "spin"
+    request.inputs["n"].CopyFrom(tf.make_tensor_proto([2**31 - 1], tf.int32))
+    running = server.predictions.Predict.future(request, timeout=2)
+    refused = 0
+    while not running.done():
+        try:
+            server.predict(model="busy", x=[1.0])
+        except grpc.RpcError as error:
+            refused += error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        time.sleep(0.01)
+    assert refused
+    values, _ = parsed(metrics.page())
+    busy = {labels for _, labels in values if 'model_name="busy"' in labels}
+    assert busy <= {'model_name="busy",status="NOT_FOUND"'}
 
 
 def test_page(server, inside):
