@@ -109,11 +109,13 @@ class RestApi:
         if not _API.fullmatch(path):
             return Reply(404, _NOT_FOUND, {"Content-Type": "text/html"})
         cors = _CORS if self._enable_cors else {}
+        begun = time.monotonic()
         if verb == "OPTIONS":
             allowed = re.search("https?://", origin)
             metrics.REQUEST_COUNT.add("", "OK" if allowed else "FAILED_PRECONDITION")
+            if allowed:
+                metrics.REQUEST_LATENCY.add("", "", "REST", by=metrics.micros_since(begun))
             return Reply(200 if allowed else 400, b"", cors)
-        begun = time.monotonic()
         match = _PATHS[verb].fullmatch(path) if verb in _PATHS else None
         status, code = 200, "OK"
         try:

@@ -7,9 +7,9 @@ import logging
 import os
 import time
 
-import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.python.lib.io import _pywrap_record_io as records  # tf.data adds to messages
 
 from export import protocol
 from export.server import errors, examples, metrics, predict
@@ -33,9 +33,9 @@ def run(servable: Servable, directory: str, iterations: int = 1) -> None:
     file = os.path.join(directory, protocol.WARMUP_FILE)
     if not os.path.exists(file):
         return
-    begun, count = time.monotonic(), 0
+    begun, count, unreadable = time.monotonic(), 0, None
     try:
-        for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+        for record in records.RecordIterator(file, ""):
             request = protocol.PredictionLog.FromString(record)
             for _ in range(iterations):
                 _run_one(servable, request)
@@ -48,12 +48,18 @@ def run(servable: Servable, directory: str, iterations: int = 1) -> None:
     except DecodeError as error:
         raise errors.invalid_argument(f"Failed to parse warmup record from {file}") from error
     except tf.errors.DataLossError as error:
-        message = f"{error.message}. Please verify your warmup data is in TFRecord format."
-        raise errors.ServingError(grpc.StatusCode.DATA_LOSS, message) from error
+        unreadable = errors.of_op_error(error)
     except tf.errors.OpError as error:
         raise errors.of_op_error(error) from error
-    metrics.MODEL_WARMUP_LATENCY.add(directory, "OK", by=metrics.micros_since(begun))
-    metrics.MODEL_WARMUP_RECORDS_READ.add(directory, "OK", by=count)
+    # As on the stock server, of the failures that of reading is counted alone.
+    status = str(unreadable or "OK")
+    metrics.MODEL_WARMUP_LATENCY.add(directory, status, by=metrics.micros_since(begun))
+    metrics.MODEL_WARMUP_RECORDS_READ.add(directory, status, by=count)
+    if unreadable:
+        raise errors.ServingError(
+            unreadable.code,
+            f"{unreadable.message}. Please verify your warmup data is in TFRecord format.",
+        )
     log.info("Warmed up with %d requests from %s in %.1f s",
              count, file, time.monotonic() - begun)  # fmt: skip
 

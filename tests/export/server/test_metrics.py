@@ -110,6 +110,9 @@ def test_what_calls_count(server, inside):
             'model_name="toy",API="predict",entrypoint="REST"',
         ): 1,
         (prefix + "request_latency_count", 'model_name="toy",API="",entrypoint="REST"'): 1,
+        (prefix + "request_count", 'model_name="",status="OK"'): 1,
+        (prefix + "request_count", 'model_name="",status="FAILED_PRECONDITION"'): 1,
+        (prefix + "request_latency_count", 'model_name="",API="",entrypoint="REST"'): 1,
         (prefix + "runtime_latency_count", 'model_name="toy",API="Predict",runtime="TF1"'): 2,
     }
     before = counts()
@@ -121,6 +124,9 @@ def test_what_calls_count(server, inside):
     assert server.http("POST", "/v1/models/toy:predict", '{"instances": [1]}')[0] == 200
     assert server.http("POST", "/v1/models/no:predict", '{"instances": [1]}')[0] == 404
     assert server.http("GET", "/v1/models/toy")[0] == 200
+    origin = {"Origin": "http://a.org"}
+    assert server.http("OPTIONS", "/v1/models/toy", headers=origin)[0] == 200
+    assert server.http("OPTIONS", "/v1/models/toy")[0] == 400
     assert {key: value - before[key] for key, value in counts().items()} == expected
 
 

@@ -1,11 +1,13 @@
 """Warm-up requests of a version."""
 
+import re
+
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
 from export import protocol
-from export.server import errors, servable, warmup
+from export.server import errors, metrics, servable, warmup
 
 EXAMPLE = 'features { feature { key: "x" value { float_list { value: 1 } } } }'
 INPUT = f"input {{ example_list {{ examples {{ {EXAMPLE} }} }} }}"
@@ -33,6 +35,17 @@ def run(toy, tmp_path, records, **options):
     warmup.run(toy, str(tmp_path), **options)
 
 
+def counted(directory):
+    """{status: records read}, of the warm-ups of one directory."""
+    label = re.compile(rf'.*_read{{model_path="{directory}",status="(.*)"}} (.*)')
+    found = map(label.fullmatch, metrics.MODEL_WARMUP_RECORDS_READ.lines())
+    latencies = "".join(metrics.MODEL_WARMUP_LATENCY.lines())
+    told = {match[1]: int(match[2]) for match in found if match}
+    for status in told:
+        assert f'_count{{model_path="{directory}",status="{status}"}} 1' in latencies
+    return told
+
+
 def test_all_kinds(toy, tmp_path, caplog):
     spec = 'model_spec { name: "another" signature_name: "%s" }'
     run(toy, tmp_path, [
@@ -43,10 +56,12 @@ def test_all_kinds(toy, tmp_path, caplog):
         f'method_name: "tensorflow/serving/regress" }} {INPUT} }} }}',
         "",
     ], iterations=2)  # fmt: skip
+    assert counted(tmp_path) == {"OK": 5}
 
 
 def test_none(toy, tmp_path):
     warmup.run(toy, str(tmp_path))
+    assert counted(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -69,12 +84,26 @@ def test_bad_records(toy, tmp_path, records, message):
     with pytest.raises(errors.ServingError) as caught:
         run(toy, tmp_path, records)
     assert str(caught.value).startswith(message)
+    assert counted(tmp_path) == {}  # as on the stock server
 
 
-def test_no_tf_record(toy, tmp_path):
-    run(toy, tmp_path, [])
-    (tmp_path / protocol.WARMUP_FILE).write_bytes(b"not a TFRecord, but long enough")
+@pytest.mark.parametrize(
+    ("spoil", "read", "message"),
+    [
+        (lambda data: b"not a TFRecord, but long enough", 0,
+         "DATA_LOSS: corrupted record at 0 (Is this even a TFRecord file?)"),
+        (lambda data: data[:-1], 1,
+         "DATA_LOSS: truncated record at {}' failed with Read less bytes than requested"),
+    ],
+)  # fmt: skip
+def test_no_tf_record(toy, tmp_path, spoil, read, message):
+    run(toy, tmp_path, [PREDICT, PREDICT])
+    file = tmp_path / protocol.WARMUP_FILE
+    data = file.read_bytes()
+    file.write_bytes(spoil(data))
     with pytest.raises(errors.ServingError) as caught:
         warmup.run(toy, str(tmp_path))
-    assert caught.value.code.name == "DATA_LOSS"
-    assert caught.value.message.endswith("Please verify your warmup data is in TFRecord format.")
+    message = message.format(len(data) // 2)
+    remedy = "Please verify your warmup data is in TFRecord format."
+    assert str(caught.value) == f"{message}. {remedy}"
+    assert counted(tmp_path) == {"OK": 2, message: read}
