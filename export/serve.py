@@ -125,10 +125,12 @@ def _channel_arguments(values: flags.FlagValues) -> list[tuple[str, int | str]]:
 
 
 def _check_ports(values: flags.FlagValues) -> None:
-    """Tells of a port that cannot be had before minutes go into loading."""
+    """Tells of a port or socket that cannot be had before minutes go into loading."""
     for flag in ("port", "rest_api_port"):
         if values[flag].value is not None:
             ports.listen(values.host, values[flag].value, flag).close()
+    if values.grpc_socket_path:
+        ports.check_unix_socket(values.grpc_socket_path)
 
 
 # Flags of the stock server that it may be started with, and that change nothing here.
@@ -205,7 +207,10 @@ def define_flags() -> None:
         lower_bound=1,
     )
     flags.DEFINE_string(
-        "grpc_socket_path", "", "UNIX socket to listen at for gRPC, besides the port."
+        "grpc_socket_path",
+        "",
+        "UNIX socket to listen at for gRPC, besides the port. One where a server listens is "
+        "refused; the stock server takes it over.",
     )
     flags.DEFINE_string(
         "grpc_channel_arguments",

@@ -2,11 +2,10 @@
 
 import grpc
 
-from export.server import grpc_service
+from export.server import grpc_service, ports
 from export.server.configuration import Configuration
 from export.server.http_server import HttpServer
 from export.server.options import Options
-from export.server.ports import listen
 from export.server.rest import RestApi
 
 
@@ -26,7 +25,7 @@ class ModelServer:
         self.rest_api_port, self._http = None, None
         listener = None
         if options.rest_api_port is not None:
-            listener = listen(options.host, options.rest_api_port, "rest_api_port")
+            listener = ports.listen(options.host, options.rest_api_port, "rest_api_port")
         try:
             self._grpc = grpc_service.create(configuration, options)
             self.port = _bind(self._grpc, options)
@@ -55,7 +54,10 @@ class ModelServer:
 
 def _bind(server: grpc.Server, options: Options) -> int:
     host, port, path = options.host, options.port, options.grpc_socket_path
-    listen(host, port, "port").close()  # says why not in one line; gRPC says it in many
+    # These say why not in one line; gRPC says it in many.
+    ports.listen(host, port, "port").close()
+    if path:
+        ports.check_unix_socket(path)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if path:
         _listen(server, f"unix:{path}", options.grpc_credentials, f"--grpc_socket_path={path}")

@@ -1,6 +1,9 @@
-"""TCP ports to listen at."""
+"""Where to listen: TCP ports and UNIX sockets."""
 
+import errno
+import os
 import socket
+import stat
 
 _BACKLOG = 128
 
@@ -34,3 +37,31 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
             "give another port, or 0 for any free one"
         ) from error
     return listener
+
+
+def check_unix_socket(path: str) -> None:
+    """Tells whether gRPC may listen at a UNIX socket, and removes one that a dead server left.
+
+    gRPC by itself, and so the stock server, takes the socket of a live server over without a word;
+    when that one ends, it removes the file of its successor.
+
+    Raises:
+      OSError: one line that says why not, and what to do.
+    """
+    remedy = "give another path"
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            found = client.connect_ex(path)
+        if found in (0, errno.EAGAIN):  # the latter where many wait to be let in
+            remedy = f"end the server that listens there, or {remedy}"
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        if found == errno.ECONNREFUSED and stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+        os.unlink(path)
+    except OSError as error:
+        raise OSError(
+            f"--grpc_socket_path={path}: cannot listen there, {error.strerror or error}; {remedy}"
+        ) from error

@@ -1,7 +1,7 @@
 """Encryption of gRPC: keys and certificates, out of a file with an `SSLConfig`."""
 
+import os
 import ssl
-import tempfile
 
 import grpc
 
@@ -44,10 +44,11 @@ def credentials(file: str) -> grpc.ServerCredentials | None:
 def _check(key: bytes, certificate: bytes, authority: str) -> None:
     """gRPC says of a key or certificate that it cannot use no more than that there is no port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile(suffix=".pem") as both:  # for its owner alone
+    # OpenSSL reads files alone: this one is in memory, so that the key gets on no disk.
+    with open(os.memfd_create("tls"), "wb") as both:
         both.write(key + b"\n" + certificate)
         both.flush()
-        context.load_cert_chain(both.name, password=_no_password)
+        context.load_cert_chain(f"/proc/self/fd/{both.fileno()}", password=_no_password)
     if authority:
         context.load_verify_locations(cadata=authority)
 

@@ -322,6 +322,8 @@ def test_all_ways_in(base_path, certificates, tmp_path):
     session = tmp_path / "session.config"
     session.write_text("isolate_session_state: true")
     socket_path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as ended:  # and left its file behind
+        ended.bind(str(socket_path))
     ssl_file = ssl_config(tmp_path, *certificates.server, certificates.authority, True)
     args = (f"--model_base_path={base_path}", "--model_name=m", f"--ssl_config_file={ssl_file}",
             f"--grpc_socket_path={socket_path}", "--enable_grpc_healthcheck_service",
@@ -457,6 +459,21 @@ def test_ports_in_use(base_path, tmp_path):
                     "Address already in use; give another port, or 0 for any free one",
                     line,
                 )
+
+
+def test_unix_socket_in_use(base_path, tmp_path):
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        args = (f"--model_base_path={base_path}", f"--grpc_socket_path={path}", *ANY_PORTS)
+        with program(tmp_path / "second", *args) as server:
+            assert server.wait() == 1
+            assert server.errors() == [
+                f"error: --grpc_socket_path={path}: cannot listen there, Address already in use; "
+                "end the server that listens there, or give another path"
+            ]
+        assert path.exists()
 
 
 def test_signal_while_it_waits_for_a_model(tmp_path):
