@@ -139,11 +139,40 @@ _WITHOUT_EFFECT = {
     "enable_signature_method_name_check": False,
     "flush_filesystem_caches": True,
     "num_load_threads": 0,
+    "num_tflite_interpreters_per_pool": 1,
+    "num_tflite_pools": 0,
     "num_unload_threads": 0,
     "per_process_gpu_memory_fraction": 0.0,
     "remove_unused_fields_from_bundle_metagraph": True,
+    "skip_initialize_tpu": False,
 }
-_DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+# Flags of the stock server that ask for what cannot be had here: default, and why no other value.
+_REFUSED = {
+    "platform_config_file": (
+        "",
+        "platforms cannot be configured; leave it out, and use --tensorflow_session_config_file, "
+        "--enable_batching and their like",
+    ),
+    "prefer_tflite_model": (
+        False,
+        "model.tflite cannot be served; leave it out to serve saved_model.pb",
+    ),
+    "thread_pool_factory_config_file": (
+        "",
+        "the stock server has no factories of thread pools either; leave it out, and use "
+        "--tensorflow_session_parallelism",
+    ),
+    "use_alts_credentials": (
+        False,
+        "there is no ALTS; leave it out, and use --ssl_config_file for encryption",
+    ),
+}
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
 
 
 def define_flags() -> None:
@@ -285,6 +314,11 @@ def define_flags() -> None:
         False,
         "Compile with XLA what a model asks to be compiled; otherwise such calls fail.",
     )
+    flags.DEFINE_bool(
+        "xla_gpu_compilation_enabled",
+        False,
+        "As --xla_cpu_compilation_enabled, as on the stock server.",
+    )
     flags.DEFINE_enum(
         "mixed_precision", "", ["", "bfloat16"], "Compute in bfloat16 what oneDNN can."
     )
@@ -292,6 +326,10 @@ def define_flags() -> None:
     for name, default in _WITHOUT_EFFECT.items():
         text = "A flag of the stock server, without effect here."
         _DEFINE[type(default)](name, default, text)
+    for name, (default, refusal) in _REFUSED.items():
+        text = f"A flag of the stock server: {refusal}."
+        _DEFINE[type(default)](name, default, text)
+        flags.register_validator(name, default.__eq__, refusal)
     flags.DEFINE_bool(
         "log_requests",
         False,

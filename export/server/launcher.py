@@ -49,7 +49,7 @@ def run(
     if values.log_format == "json":
         absl_logging.get_absl_handler().setFormatter(request_log.JsonFormatter())
     stop = _stop_on_signals()
-    if not values.xla_cpu_compilation_enabled:
+    if not (values.xla_cpu_compilation_enabled or values.xla_gpu_compilation_enabled):
         xla.disable()
     scheduler = None
     if batching is not None:

@@ -263,11 +263,13 @@ def test_batching(base_path, tmp_path):
     file = tmp_path / "batching.pbtxt"
     file.write_text("max_batch_size { value: 2 } batch_timeout_micros { value: 1000000000000 }")
     args = (f"--model_base_path={base_path}", "--model_name=m", "--enable_batching",
-            f"--batching_parameters_file={file}", "--shutdown_grace_seconds=0.1")  # fmt: skip
+            f"--batching_parameters_file={file}", "--shutdown_grace_seconds=0.1",
+            "--xla_gpu_compilation_enabled")  # fmt: skip
     with program(tmp_path, *args, *ANY_PORTS) as server:
         port, _ = server.ports()
         with futures.ThreadPoolExecutor(2) as clients:  # neither gets an answer without the other
             assert list(clients.map(lambda x: predict(port, [x]), [2.0, 4.0])) == [[3.0], [4.0]]
+        assert predict(port, [2.0, 4.0], "compiled") == [4.0, 8.0]
         with pytest.raises(grpc.RpcError) as caught:
             predict(port, [0.0] * 3)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
