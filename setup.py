@@ -26,6 +26,7 @@ setup(
         "keras-nlp>=0.29",
         "matplotlib>=3.9",
         "numpy>=2.0",
+        "psutil>=5.9",
         "pyarrow>=17",
         "pyyaml>=6.0",
         "safetensors>=0.5",

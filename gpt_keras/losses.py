@@ -76,6 +76,11 @@ def head_cross_entropy(hidden, head, targets, weights):
     return fused(tf.convert_to_tensor(hidden), tf.convert_to_tensor(head))
 
 
+def logits_bytes(num_rows: int, vocab_size: int) -> int:
+    """What `head_cross_entropy` holds at once: logits of a chunk, and their gradient."""
+    return 2 * 4 * _chunk_rows(num_rows, vocab_size) * vocab_size
+
+
 def _forward_backward(x, head, targets, weights):
     """Loss of a chunk, () float32, and its gradient with respect to the logits (n, V)."""
     logits = tf.cast(tf.matmul(x, head), tf.float32)  # (n, V)

@@ -17,7 +17,7 @@ from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
 from trainers import args, data
 from trainers.evaluation import Evaluator
 from trainers.features import ClassificationFeatures
-from trainers.fit import Data, describe, dtype_policy, fit, fit_flags
+from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
@@ -59,6 +59,7 @@ def main(flags: args.FlagValues) -> None:
     trainer = FineTuner(flags, strategy)
     print(describe(trainer.task, trainer.data, flags))
     if flags.dry_run:
+        dry_run(trainer.task, trainer.data, flags, strategy)
         return
     folder.begin()
     progress, metrics = fit(trainer.task, trainer.data, flags, folder, strategy)

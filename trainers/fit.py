@@ -9,6 +9,7 @@ from absl import flags as absl_flags
 from gpt_keras.tasks import CausalLM, Task
 from trainers.args import FlagValues, UsageError
 from trainers.batches import BatchSource
+from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
 from trainers.loop import Loop, Schedule
@@ -42,8 +43,9 @@ def fit_flags(flags: FlagValues) -> None:
         "TensorBoard; repeatable", flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_boolean(
-        "dry_run", False, "say what would be trained on what, and end", flag_values=flags
-    )
+        "dry_run", False, "say what would be trained on what, the memory and time it would take, "
+        "and end", flag_values=flags,
+    )  # fmt: skip
 
 
 def dtype_policy(flags: FlagValues) -> str:
@@ -75,28 +77,10 @@ def fit(
       The progress at the end, and the metrics of the best weights on the eval data or None.
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
-    with strategy.scope():
-        variables, first = trained_variables(task, flags.train_top_layers)
-        optimizer = AdamW(
-            variables,
-            make_schedule(flags, schedule.max_steps),
-            flags.weight_decay,
-            flags.beta_1,
-            flags.beta_2,
-        )
-    state = TrainingState(folder.file("training_state"), variables, optimizer)
+    step = make_step(task, schedule, flags, strategy)
+    first = step.first
+    state = TrainingState(folder.file("training_state"), step.variables, step.optimizer)
     _restore(state, folder)
-    step = TrainStep(
-        task,
-        variables,
-        optimizer,
-        strategy,
-        first=first,
-        gradient_accumulation_steps=flags.gradient_accumulation_steps,
-        max_grad_norm=flags.max_grad_norm,
-        seed=flags.seed,
-        xla=flags.xla,
-    )
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close)
 
@@ -124,6 +108,42 @@ def fit(
         loop.run()
         metrics = evaluator() if evaluator else None
     return state.progress, metrics
+
+
+def make_step(
+    task: Task, schedule: Schedule, flags: FlagValues, strategy: tf.distribute.Strategy
+) -> TrainStep:
+    """The update that the flags ask for."""
+    with strategy.scope():
+        variables, first = trained_variables(task, flags.train_top_layers)
+        optimizer = AdamW(
+            variables,
+            make_schedule(flags, schedule.max_steps),
+            flags.weight_decay,
+            flags.beta_1,
+            flags.beta_2,
+        )
+    return TrainStep(
+        task,
+        variables,
+        optimizer,
+        strategy,
+        first=first,
+        gradient_accumulation_steps=flags.gradient_accumulation_steps,
+        max_grad_norm=flags.max_grad_norm,
+        seed=flags.seed,
+        xla=flags.xla,
+    )
+
+
+def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.Strategy) -> None:
+    """Prints what the run of the flags would take; the task is of no use afterwards.
+
+    Raises:
+      UsageError: it would not fit into memory.
+    """
+    schedule = Schedule.of(flags, data.train.steps_per_epoch)
+    print(estimate(make_step(task, schedule, flags, strategy), data.train, schedule.max_steps))
 
 
 def _restore(state: TrainingState, folder: RunFolder) -> None:

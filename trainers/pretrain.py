@@ -15,7 +15,7 @@ from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
-from trainers.fit import Data, continue_samples, describe, dtype_policy, fit, fit_flags
+from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
@@ -80,6 +80,7 @@ def main(flags: args.FlagValues) -> None:
         task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
     print(describe(task, texts, flags))
     if flags.dry_run:
+        dry_run(task, texts, flags, strategy)
         return
     folder.begin()
     save_tokenizer(tokenizer, folder)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.compiler.xla.service import hlo_pb2  # no public name for what XLA says of memory
 
 from gpt_keras.tasks import Task
 from trainers.strategy import distribute
@@ -112,6 +113,24 @@ class TrainStep:
             loss, norm = self._apply(self._accumulate(inputs, step))
         self._shapes.add(shape)
         return StepResult(float(loss), float(norm), traced)
+
+    def scratch_bytes(self, batch: dict[str, np.ndarray]) -> int:
+        """Memory of the gradient of a micro-batch of `batch` besides weights and gradients, by XLA.
+
+        Raises:
+          tf.errors.OpError: XLA cannot compile it.
+        """
+        self._check_rows(len(batch["token_ids"]))
+        parts = self.strategy.num_replicas_in_sync * self.micro_batches
+        one = {name: tf.constant(value[: len(value) // parts]) for name, value in batch.items()}
+        gradient = tf.function(self._gradient_of_micro_batch, jit_compile=True, autograph=False)
+        compiled = gradient.experimental_get_compiler_ir(one, tf.constant(0, tf.int64))
+        module = hlo_pb2.HloProto.FromString(compiled(stage="optimized_hlo_proto_serialized"))
+        return sum(
+            buffer.size
+            for buffer in module.buffer_assignment.buffer_allocations
+            if not (buffer.is_entry_computation_parameter or buffer.maybe_live_out)
+        )
 
     def _check_rows(self, rows: int):
         replicas = self.strategy.num_replicas_in_sync

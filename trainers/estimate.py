@@ -1,0 +1,162 @@
+"""Estimate: what a run will take, told before it begins (`--dry_run`).
+
+Memory is not guessed from the size of the model: XLA compiles the gradient of the largest
+micro-batch and says what it has assigned to it. The time comes from a few steps.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import psutil
+from tqdm import tqdm
+
+from gpt_keras.config import GPTConfig
+from gpt_keras.losses import logits_bytes
+from gpt_keras.tasks import CausalLM
+from trainers.args import UsageError
+from trainers.batches import Batch, BatchSource
+from trainers.step import TrainStep, count_parameters
+
+STEPS = 3  # measured, after one that compiles
+# What makes each part of the memory smaller.
+REMEDIES = {
+    "activations": "--gradient_accumulation_steps, --remat or a lower --max_length",
+    "logits": "--gradient_accumulation_steps",
+    "gradients": "--train_top_layers",
+    "optimizer": "--optimizer=adafactor or lion, or --train_top_layers",
+    "weights": "a smaller model",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes that a process needs to train, by part.
+
+    Attributes:
+      weights, optimizer: a copy for each replica of this process.
+      gradients: of a micro-batch, and what they are added up in.
+      activations: all else that the gradient of a micro-batch holds at its peak.
+      logits: of the part of a micro-batch that the loss looks at in one go.
+      program: everything else in the process, TensorFlow and the data.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    program: int
+
+    @classmethod
+    def of(cls, step: TrainStep, source: BatchSource) -> "Memory":
+        """That of a run with this step on these batches.
+
+        Raises:
+          tf.errors.OpError: XLA cannot compile the gradient.
+        """
+        batch = largest_batch(source)
+        replicas = step.strategy.num_replicas_in_sync
+        trained, scratch = _bytes(step.variables), step.scratch_bytes(batch)
+        logits = 0
+        if isinstance(step.task, CausalLM):
+            tokens = batch["token_ids"].size // (replicas * step.micro_batches)
+            logits = min(logits_bytes(tokens, step.task.config.vocab_size), scratch)
+        weights = replicas * _bytes(step.task.variables)
+        optimizer = replicas * _bytes(step.optimizer.variables)
+        return cls(
+            weights=weights,
+            gradients=replicas * trained * (2 if step.micro_batches > 1 else 1),
+            optimizer=optimizer,
+            activations=replicas * (scratch - logits),
+            logits=replicas * logits,
+            program=max(0, psutil.Process().memory_info().rss - weights - optimizer),
+        )
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+    @property
+    def remedies(self) -> str:
+        """What would help, the largest parts first."""
+        parts = dataclasses.asdict(self)
+        return "; ".join(REMEDIES[name] for name in sorted(REMEDIES, key=parts.get)[:-3:-1])
+
+
+def estimate(step: TrainStep, source: BatchSource, max_steps: int) -> str:
+    """Lines on what a run of `max_steps` updates takes.
+
+    The weights are not those of before afterwards: a few steps have been made.
+
+    Raises:
+      UsageError: it needs more memory than the machine has left.
+    """
+    memory = Memory.of(step, source)
+    # What the process holds already is taken from what is left, but it is not needed twice.
+    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    parts = dataclasses.asdict(memory)
+    lines = [f"memory: {_size(memory.total)} of {_size(available)} available: "]
+    lines[0] += ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
+    if memory.total > available:
+        raise UsageError(
+            f"this run needs about {_size(memory.total)} of memory, and {_size(available)} are "
+            f"available ({lines[0].split(': ', 2)[2]}); what would help: {memory.remedies}"
+        )
+    shape = largest_batch(source)["token_ids"].shape
+    flops = step_flops(step, shape)
+    seconds = _seconds_of_step(step, largest_batch(source))
+    lines += [
+        f"compute: {flops:.2e} FLOPs a step of {shape[0]} x {shape[1]} tokens, "
+        f"{max_steps * flops:.2e} in {max_steps:,} steps",
+        f"time:   {seconds:.3f} s a step on average of {STEPS}, "
+        f"{shape[0] * shape[1] / seconds:,.0f} tokens/s, {flops / seconds / 1e9:,.0f} GFLOP/s: "
+        f"{tqdm.format_interval(max_steps * seconds)} for the run, "
+        "without evaluations" + ("" if len(source.shapes) == 1 else "; shorter batches are faster"),
+    ]
+    return "\n".join(lines)
+
+
+def step_flops(step: TrainStep, shape: Sequence[int]) -> float:
+    """Of a step on (B, T) tokens: 6 a trained weight of a matrix and token, 2 a frozen one.
+
+    And 12 L H h T a token for attention (Chowdhery et al., 2022, appendix B,
+    https://arxiv.org/abs/2204.02311), a third of it where the block is frozen.
+    """
+    config: GPTConfig = step.task.config
+    rows, length = shape
+    trained = {id(v) for v in step.variables}
+    matrices = [v for v in step.task.trainable_variables if len(v.shape) == 2]
+    if not config.tie_embeddings:  # a look-up multiplies nothing
+        matrices = [v for v in matrices if v is not step.task.backbone.embedding.table]
+    a_token = sum((6 if id(v) in trained else 2) * count_parameters([v]) for v in matrices)
+    attention = 4 * config.num_heads * config.head_dim * length
+    a_token += attention * (config.num_layers + 2 * (config.num_layers - step.first))
+    return float(rows * length * a_token)
+
+
+def largest_batch(source: BatchSource) -> Batch:
+    """The first batch, blown up to the largest shape that there is; what it says is of no use."""
+    rows, length = max(source.shapes, key=math.prod)
+    batch = source.batch(0)
+    return {
+        name: np.ones((rows, length)[: value.ndim], value.dtype) for name, value in batch.items()
+    }
+
+
+def _seconds_of_step(step: TrainStep, batch: Batch) -> float:
+    step(batch, 0)  # compiles
+    begin = time.perf_counter()
+    for i in range(STEPS):
+        step(batch, i + 1)
+    return (time.perf_counter() - begin) / STEPS
+
+
+def _bytes(variables) -> int:
+    return sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in variables)
+
+
+def _size(value: float) -> str:
+    return tqdm.format_sizeof(value, "B")
