@@ -211,3 +211,10 @@ def test_commands_refused(address, args, status, message):
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_help():
+    told = command("--help").stdout
+    assert "python -m export.client generate --server=" in told
+    for flag in ("server", "ca_file", "message", "max_new_tokens"):
+        assert f"\n  --{flag}: " in told
