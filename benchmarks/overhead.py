@@ -4,22 +4,24 @@
 
 The model is half_plus_two, one float in and one out. One client asks over gRPC, one call at a time:
 the time of a call, p50 and p99, beside the session's own. Then --clients clients in two processes
-ask as fast as they can: calls a second. Clients and server share the machine. With --server any
-server that has such a model answers instead, the stock one too.
+ask as fast as they can, from when all are ready until the last has its last answer: calls a second.
+Clients and server share the machine. With --server any server that has such a model answers
+instead, the stock one too.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import multiprocessing
 import statistics
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import grpc
 from absl import flags
 
+from benchmarks import one_float
 from benchmarks.server import NAME, Server
 from export import cli, protocol
 
@@ -39,63 +41,68 @@ def save(directory):
     tf.saved_model.save(module, directory, {"serving_default": module.half_plus_two})
 
 
-def request_of(model):
-    """x = [1]."""
-    request = protocol.PredictRequest()
-    request.model_spec.name = model
-    proto = request.inputs["x"]
-    proto.dtype = protocol.DataType.DT_FLOAT
-    proto.tensor_shape.dim.add(size=1)
-    proto.float_val.append(1.0)
-    return request
+def calls(address, model, seconds, ready=lambda: None, warmup=0.5):
+    """(begin, end) of each call that one client begins within so many seconds.
 
+    Args:
+      ready: called after `warmup` seconds of calls that do not count; may wait for others.
 
-def times(address, model, seconds, warmup=0.5):
-    """Seconds of each call of one client."""
-    request, found = request_of(model), []
+    Raises:
+      ValueError: a call failed, or it is another model. `ready` is called all the same.
+    """
+    request, spans = one_float.request(model, 1.0), []
     with grpc.insecure_channel(address) as channel:
         stub = protocol.PredictionServiceStub(channel)
-        begun = time.monotonic()
-        while time.monotonic() < begun + warmup + seconds:
-            at = time.monotonic()
-            response = stub.Predict(request, timeout=60)
-            if response.outputs["y"].float_val[0] != 2.5:
-                raise ValueError(f"{model}: not half_plus_two, it answered {response}")
-            if at > begun + warmup:
-                found.append(time.monotonic() - at)
-    return found
+
+        def call():
+            begin = time.monotonic()
+            if (y := one_float.ask(stub, request)) != 2.5:
+                raise ValueError(f"{model}: not half_plus_two, which answers 2.5 to 1.0, not {y}")
+            return begin, time.monotonic()
+
+        try:
+            until = time.monotonic() + warmup
+            while time.monotonic() < until:
+                call()
+        finally:
+            ready()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            spans.append(call())
+    return spans
 
 
-def _client(address, model, seconds, threads, results):
-    counts = [0] * threads
+_together = None  # a barrier for the clients of all processes; these get it when they start
 
-    def ask(i):
-        counts[i] = len(times(address, model, seconds))
 
-    workers = [threading.Thread(target=ask, args=(i,)) for i in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    results.put(sum(counts))
+def _start(barrier):
+    global _together
+    _together = barrier
+
+
+def _share(address, model, seconds, clients):
+    """`calls` of the clients in this process."""
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        asking = [
+            pool.submit(calls, address, model, seconds, _together.wait) for _ in range(clients)
+        ]
+    return [span for client in asking for span in client.result()]
 
 
 def rate(address, model, seconds, clients):
-    """Calls a second of so many clients together."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
+    """Calls a second of so many clients together, who all begin at once, to the end of the last.
+
+    Raises:
+      ValueError: as `calls`, of any client.
+    """
     shares = [clients // PROCESSES + (i < clients % PROCESSES) for i in range(PROCESSES)]
-    workers = [
-        context.Process(target=_client, args=(address, model, seconds, share, results))
-        for share in shares
-        if share
-    ]
-    for worker in workers:
-        worker.start()
-    total = sum(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return total / seconds
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        PROCESSES, context, _start, (context.Barrier(clients),)
+    ) as pool:
+        asking = [pool.submit(_share, address, model, seconds, share) for share in shares if share]
+    begins, ends = zip(*(span for share in asking for span in share.result()), strict=True)
+    return len(ends) / (max(ends) - min(begins))  # one clock for all processes of the machine
 
 
 def session_times(directory, seconds):
@@ -135,8 +142,8 @@ def _server(values):
 def main():
     values = flags.FLAGS
     with _server(values) as (address, model, figures):
-        calls = times(address, model, values.seconds)
-        cuts = statistics.quantiles(calls, n=100)
+        spans = calls(address, model, values.seconds)
+        cuts = statistics.quantiles([end - begin for begin, end in spans], n=100)
         figures |= {"call_ms_p50": 1000 * cuts[49], "call_ms_p99": 1000 * cuts[98]}
         figures["calls_per_second"] = rate(address, model, values.seconds, values.clients)
     if "session_ms_p50" in figures:

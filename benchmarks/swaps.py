@@ -5,7 +5,8 @@
 A server process serves a small model. Clients ask without a pause, over gRPC and REST; meanwhile
 one version after the other is put into the model's folder, in whole and by rename, each adding its
 own number, and the one before it is deleted once its successor is available. Every request must be
-answered, by a version that was there when it was asked or has come since.
+answered, by the version that was available when it was asked or by one published since. A swap
+takes from the rename until the server says that the version is available.
 
 Exit status 0: all were. 1: some were not; the last line says which.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 import grpc
 from absl import flags
 
+from benchmarks import one_float
 from benchmarks.server import NAME, Server
 from export import cli, protocol
 
@@ -43,32 +45,25 @@ def save(directory, number):
     tf.saved_model.save(adder, directory, {"serving_default": adder.add})
 
 
-def publish(source, folder, number):
-    """Puts a version that adds `number` beside the others, in one stroke."""
-    import numpy as np
-    import tensorflow as tf
-
-    hidden = folder / f".{number}"
-    shutil.copytree(source, hidden)
-    module = tf.saved_model.load(str(source))
-    module.number.assign(np.float32(number))
-    tf.train.Checkpoint(number=module.number).write(str(hidden / "variables" / "variables"))
-    os.rename(hidden, folder / str(number))
-
-
 class Clients:
     """Threads that ask until they are told to stop.
+
+    Args:
+      address, rest_address: host:port of a server's gRPC and REST.
+      number: of threads.
+      available: the newest version that is known to be; an attribute, to be kept up to date.
+      published: the newest version that is in the model's folder or will be at once; likewise.
 
     Attributes:
       answered: requests that were.
       wrong: in words, those that were not, or not by a version that was there.
     """
 
-    def __init__(self, server, rest_address, number):
-        self.newest = 1  # a version that is available by now
+    def __init__(self, address, rest_address, number, available=1, published=1):
+        self.available, self.published = available, published
         self.answered, self.wrong = 0, []
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._channel = grpc.insecure_channel(server.address)
+        self._channel = grpc.insecure_channel(address)
         self._stub = protocol.PredictionServiceStub(self._channel)
         self._url = f"http://{rest_address}/v1/models/{NAME}:predict"
         asks = [self._over_grpc, self._over_rest]
@@ -86,10 +81,12 @@ class Clients:
 
     def _run(self, ask):
         while not self._stop.is_set():
-            before = self.newest
+            before, problem = self.available, ""
             try:
                 number = ask()
-                problem = "" if number >= before else f"version {number} after {before} was there"
+                after = self.published
+                if not before <= number <= after:
+                    problem = f"version {number} answered, of {before} to {after} that could"
             except Exception as error:  # a thread that ends would ask no more
                 problem = f"beside version {before}: {error}"
             with self._lock:
@@ -98,13 +95,7 @@ class Clients:
                     self.wrong.append(problem)
 
     def _over_grpc(self):
-        request = protocol.PredictRequest()
-        request.model_spec.name = NAME
-        proto = request.inputs["x"]
-        proto.dtype = protocol.DataType.DT_FLOAT
-        proto.tensor_shape.dim.add(size=1)
-        proto.float_val.append(0.0)
-        return round(self._stub.Predict(request, timeout=60).outputs["y"].float_val[0])
+        return round(one_float.ask(self._stub, one_float.request(NAME, 0.0)))
 
     def _over_rest(self):
         with urllib.request.urlopen(self._url, b'{"instances": [0]}', timeout=60) as response:
@@ -125,24 +116,25 @@ def wait_until_available(stub, version, seconds=60):
 def main():
     values = flags.FLAGS
     with tempfile.TemporaryDirectory() as scratch:
-        source, folder = f"{scratch}/source", Path(scratch) / "versions"
-        save(source, 1)
-        folder.mkdir()
-        publish(source, folder, 1)
+        folder = Path(scratch)
+        save(folder / "1", 1)
         flags_ = {"rest_api_port": 0, "file_system_poll_wait_seconds": 0.05}
         with (
             Server(folder, grpc_max_threads=64, **flags_) as server,
             grpc.insecure_channel(server.address) as channel,
         ):
             stub, seconds = protocol.ModelServiceStub(channel), []
-            clients = Clients(server, server.rest_address(), values.clients)
+            clients = Clients(server.address, server.rest_address(), values.clients)
             try:
                 for number in range(2, values.swaps + 2):
+                    hidden = folder / f".{number}"
+                    save(hidden, number)
+                    clients.published = number
                     begun = time.monotonic()
-                    publish(source, folder, number)
+                    os.rename(hidden, folder / str(number))
                     wait_until_available(stub, number)
-                    clients.newest = number
                     seconds.append(time.monotonic() - begun)
+                    clients.available = number
                     shutil.rmtree(folder / str(number - 1))
             finally:
                 clients.stop()
