@@ -42,9 +42,14 @@ OUTPUTS = ("y", "sum", "text", "s", "count", "classes", "none")
 
 
 class Process:
-    """The server in a process of its own, with the toy model."""
+    """The server in a process of its own, with the toy model.
+
+    Attributes:
+      calls: that were made of it.
+    """
 
     def __init__(self, toy_dir, folder):
+        self.calls = 0
         self.log = folder / "log"
         command = [sys.executable, "-m", "export.serve", f"--model_base_path={toy_dir.parent}",
                    "--model_name=toy", "--port=0", "--rest_api_port=0", "--log_requests",
@@ -61,6 +66,7 @@ class Process:
 
     def call(self, service, method, data):
         """(code, message) of a call with these bytes."""
+        self.calls += 1
         call = self.channel.unary_unary(f"/tensorflow.serving.{service}/{method}")
         try:
             call(data, timeout=0.3)
@@ -71,6 +77,7 @@ class Process:
     def exchange(self, data, that_is_all=False):
         """What comes back of bytes sent to the REST port, until the other side ends it, or waits
         for more: so it does not hang where there is to be no more."""
+        self.calls += 1
         host, port = self.rest_address.rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=1) as connection:
             found = b""
@@ -343,5 +350,5 @@ def test_for_long(process):
         memory.append(process.resident() / 1e6)
     half = memory[len(memory) // 2 :]
     first, last = statistics.median(half[:5]), statistics.median(half[-5:])
-    print(f"{len(memory)} rounds, {first:.1f} MB at half time, {last:.1f} MB at the end")
+    print(f"{process.calls} calls, {first:.1f} MB at half time, {last:.1f} MB at the end")
     assert last < first * (1 + GROWTH), memory
