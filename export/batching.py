@@ -24,7 +24,7 @@ from export.capacity import SETTINGS, Capacity, memories
 from export.kv_blocks import BlockPool
 from export.memory import Memory
 from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, waits
-from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, admit, is_free, remembered
+from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, admit, release, remembered
 from export.step import Step
 from gpt_keras.generation import Generated, GenerationOptions, Said, largest
 from gpt_keras.options import generation_options
@@ -131,7 +131,7 @@ class Batcher:
     def stats(self):
         """Name -> (1,) int64: the table's state, for monitoring."""
         slots, counters, _ = Table.of(self._table.read())
-        taken = ~is_free(slots, _now_ms(), counters.visits)
+        taken = release(slots, _now_ms(), counters.visits).ticket > 0
         figures = {"slots_in_use": tf.reduce_sum(tf.cast(taken, tf.int64))}
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
 
@@ -199,19 +199,18 @@ class Batcher:
     def _visit(self, request: Request, prompts, lengths, options) -> tuple[Request, News]:
         now = _now_ms()
         table = Table.of(self._table.read())
-        table = table._replace(counters=table.counters.plus(visits=1))
-        # Where a lease has ended, a visit that was stopped may have written something already.
-        expired = is_free(table.slots, now, table.counters.visits)
-        safe = owned(table, request) & ~tf.gather(expired, request.slots)
-        lost = tf.reduce_any((request.tickets > 0) & ~safe)
+        counters = table.counters.plus(visits=1)
+        table = table._replace(slots=release(table.slots, now, counters.visits), counters=counters)
+        here = owned(table, request)
+        lost = tf.reduce_any((request.tickets > 0) & ~here)
         table = table._replace(
             slots=table.slots.put(
-                tf.boolean_mask(request.slots, safe),
+                tf.boolean_mask(request.slots, here),
                 credit=CREDIT,
                 visited_ms=now,
                 visited=table.counters.visits,
             ).put(
-                tf.boolean_mask(request.slots, safe & request.enough),
+                tf.boolean_mask(request.slots, here & request.enough),
                 finish=STOPPED,
             )
         )
@@ -311,7 +310,6 @@ class Batcher:
         limit = length + options.max_new_tokens
         given = admit(
             table.slots,
-            is_free(table.slots, now, visit),
             self._pages.rows(every),
             capacity.blocks,
             capacity.block,

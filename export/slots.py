@@ -130,10 +130,13 @@ class Table(NamedTuple):
         return tf.concat([tf.stack(self.slots, axis=1), row[None]], axis=0)
 
 
-def is_free(slots: Slots, now_ms, visit):
-    """(S,) bool: nobody's, or of an owner who is gone for good."""
+def release(slots: Slots, now_ms, visit) -> Slots:
+    """Frees the slots whose owner is gone for good.
+
+    At once and for all who look, or the text would go on in blocks that another has got meanwhile.
+    """
     gone = (now_ms - slots.visited_ms > LEASE_MS) & (visit - slots.visited > LEASE_VISITS)
-    return (slots.ticket == 0) | gone
+    return slots._replace(ticket=tf.where(gone, tf.zeros_like(slots.ticket), slots.ticket))
 
 
 def remembered(slots: Slots, tokens, prompt, block):
@@ -171,7 +174,7 @@ class Admission(NamedTuple):
     filled: tf.Tensor
 
 
-def admit(slots: Slots, free, pages, num_blocks, block, needed, known) -> Admission:
+def admit(slots: Slots, pages, num_blocks, block, needed, known) -> Admission:
     """Gives a slot and blocks to a text, if there are any.
 
     Blocks that several slots have are free when none of these is in work. What the texts in free
@@ -179,14 +182,13 @@ def admit(slots: Slots, free, pages, num_blocks, block, needed, known) -> Admiss
 
     Args:
       slots: entries of S slots.
-      free: (S,) bool, see `is_free`.
       pages: (S, M) int32, blocks of the texts that are or were in them.
       num_blocks: int, blocks of the pool, numbered from 1.
       block: int, tokens of a block.
       needed: () int32, blocks that the text may come to need, at most M.
       known: (S,) int32, blocks of its beginning that a slot's text has, see `remembered`.
     """
-    M = pages.shape[1]
+    M, free = pages.shape[1], slots.ticket == 0
     columns = tf.range(M)
     source = tf.argmax(known)
     shared = known[source]

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import batching, saved_model, signatures, verification
+from export import batching, saved_model, signatures, slots, step, verification
 from export.capacity import Capacity
 from gpt_keras import generation
 
@@ -253,6 +253,38 @@ def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
     assert stopped[0] >= 60
     assert answered[0] >= 30
     slots_back(loaded)
+
+
+def test_a_text_whose_lease_has_ended_writes_no_more(tmp_path, monkeypatch):
+    """Its prompt waits behind a long one, so it has all its credit when its blocks are gone."""
+    monkeypatch.setattr(slots, "LEASE_MS", 60)
+    monkeypatch.setattr(slots, "LEASE_VISITS", 10)
+    monkeypatch.setattr(step, "CHUNK", 64)
+    rng, context = np.random.default_rng(1), 8192
+    model = make_model(eos_token_ids=(), max_position_embeddings=context)
+    server = Server(model, tmp_path, slots=8, tokens=9600, context=context)
+    stopped, alive = 0, 0
+    for _ in range(3):
+        long = rng.integers(8, 97, 8000).tolist()
+        dead = long[:16] + rng.integers(8, 97, 23).tolist()
+        new = rng.integers(8, 97, 44).tolist()
+        with verification.load(server.path) as loaded:
+            ask(loaded, [[9]], max_new_tokens=[2])
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                other = pool.submit(ask, loaded, [long], max_new_tokens=[4])
+                time.sleep(0.06)
+                inputs = {"token_ids": [dead], "lengths": [len(dead)], "max_new_tokens": [40]}
+                try:
+                    loaded.run("generate_tokens", inputs, timeout_ms=40)
+                except tf.errors.DeadlineExceededError:
+                    stopped += 1
+                time.sleep(0.12)
+                alive += not other.done()
+                (answer,) = ask(loaded, [new], max_new_tokens=[24])
+                other.result(timeout=60)
+        check(server, new, answer, server.alone([new], max_new_tokens=[24])[0], 24)
+    assert stopped
+    assert alive
 
 
 def slots_back(loaded):

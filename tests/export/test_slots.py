@@ -54,8 +54,8 @@ def test_put_and_take():
 )
 def test_a_lease(ticket, away_ms, visits, free):
     table = make_table(ticket=[ticket] * S, visited_ms=[1000] * S, visited=[50] * S)
-    found = slots.is_free(table.slots, 1000 + away_ms, 50 + visits)
-    assert found.numpy().tolist() == [free] * S
+    found = slots.release(table.slots, 1000 + away_ms, 50 + visits)
+    assert found.ticket.numpy().tolist() == [0 if free else ticket] * S
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,10 @@ def test_remembered(prompt, blocks):
 )
 def admit(filled, visited, free, pages, needed, tokens, prompt):
     table = make_table()
-    entries = table.slots._replace(filled=filled, visited=visited)
+    ticket = tf.where(free, tf.constant(0, tf.int64), 1)
+    entries = table.slots._replace(ticket=ticket, filled=filled, visited=visited)
     known = slots.remembered(entries, tokens[:, : tf.size(prompt)], prompt, BLOCK)
-    return slots.admit(entries, free, pages, BLOCKS, BLOCK, needed, known)
+    return slots.admit(entries, pages, BLOCKS, BLOCK, needed, known)
 
 
 @settings(max_examples=40, deadline=None)
@@ -176,8 +177,8 @@ def test_the_oldest_leftovers_go_first():
 
     assert blocks(3) == ([7, 8, 9], [4, 4, 4, 0, 0])
     found = slots.admit(
-        make_table().slots._replace(filled=filled, visited=visited), tf.ones([S], tf.bool), pages,
-        6, BLOCK, 3, tf.zeros([S], tf.int32),
+        make_table().slots._replace(filled=filled, visited=visited), pages, 6, BLOCK, 3,
+        tf.zeros([S], tf.int32),
     )  # fmt: skip
     assert found.pages.numpy().tolist() == [3, 4, 1]
     assert found.filled.numpy().tolist() == [0, 0, 4, 0, 0]
