@@ -211,8 +211,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_num_load_retries",
         5,
-        "Attempts at a new version after the first failed, while an old one serves. At start-up "
-        "there is one attempt; the stock server tries again there too.",
+        "Attempts at a version after the first failed. At start-up the first failure ends the "
+        "program; the stock server tries again there too.",
         lower_bound=0,
     )
     flags.DEFINE_integer(

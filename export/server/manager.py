@@ -3,11 +3,16 @@
 The rules are the stock server's `AspiredVersionsManager` with its `AvailabilityPreservingPolicy`:
 a version is wanted or not as the folder and the policy say; a new one is loaded before an old one
 goes; one that fails to load leaves the old one at work.
+
+One lock guards what is known of the versions. Each change of a state is decided and made without
+letting go of it; what takes time, to read folders, load and close, is done without it.
 """
 
 import contextlib
 import dataclasses
+import functools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -22,6 +27,7 @@ log = logging.getLogger(__name__)
 
 State = protocol.ModelVersionStatus.State
 _TICK = 0.1  # seconds between looks at what is to be done
+_NOW = -math.inf  # on any clock
 
 
 @dataclasses.dataclass
@@ -32,12 +38,12 @@ class Version:
       model, number, path: which and where.
       wanted: it is in the folder and the policy asks for it.
       state: START, LOADING, AVAILABLE, UNLOADING or END.
-      error: why it could not be loaded; None if it could.
+      error: why the last attempt to load it failed; None if it did not.
       servable: what answers requests, while AVAILABLE or UNLOADING.
       users: requests that it is answering.
-      loading: a load is under way just now.
       failures: attempts to load it that went wrong.
-      retry_at: when to try again, on the clock of `time.monotonic`.
+      load_at: when to load it, or to try again, on the clock of `time.monotonic`; infinity while
+        that is under way.
     """
 
     model: str
@@ -48,9 +54,8 @@ class Version:
     error: errors.ServingError | None = None
     servable: Servable | None = None
     users: int = 0
-    loading: bool = False
     failures: int = 0
-    retry_at: float = 0.0
+    load_at: float = 0.0
 
     def __str__(self):
         return f"{{name: {self.model} version: {self.number}}}"
@@ -65,8 +70,7 @@ class ModelManager:
       load: makes a Servable of (name, version, path) or raises ServingError.
       poll_wait_seconds: between looks at the folders; 0 looks once for each list of models, less
         than 0 never.
-      max_num_load_retries: attempts at a version beyond the first. At start-up, while a model has
-        no version at all, there is one attempt, so that a bad model ends the program at once.
+      max_num_load_retries: attempts at a version beyond the first.
       load_retry_interval: seconds between attempts.
 
     Attributes:
@@ -86,9 +90,9 @@ class ModelManager:
         self._poll_wait = poll_wait_seconds
         self._max_retries, self._retry_interval = max_num_load_retries, load_retry_interval
         self._versions: dict[str, dict[int, Version]] = {}
-        self._poll_at = float("inf")  # on the clock of `time.monotonic`
-        self._changed = threading.Condition()  # guards all of the above and its contents
+        self._poll_at = math.inf  # on the clock of `time.monotonic`
         self._stopping = False
+        self._changed = threading.Condition()  # guards all of the above and its contents
         self._complaints = {}  # model -> what was last said of its folder
         self._thread = threading.Thread(target=self._work, name="manager", daemon=True)
 
@@ -111,7 +115,8 @@ class ModelManager:
                 self._want(name, {})
             for name in self._models:
                 self._versions.setdefault(name, {})
-            self._poll_at = time.monotonic() if self._poll_wait >= 0 else float("inf")
+            # At once, or what has gone and come again would be unloaded before it is found.
+            self._poll_at = _NOW if self._poll_wait >= 0 else math.inf
             self._changed.notify_all()
             return [name for name in self._models if name not in old]
 
@@ -132,7 +137,8 @@ class ModelManager:
           True once they have, False after the timeout or when the manager stops.
 
         Raises:
-          ServingError: none of the versions of a model could be loaded.
+          ServingError: none of the versions of a model could be loaded, at the first attempt: a bad
+            model is told of at once, and tried again nevertheless.
         """
         with self._changed:
             names = self._models if names is None else names
@@ -151,17 +157,19 @@ class ModelManager:
         """Ends the thread and closes every session, whatever still runs in it.
 
         Args:
-          patience: seconds to wait for a load that is under way.
+          patience: seconds to wait for a load that is under way. One that takes longer closes its
+            session itself, once it is over.
         """
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(patience)
-        for version in self._all():
-            if version.servable is not None:
-                version.servable.close()
-                version.servable, version.state = None, State.END
+        with self._changed:
+            servables = [self._end(version) for version in self._all()]
+        for servable in servables:
+            if servable is not None:
+                servable.close()
 
     @contextlib.contextmanager
     def use(self, spec: protocol.ModelSpec) -> Iterator[Servable]:
@@ -170,9 +178,9 @@ class ModelManager:
         Raises:
           ServingError: the request names no model, or none that is available.
         """
-        version = self._take(spec)
+        version, servable = self._take(spec)
         try:
-            yield version.servable
+            yield servable
         finally:
             with self._changed:
                 version.users -= 1
@@ -190,7 +198,7 @@ class ModelManager:
             known = self._versions.get(name, {})
             return [dataclasses.replace(known[number]) for number in sorted(known, reverse=True)]
 
-    def _take(self, spec: protocol.ModelSpec) -> Version:
+    def _take(self, spec: protocol.ModelSpec) -> tuple[Version, Servable]:
         if not spec.name:
             raise errors.invalid_argument("ModelSpec has no name specified.")
         with self._changed:
@@ -205,7 +213,7 @@ class ModelManager:
                 )
                 raise errors.not_found(f"Servable not found for request: {asked}")
             able[number].users += 1
-            return able[number]
+            return able[number], able[number].servable
 
     def _number(self, spec: protocol.ModelSpec) -> int | None:
         """The version that a request names, by number or label; None for the latest."""
@@ -221,6 +229,21 @@ class ModelManager:
                 return labels[spec.version_label]
         return None
 
+    def _want(self, name: str, wanted: dict[int, str]) -> None:
+        known = self._versions[name]
+        for number, version in list(known.items()):
+            if number not in wanted:
+                version.wanted = False
+                if version.state == State.START:
+                    del known[number]
+                elif version.state == State.LOADING and version.load_at < math.inf:
+                    version.state = State.END
+        for number, path in wanted.items():
+            version = known.get(number)
+            if version is None or (version.state == State.END and not version.wanted):
+                version = known[number] = Version(name, number, path)
+            version.wanted, version.path = True, path
+
     def _all(self) -> list[Version]:
         return [version for known in self._versions.values() for version in known.values()]
 
@@ -231,15 +254,20 @@ class ModelManager:
         )
 
     def _failed(self, names: Collection[str]) -> list[Version]:
-        """Versions that stand for a model that has none, and none to come."""
+        """The versions of each model that has none to serve, all having been tried."""
         failed = []
         for known in (self._versions[name] for name in names):
             tried = [version for version in known.values() if version.wanted]
             serving = any(version.servable is not None for version in known.values())
-            ended = all(version.state == State.END and version.error for version in tried)
-            if tried and ended and not serving:
+            if not serving and all(version.error is not None for version in tried):
                 failed += tried
         return failed
+
+    @staticmethod
+    def _end(version: Version) -> Servable | None:
+        """Gives its servable away, to be closed."""
+        servable, version.servable, version.state = version.servable, None, State.END
+        return servable
 
     # What follows runs in the manager's thread.
 
@@ -247,24 +275,20 @@ class ModelManager:
         while not self._stopping:
             try:
                 self._poll_if_due()
-                while not self._stopping and self._act():
-                    pass
+                self._take_step()
             except Exception:  # the thread must outlive whatever happens to one version
                 log.exception("The manager of models stumbled; it goes on")
-            with self._changed:
-                if not self._stopping:
-                    self._changed.wait(_TICK)
 
     def _poll_if_due(self) -> None:
         with self._changed:
             if time.monotonic() < self._poll_at:
                 return
-            self._poll_at = time.monotonic() + (self._poll_wait or float("inf"))
+            self._poll_at = time.monotonic() + (self._poll_wait or math.inf)
             models = self._models
         for name, model in models.items():
             try:
                 wanted = versions.wanted(model)
-            except OSError as error:  # a folder that is gone changes nothing
+            except (OSError, ValueError) as error:  # a folder that is gone changes nothing
                 self._complain(name, f"Could not find base path {model.base_path}: {error}")
                 continue
             self._complain(name, "" if wanted else f"No versions of servable {name} found under "
@@ -280,98 +304,79 @@ class ModelManager:
             log.warning(message)
         self._complaints[name] = message
 
-    def _want(self, name: str, wanted: dict[int, str]) -> None:
-        known = self._versions[name]
-        for number, version in list(known.items()):
-            if number not in wanted:
-                version.wanted = False
-                if version.state == State.START:
-                    del known[number]
-                elif version.state == State.LOADING and not version.loading:
-                    version.state = State.END
-        for number, path in wanted.items():
-            version = known.get(number)
-            if version is None or (version.state == State.END and not version.wanted):
-                known[number] = Version(name, number, path)
-            elif version.state != State.UNLOADING:  # else: once it is gone, at a later poll
-                version.wanted = True
-
-    def _act(self) -> bool:
-        """Takes one step towards what is wanted; False if there is none to take."""
+    def _take_step(self) -> None:
+        """Does one thing towards what is wanted, or waits a little if there is none."""
         with self._changed:
+            if self._stopping or self._poll_at == _NOW:
+                return
             step = self._next_step()
-        if step is None:
-            return False
-        action, version = step
-        action(version)
-        with self._changed:
+            if step is None:
+                self._changed.wait(_TICK)
+                return
             self._changed.notify_all()
-        return True
+        step()
 
-    def _next_step(self):
-        for known in self._versions.values():
-            drained = [v for v in known.values() if v.state == State.UNLOADING and not v.users]
-            if drained:
-                return self._close, drained[0]
+    def _next_step(self) -> Callable[[], None] | None:
+        """What is to be done without the lock; the state of the version says so already."""
+        models = self._versions.values()
+        for version in self._all():
+            if version.state == State.UNLOADING and not version.users:
+                if version.wanted:  # again, by now
+                    new = Version(version.model, version.number, version.path)
+                    self._versions[version.model][version.number] = new
+                return functools.partial(self._close, version, self._end(version))
+        for known in models:
             serving = [v for v in known.values() if v.state == State.AVAILABLE]
             surplus = [v for v in serving if not v.wanted]
             covered = any(v.wanted for v in serving) or not any(v.wanted for v in known.values())
             if surplus and (covered or len(surplus) > 1):
-                return self._withdraw, min(surplus, key=lambda v: v.number)
-            due = [v for v in known.values() if self._is_due(v)]
-            if due:
-                return self._try_to_load, max(due, key=lambda v: v.number)
+                version = min(surplus, key=lambda v: v.number)
+                version.state = State.UNLOADING
+                return functools.partial(log.info, "Quiescing servable version %s", version)
+        for known in models:
+            if due := [v for v in known.values() if self._is_due(v)]:
+                version = max(due, key=lambda v: v.number)
+                version.state, version.load_at = State.LOADING, math.inf
+                return functools.partial(self._try_to_load, version)
         return None
 
-    def _is_due(self, version: Version) -> bool:
-        if not version.wanted:
-            return False
-        waited = version.state == State.LOADING and time.monotonic() >= version.retry_at
-        return version.state == State.START or waited
+    @staticmethod
+    def _is_due(version: Version) -> bool:
+        new = version.state in (State.START, State.LOADING)
+        return new and version.wanted and version.load_at <= time.monotonic()
 
     def _try_to_load(self, version: Version) -> None:
         log.info("Loading servable version %s from %s", version, version.path)
-        with self._changed:
-            version.state, version.loading = State.LOADING, True
-        begun = time.monotonic()
+        begun, servable, error = time.monotonic(), None, None
         try:
             servable = self._load(version.model, version.number, version.path)
-        except errors.ServingError as error:
-            with self._changed:
-                self._note_failure(version, error)
-            return
-        except Exception as error:
+        except errors.ServingError as failure:
+            # Another one, as the traceback would keep what was loaded so far.
+            error = errors.ServingError(failure.code, failure.message)
+        except Exception as failure:
             log.exception("Loading servable version %s failed", version)
-            with self._changed:
-                self._note_failure(version, errors.of_exception(error))
-            return
+            error = errors.of_exception(failure)
         with self._changed:
-            version.loading = False
-            version.servable, version.state, version.error = servable, State.AVAILABLE, None
-        log.info("Successfully loaded servable version %s in %.1f s",
-                 version, time.monotonic() - begun)  # fmt: skip
-
-    def _note_failure(self, version: Version, error: errors.ServingError) -> None:
-        version.error, version.failures = error, version.failures + 1
-        version.loading = False
-        others = (v for v in self._versions[version.model].values() if v.servable is not None)
-        if version.wanted and version.failures <= self._max_retries and any(others):
-            version.retry_at = time.monotonic() + self._retry_interval
-            log.error("Servable %s cannot be loaded (attempt %d, next in %g s): %s",
-                      version, version.failures, self._retry_interval, error)  # fmt: skip
+            too_late = self._stopping  # `stop` may have closed the others already
+            if error is not None:
+                version.error, version.failures = error, version.failures + 1
+                if version.wanted and version.failures <= self._max_retries:
+                    version.load_at = time.monotonic() + self._retry_interval
+                else:
+                    version.state = State.END
+            elif not too_late:
+                version.servable, version.state, version.error = servable, State.AVAILABLE, None
+            self._changed.notify_all()
+        if error is not None:
+            again = "" if version.state == State.END else f", next in {self._retry_interval:g} s"
+            log.error("Servable %s cannot be loaded (attempt %d%s): %s",
+                      version, version.failures, again, error)  # fmt: skip
+        elif too_late:
+            servable.close()
         else:
-            version.state = State.END
-            log.error("Servable %s cannot be loaded: %s", version, error)
+            log.info("Successfully loaded servable version %s in %.1f s",
+                     version, time.monotonic() - begun)  # fmt: skip
 
-    def _withdraw(self, version: Version) -> None:
-        log.info("Quiescing servable version %s", version)
-        with self._changed:
-            version.state = State.UNLOADING
-
-    def _close(self, version: Version) -> None:
-        with self._changed:
-            servable, version.servable, version.state = version.servable, None, State.END
-            if self._poll_wait >= 0:  # it may be wanted again by now
-                self._poll_at = time.monotonic()
+    def _close(self, version: Version, servable: Servable) -> None:
         servable.close()
         log.info("Done unloading servable version %s", version)
