@@ -101,7 +101,8 @@ class Configuration:
             return []
         models = model_config.models_of(config)
         model_config.check_list(models)
-        model_config.check_roots(models, self._allowed_root)
+        for model in models:
+            model_config.check_root(model.name, model.base_path, self._allowed_root)
         _check_no_platform_changes(self._models, models)
         known = {model.name for model in self._models}
         model_config.check_folders(model for model in models if model.name not in known)

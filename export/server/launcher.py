@@ -11,7 +11,15 @@ from absl import flags
 from absl import logging as absl_logging
 
 from export import protocol
-from export.server import batching_parameters, request_log, servable, versions, warmup, xla
+from export.server import (
+    batching_parameters,
+    model_config,
+    request_log,
+    servable,
+    versions,
+    warmup,
+    xla,
+)
 from export.server.batch_scheduler import BatchScheduler
 from export.server.batching import BatchingServable
 from export.server.batching_parameters import BatchingParameters
@@ -113,6 +121,8 @@ def _load(
     directory: str,
 ) -> servable.Servable | BatchingServable:
     """Loads a version and warms it up."""
+    # The list was checked when it came; a link may lead elsewhere by now.
+    model_config.check_root(name, os.path.dirname(directory), values.allowed_root)
     versions.check_links(directory)
     if batching is not None and values.enable_per_model_batching_parameters:
         batching = batching_parameters.of_version(directory)

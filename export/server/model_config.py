@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from export import protocol
-from export.server import errors, text_messages
+from export.server import errors, text_messages, versions
 
 PLATFORM = "tensorflow"
 _MODEL_TYPES = protocol.ModelType.DESCRIPTOR.values_by_name
@@ -40,8 +40,8 @@ def check(config: protocol.ModelServerConfig, allowed_root: str = "") -> None:
     """
     models = models_of(config)
     check_list(models)
-    check_roots(models, allowed_root)
     for model in models:
+        check_root(model.name, model.base_path, allowed_root)
         check_platform(model)
     check_logging(models)
     check_folders(models)
@@ -78,20 +78,15 @@ def check_list(models: Sequence[protocol.ModelConfig]) -> None:
             )
 
 
-def check_roots(models: Iterable[protocol.ModelConfig], allowed_root: str) -> None:
-    """Raises ServingError for a base path that does not lie in a folder; "" allows any.
+def check_root(name: str, base_path: str, allowed_root: str) -> None:
+    """Raises ServingError for a model's base path that does not lie in a folder; "" allows any.
 
     So who may send lists of models to a server cannot make it read the rest of the machine.
     """
-    if not allowed_root:
-        return
-    root = os.path.realpath(allowed_root)
-    for model in models:
-        if os.path.commonpath([root, os.path.realpath(model.base_path)]) != root:
-            raise errors.permission_denied(
-                f"base path {model.base_path} of model {model.name} is not in "
-                f"--allowed_root={allowed_root}"
-            )
+    if allowed_root and not versions.lies_in(base_path, allowed_root):
+        raise errors.permission_denied(
+            f"base path {base_path} of model {name} is not in --allowed_root={allowed_root}"
+        )
 
 
 def check_folders(models: Iterable[protocol.ModelConfig]) -> None:

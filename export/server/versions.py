@@ -43,13 +43,18 @@ def check_links(directory: str) -> None:
       ServingError: PERMISSION_DENIED, a link leads out.
     """
     base_path = os.path.dirname(os.path.abspath(directory))
-    root = os.path.realpath(base_path)
     found = [directory]
     for folder, folders, files in os.walk(directory):
         found += [os.path.join(folder, name) for name in (*folders, *files)]
     for path in found:
-        if os.path.commonpath([root, os.path.realpath(path)]) != root:
+        if not lies_in(path, base_path):
             raise errors.permission_denied(f"{path} leads out of the model's folder {base_path}")
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Whether links, if there are any, lead to a place in the folder."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
 
 
 def wanted(config: protocol.ModelConfig) -> dict[int, str]:

@@ -624,6 +624,7 @@ def load(monkeypatch):
 
     monkeypatch.setattr(servable.Servable, "run", noted)
     values = SimpleNamespace(
+        allowed_root="",
         saved_model_tags="serve",
         enable_model_warmup=True,
         num_request_iterations_for_warmup=0,
