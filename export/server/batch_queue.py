@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import math
 import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -61,26 +60,27 @@ class _Batch:
 
 
 class BatchQueue:
-    """Tasks in batches, the last of which is open to more. Thread-safe by the lock of the
-    `BatchScheduler` that makes it.
+    """Tasks in batches, the last of which is open to more. A `BatchScheduler` holds its lock.
+
+    Args:
+      parameters: of its batches.
+      process: answers the tasks of a batch, in a thread of the scheduler's; must not raise.
 
     Attributes:
-      process: answers the tasks of a batch.
+      process: as given.
+      closed: takes no more tasks.
     """
 
-    def __init__(
-        self,
-        parameters: BatchingParameters,
-        process: Callable[[list[Task]], None],
-        changed: threading.Condition,
-    ):
-        self.process = process
+    def __init__(self, parameters: BatchingParameters, process: Callable[[list[Task]], None]):
+        self.process, self.closed = process, False
         self._parameters = parameters
         self._batches = collections.deque([_Batch()])  # the last one is open
-        self._closed = False
-        self._changed = changed
 
-    def schedule(self, task: Task) -> int:
+    def __bool__(self):
+        """Whether a task waits."""
+        return bool(self._batches[0].tasks)
+
+    def add(self, task: Task) -> int:
         """Puts a task into a batch, or its parts into several.
 
         Returns:
@@ -88,24 +88,18 @@ class BatchQueue:
 
         Raises:
           ServingError: INVALID_ARGUMENT, it is larger than any batch; UNAVAILABLE, the queue is
-            full; CANCELLED, the queue is closed.
+            full.
         """
         limit = self._parameters.largest_batch
-        with self._changed:
-            if self._closed:
-                raise errors.session_closed()
-            self._check_room(task.size)
-            room, tasks = limit - self._batches[-1].size, [task]
-            if self._parameters.enable_large_batch_splitting and task.size > room:
-                tasks = task.split(_sizes(task.size, room, limit))
-            for part in tasks:
-                if self._batches[-1].size + part.size > limit:
-                    self._batches.append(_Batch())
-                self._batches[-1].add(part)
-            self._changed.notify()
+        self._check_room(task.size)
+        room, tasks = limit - self._batches[-1].size, [task]
+        if self._parameters.enable_large_batch_splitting and task.size > room:
+            tasks = task.split(_sizes(task.size, room, limit))
+        for part in tasks:
+            if self._batches[-1].size + part.size > limit:
+                self._batches.append(_Batch())
+            self._batches[-1].add(part)
         return len(tasks)
-
-    # What follows is the scheduler's, who holds the lock.
 
     def due(self) -> float:
         """When a thread may take a batch."""
@@ -122,7 +116,7 @@ class BatchQueue:
 
     def close(self) -> list[Task]:
         """Takes no more tasks, and gives back those that wait."""
-        self._closed = True
+        self.closed = True
         return [task for batch in self._batches for task in batch.tasks]
 
     def _check_room(self, size: int) -> None:

@@ -4,15 +4,14 @@ import collections
 import math
 import threading
 import time
-from collections.abc import Callable
 
+from export.server import errors
 from export.server.batch_queue import BatchQueue, Task
-from export.server.batching_parameters import BatchingParameters
 
 
 class BatchScheduler:
-    """The threads, and the queues they go round. Thread-safe: one lock guards all queues, and is
-    never held while a batch runs.
+    """The threads, and the queues they go round: those in which tasks wait. Thread-safe: one lock
+    guards all queues, and is never held while a batch runs.
 
     Args:
       num_threads: batches that run at a time.
@@ -26,32 +25,39 @@ class BatchScheduler:
         for number in range(num_threads):
             threading.Thread(target=self._work, name=f"{name}_{number}", daemon=True).start()
 
-    def add(
-        self, parameters: BatchingParameters, process: Callable[[list[Task]], None]
-    ) -> BatchQueue:
-        """A new queue.
+    def schedule(self, queue: BatchQueue, task: Task) -> int:
+        """Puts a task into a queue.
 
-        Args:
-          parameters: of its batches.
-          process: answers the tasks of a batch, in one of the threads; must not raise.
+        Returns:
+          How many answers there will be.
+
+        Raises:
+          ServingError: CANCELLED, the queue is closed or the threads end; what `BatchQueue.add`
+            raises.
         """
-        added = BatchQueue(parameters, process, self._changed)
         with self._changed:
-            self._queues.append(added)
-        return added
+            if queue.closed or self._stopped:
+                raise errors.session_closed()
+            new = not queue
+            count = queue.add(task)
+            if new:
+                self._queues.append(queue)
+            self._changed.notify()
+        return count
 
-    def remove(self, removed: BatchQueue) -> list[Task]:
-        """Takes a queue away.
+    def close(self, queue: BatchQueue) -> list[Task]:
+        """Closes a queue.
 
         Returns:
           The tasks that wait in it; they are the caller's to answer.
         """
         with self._changed:
-            self._queues.remove(removed)
-            return removed.close()
+            if queue:
+                self._queues.remove(queue)
+            return queue.close()
 
     def stop(self) -> None:
-        """Ends the threads, each after the batch it runs. What waits in a queue stays there."""
+        """Takes no more tasks, and ends the threads once those that wait are answered."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -68,15 +74,18 @@ class BatchScheduler:
                 soonest = min((each.due() for each in self._queues), default=math.inf)
                 self._changed.wait(min(soonest - time.monotonic(), threading.TIMEOUT_MAX))
             tasks = found.take()
+            if not found:
+                self._queues.pop()  # where it has just gone
             self._changed.notify()  # another thread minds the queues now
         found.process(tasks)
         return True
 
     def _due(self) -> BatchQueue | None:
+        """A queue with a batch to run; it is the last to be asked again."""
         now = time.monotonic()
         for _ in range(len(self._queues)):
             found = self._queues[0]
             self._queues.rotate(-1)
-            if found.due() <= now:
+            if self._stopped or found.due() <= now:
                 return found
         return None

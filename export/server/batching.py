@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import grpc
@@ -41,8 +42,12 @@ class BatchingServable:
         self.name, self.version = servable.name, servable.version
         self.signatures = servable.signatures
         self._servable, self._parameters, self._scheduler = servable, parameters, scheduler
-        self._lock = threading.Lock()  # guards the next line
-        self._queues: dict[tuple, BatchQueue] | None = {}  # None once closed
+        self._lock = threading.Lock()  # guards the queues
+        # One for each set of inputs and outputs, while a run with it lasts: clients may name ever
+        # other sets. None once closed.
+        self._queues: weakref.WeakValueDictionary[tuple, BatchQueue] | None = (
+            weakref.WeakValueDictionary()
+        )
 
     def run(
         self,
@@ -63,13 +68,13 @@ class BatchingServable:
         Raises:
           ServingError: what the session said, of this run or of another in the batch; runs that do
             not go together; RESOURCE_EXHAUSTED, the deadline passed before the batch was run; what
-            `BatchQueue.schedule` raises.
+            `BatchScheduler.schedule` raises.
         """
         if deadline is None:
             deadline = time.monotonic() + _NO_DEADLINE
         queue = self._queue(inputs, outputs)
         task = Task(inputs, _batch_size(inputs.values()), deadline)
-        answers = [task.answers.get() for _ in range(queue.schedule(task))]
+        answers = [task.answers.get() for _ in range(self._scheduler.schedule(queue, task))]
         for _, _, failure in answers:
             if failure is not None:
                 raise errors.ServingError(*failure)
@@ -80,10 +85,10 @@ class BatchingServable:
     def close(self) -> None:
         """Refuses what waits, stops what still runs and gives the memory back."""
         with self._lock:
-            queues, self._queues = self._queues.values(), None
+            queues, self._queues = list(self._queues.values()), None
         closed = errors.session_closed()
         for queue in queues:
-            for task in self._scheduler.remove(queue):
+            for task in self._scheduler.close(queue):
                 task.answers.put((task.part, None, (closed.code, closed.message)))
         self._servable.close()
 
@@ -92,10 +97,11 @@ class BatchingServable:
         with self._lock:
             if self._queues is None:
                 raise errors.session_closed()
-            if key not in self._queues:
+            queue = self._queues.get(key)
+            if queue is None:
                 process = functools.partial(self._answer, sorted(key[1]))
-                self._queues[key] = self._scheduler.add(self._parameters, process)
-            return self._queues[key]
+                queue = self._queues[key] = BatchQueue(self._parameters, process)
+            return queue
 
     # What follows runs in the threads of the scheduler.
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import gc
 import json
 import shutil
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -105,14 +107,14 @@ def batched(toy, clients):
 @pytest.fixture
 def scheduled(monkeypatch):
     """A semaphore that each task releases that has come to its queue."""
-    semaphore, schedule = threading.Semaphore(0), BatchQueue.schedule
+    semaphore, schedule = threading.Semaphore(0), BatchScheduler.schedule
 
-    def counted(self, task):
-        count = schedule(self, task)
+    def counted(self, queue, task):
+        count = schedule(self, queue, task)
         semaphore.release()
         return count
 
-    monkeypatch.setattr(BatchQueue, "schedule", counted)
+    monkeypatch.setattr(BatchScheduler, "schedule", counted)
     return semaphore
 
 
@@ -205,9 +207,25 @@ def test_signatures_take_turns(batched, scheduled):
     for run in runs:
         run.result(PATIENCE)
     names = [outputs for _, outputs, _ in toy.watched.runs]
-    a, b = names[0], names[2]
+    a, b = names[:2]
     assert a != b
-    assert names == [a, a, b, a, b]
+    assert names == [a, b, a, b, a]
+
+
+def test_queues_go_with_their_last_run(batched):
+    """Clients may name ever other outputs."""
+    two = batched(num_batch_threads=2)
+    given = {"a": floats(1), "b": floats(2)}
+    runs = [two.submit("two", outputs, **given) for outputs in (["sum"], ["difference"], None)]
+    for run in runs:
+        run.result(PATIENCE)
+    queues = [each for each in gc.get_objects() if isinstance(each, BatchQueue)]
+    alive = [weakref.ref(each) for each in queues if each.process.func.__self__ is two.servable]
+    del queues
+    end = time.monotonic() + PATIENCE
+    while any(each() is not None for each in alive):  # a thread may be about to drop the last
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_batch_that_is_not_full_waits_no_longer_than_told(batched):
@@ -569,7 +587,7 @@ def test_close_between_finding_a_queue_and_its_door(batched):
     queue = half.servable._queue(["x"], ["y"])
     half.servable.close()
     with pytest.raises(errors.ServingError, match="Session has been closed"):
-        queue.schedule(None)
+        half.scheduler.schedule(queue, None)
 
 
 def test_close_under_load(toy_dir, clients):
@@ -608,6 +626,16 @@ def test_threads_end(batched):
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+def test_the_last_batch_is_run_though_the_threads_end(batched, scheduled):
+    half = batched(batch_timeout_micros=FULL)
+    waiting = half.submit("serving_default", x=floats(0))
+    assert scheduled.acquire(timeout=PATIENCE)
+    half.scheduler.stop()
+    assert waiting.result(PATIENCE)["y"].tolist() == [2.0]
+    late = half.submit("serving_default", x=floats(0))
+    assert told(late) == "CANCELLED: Session has been closed."
 
 
 # In a server.
