@@ -194,7 +194,7 @@ def define_flags() -> None:
         "model_config_file_poll_wait_seconds",
         0,
         "Seconds between readings of --model_config_file, to serve other models while the server "
-        "runs; 0 reads it once.",
+        "runs; 0 reads it once. Each reading undoes what HandleReloadConfigRequest has sent.",
         lower_bound=0,
     )
     flags.DEFINE_string(

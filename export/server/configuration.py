@@ -77,7 +77,11 @@ class Configuration:
         return response
 
     def follow(self, file: str, seconds: float, stopping: threading.Event) -> None:
-        """Reloads a file every so many seconds; the log tells what is wrong with it."""
+        """Reloads a file every so many seconds; the log tells what is wrong with it.
+
+        Changed or not, as the stock server does (server.cc, `PollFilesystemAndReloadConfig`): the
+        file is what holds, and undoes lists that were sent.
+        """
         told = None
         while not stopping.wait(seconds):
             try:

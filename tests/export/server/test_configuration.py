@@ -242,25 +242,41 @@ def test_requests_go_on_while_models_are_replaced(folders):
     assert set(answers) == {(1, 2.0)}
 
 
+@contextlib.contextmanager
+def following(file, configuration):
+    stopping = threading.Event()
+    args = (str(file), 0.05, stopping)
+    thread = threading.Thread(target=configuration.follow, args=args)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(10)
+
+
 def test_a_file_that_is_followed(folders, tmp_path, caplog):
     first, second = folders
-    file, stopping = tmp_path / "models.config", threading.Event()
+    file = tmp_path / "models.config"
     file.write_text(text_format.MessageToString(listing(("m", first))))
-    with configured(("m", first)) as configuration:
-        args = (str(file), 0.05, stopping)
-        thread = threading.Thread(target=configuration.follow, args=args)
-        thread.start()
-        try:
-            file.write_text("{")
-            while "was not reloaded" not in caplog.text:
-                time.sleep(0.01)
-            file.write_text(text_format.MessageToString(listing(("n", second))))
-            until({1: "END"}, configuration)
-            until({1: "AVAILABLE"}, configuration, name="n")
-        finally:
-            stopping.set()
-            thread.join(10)
+    with configured(("m", first)) as configuration, following(file, configuration):
+        file.write_text("{")
+        while "was not reloaded" not in caplog.text:
+            time.sleep(0.01)
+        file.write_text(text_format.MessageToString(listing(("n", second))))
+        until({1: "END"}, configuration)
+        until({1: "AVAILABLE"}, configuration, name="n")
     assert caplog.text.count("was not reloaded") == 1
+
+
+def test_a_file_that_is_followed_undoes_what_was_sent(folders, tmp_path):
+    first, second = folders
+    file = tmp_path / "models.config"
+    file.write_text(text_format.MessageToString(listing(("m", first))))
+    with configured(("m", first)) as configuration, following(file, configuration):
+        configuration.reload(listing(("n", second)))
+        until({1: "END"}, configuration, name="n")
+        until({1: "AVAILABLE"}, configuration)
 
 
 def test_over_grpc(server, inside, toy_dir, folders):
