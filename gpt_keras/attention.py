@@ -13,7 +13,8 @@ from gpt_keras.config import GPTConfig
 from gpt_keras.layers import ConfigLayer, Projection, residual_stddev
 from gpt_keras.rotary import head_scale
 
-MASKED = -1e9  # added to a score that must not count; finite, so that an all-masked row is no NaN
+# Added to a score that must not count; finite, in float16 too, so that an all-masked row is no NaN.
+MASKED = -3e4
 SMALL = 2**16  # numbers in keys or values up to which an op that is quick to start is faster
 
 

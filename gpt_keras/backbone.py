@@ -1,6 +1,9 @@
 """The Transformer trunk: token ids in, one vector per token out."""
 
+import functools
+
 import keras
+import tensorflow as tf
 
 from gpt_keras.attention import Attention, LayerCache, Visibility, visibility
 from gpt_keras.config import GPTConfig
@@ -29,7 +32,8 @@ class Block(ConfigLayer):
         if cache is not None:
             y, cache = y
         x = x + self._drop(y, training)
-        x = x + self._drop(self.feed_forward(self.feed_forward_norm(x)), training)
+        y = self.feed_forward(self.feed_forward_norm(x), training=training)
+        x = x + self._drop(y, training)
         return x if cache is None else (x, cache)
 
     def _drop(self, x, training):
@@ -98,11 +102,16 @@ class GPTBackbone(ConfigModel):
         x = self.embedding(token_ids, positions)
         return self.dropout(x, training=training) if self.config.dropout else x
 
-    def transform(self, x, seen: Visibility, first=0, last=None, training=False):
-        """Blocks `first` to `last` (not included; None: the end) on (B, T, D)."""
+    def transform(self, x, seen: Visibility, first=0, last=None, training=False, remat=False):
+        """Blocks `first` to `last` (not included; None: the end) on (B, T, D).
+
+        With `remat` the gradient computes each block anew instead of keeping what is inside it
+        (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
+        """
         turn = rotation(self.config, seen.positions) if self.config.rotary else None
         for block in self.blocks[first:last]:
-            x = block(x, rotation=turn, bias=seen.bias, training=training)
+            call = functools.partial(block, rotation=turn, bias=seen.bias, training=training)
+            x = recomputed(block, call)(x) if remat else call(x)
         return x
 
     def decode(self, token_ids, positions, caches: list[LayerCache]):
@@ -146,3 +155,16 @@ class GPTBackbone(ConfigModel):
 
     def get_config(self):
         return {**super().get_config(), "with_head": self.with_head}
+
+
+def recomputed(layer, call):
+    """`call` of the layer, whose gradient computes it anew, dropout's masks included."""
+    seeds = [v for v in layer.variables if v.name == "seed_generator_state"]
+    values = [tf.convert_to_tensor(v) for v in seeds]
+
+    def run(x):
+        # The seeds move on with each use: both passes have to begin with the same.
+        with keras.StatelessScope(state_mapping=list(zip(seeds, values, strict=True))):
+            return call(x)
+
+    return tf.recompute_grad(run)

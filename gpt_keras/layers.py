@@ -127,14 +127,19 @@ class FeedForward(ConfigLayer):
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], config.intermediate_size))
 
-    def call(self, x):
-        if not self.config.gated:
-            return self.down(ACTIVATIONS[self.config.activation](self.up(x)))
+    def call(self, x, training=False):
         if self._halves_are_panels():
             # Nothing is moved to take the halves, and half as much to join the panels.
             gate, up = tf.split(matmul_in_parts(x, self.up.kernel), 2)  # each (F/n, N, n)
             return self.down(rows_like(x, join_parts(self._gated(gate, up))))
-        gate, up = ops.split(self.up(x), 2, axis=-1)  # each (B, T, F)
+        # The gradient needs no more of what is between the two products than the first's result.
+        after = tf.recompute_grad(self._after_up) if training else self._after_up
+        return after(self.up(x))
+
+    def _after_up(self, y):
+        if not self.config.gated:
+            return self.down(ACTIVATIONS[self.config.activation](y))
+        gate, up = ops.split(y, 2, axis=-1)  # each (B, T, F)
         return self.down(self._gated(gate, up))
 
     def _gated(self, gate, up):
@@ -146,7 +151,8 @@ class FeedForward(ConfigLayer):
     def _halves_are_panels(self):
         kernel = self.up.kernel
         whole = self.config.intermediate_size % PANEL == 0 and not self.config.mlp_bias
-        return whole and len(kernel.shape) == 3 and kernel.shape[2] == PANEL
+        split = len(kernel.shape) == 3 and kernel.shape[2] == PANEL
+        return self.config.gated and whole and split
 
 
 class Embedding(ConfigLayer):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import tensorflow as tf
 from keras import ops
 
-# Logits that exist at once, in elements (64 MiB of float32). Fewer chunks mean larger products.
-CHUNK_ELEMENTS = 1 << 24
+# Logits that exist at once, in elements (32 MiB of float32). Fewer chunks mean larger products.
+CHUNK_ELEMENTS = 1 << 23
 MAX_CHUNKS = 16
 
 
@@ -25,17 +25,40 @@ class Loss(NamedTuple):
     logits: object = None
 
 
-def cross_entropy(logits, targets, weights):
+class Regularizers(NamedTuple):
+    """What training adds to the cross-entropy; evaluation adds nothing.
+
+    Attributes:
+      label_smoothing: share of each target that is spread evenly over all classes (Szegedy et al.,
+        2016, https://arxiv.org/abs/1512.00567).
+      z_loss: weight of log(Z)^2, Z the softmax's denominator, which keeps the logits from drifting
+        off (Chowdhery et al., 2022, https://arxiv.org/abs/2204.02311).
+    """
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+
+PLAIN = Regularizers()
+
+
+def cross_entropy(logits, targets, weights, regularizers=PLAIN):
     """Weighted sum of -log softmax(logits)[target], in nats.
 
     Args:
       logits: (N, C) float32. targets: (N,) int32. weights: (N,) float32.
+      regularizers: see `Regularizers`.
     """
+    smoothing, z_loss = regularizers
     losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # (N,)
+    if any(regularizers):
+        log_z = ops.logsumexp(logits, axis=-1)  # (N,)
+        losses = (1 - smoothing) * losses + smoothing * (log_z - ops.mean(logits, axis=-1))
+        losses += z_loss * ops.square(log_z)
     return ops.sum(losses * weights)
 
 
-def head_cross_entropy(hidden, head, targets, weights):
+def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
     """`cross_entropy` of `hidden @ head` that never holds all (N, V) logits.
 
     The loss is the end of the graph, so its gradient is known as soon as a chunk's logits are:
@@ -44,56 +67,91 @@ def head_cross_entropy(hidden, head, targets, weights):
     Liger Kernel's fused linear cross-entropy, Hsu et al., 2024, https://arxiv.org/abs/2410.10989).
 
     Args:
-      hidden: (N, D), N known when the graph is made, or it is one chunk.
-      head: (D, V), of the dtype of `hidden`.
+      hidden: (N, D), N known when the graph is made, or it is one chunk. The products are of its
+        dtype; softmax, loss and the sum of the head's gradient over the chunks are float32.
+      head: (D, V) float32.
       targets: (N,) int32. weights: (N,) float32.
+      regularizers: see `Regularizers`.
 
     Returns:
       () float32, nats.
     """
-    rows = _chunk_rows(hidden.shape[0], head.shape[1])
+    chunks = _num_chunks(hidden.shape[0], head.shape[1])
 
     @tf.custom_gradient
     def fused(hidden, head):
-        totals, d_hidden, d_head = [], [], None
-        for start in range(0, hidden.shape[0] or 1, rows or 1):
-            chunk = slice(start, start + rows if rows else None)
-            # One chunk after the other: run side by side they would hold all logits again.
-            with tf.control_dependencies(d_hidden[-1:]):
-                x = tf.identity(hidden[chunk])  # (n, D)
-            total, d_logits = _forward_backward(x, head, targets[chunk], weights[chunk])
-            totals.append(total)
-            d_hidden.append(tf.matmul(d_logits, head, transpose_b=True))  # (n, D)
-            product = tf.matmul(x, d_logits, transpose_a=True)  # (D, V)
-            d_head = product if d_head is None else d_head + product
+        kernel = tf.cast(head, hidden.dtype)
+
+        def run(x, targets, weights):
+            """Of some rows (n, D): loss (), gradients of the rows (n, D) and the head (D, V)."""
+            logits = tf.cast(tf.matmul(x, kernel), tf.float32)  # (n, V)
+            total, d_logits = _forward_backward(logits, targets, weights, regularizers)
+            d_logits = tf.cast(d_logits, x.dtype)
+            d_x = tf.matmul(d_logits, kernel, transpose_b=True)  # (n, D)
+            return total, d_x, tf.cast(tf.matmul(x, d_logits, transpose_a=True), tf.float32)
+
+        if chunks == 1:
+            total, d_hidden, d_head = run(hidden, targets, weights)
+        else:
+            total, d_hidden, d_head = _one_after_the_other(
+                run, chunks, head.shape, hidden, targets, weights
+            )
 
         def gradient(upstream):
-            factor = tf.cast(upstream, hidden.dtype)
-            return factor * tf.concat(d_hidden, 0), factor * d_head
+            return tf.cast(upstream, hidden.dtype) * d_hidden, tf.cast(
+                upstream, head.dtype
+            ) * d_head
 
-        return tf.add_n(totals), gradient
+        return total, gradient
 
     return fused(tf.convert_to_tensor(hidden), tf.convert_to_tensor(head))
 
 
 def logits_bytes(num_rows: int, vocab_size: int) -> int:
     """What `head_cross_entropy` holds at once: logits of a chunk, and their gradient."""
-    return 2 * 4 * _chunk_rows(num_rows, vocab_size) * vocab_size
+    return 2 * 4 * math.ceil(num_rows / _num_chunks(num_rows, vocab_size)) * vocab_size
 
 
-def _forward_backward(x, head, targets, weights):
-    """Loss of a chunk, () float32, and its gradient with respect to the logits (n, V)."""
-    logits = tf.cast(tf.matmul(x, head), tf.float32)  # (n, V)
+def _one_after_the_other(run, chunks, head_shape, *rows):
+    """`run` on chunks of the rows, each after the one before: sums, but `d_x` (N, D) joined.
+
+    In a loop, since XLA would run parts of a plain sequence side by side, with all their logits.
+    """
+    N = rows[0].shape[0]
+    size = math.ceil(N / chunks)
+    # Rows that fill the last chunk have weight 0, so they add nothing.
+    filled = [tf.pad(x, [[0, chunks * size - N]] + [[0, 0]] * (len(x.shape) - 1)) for x in rows]
+    filled = [tf.reshape(x, (chunks, size, *x.shape[1:])) for x in filled]  # (chunks, n, ...)
+
+    def add(i, total, d_x, d_head):
+        more, part, product = run(*(x[i] for x in filled))
+        return i + 1, total + more, d_x.write(i, part), d_head + product
+
+    d_x = tf.TensorArray(rows[0].dtype, chunks, element_shape=filled[0].shape[1:])
+    sums = 0, tf.zeros(()), d_x, tf.zeros(head_shape)
+    _, total, d_x, d_head = tf.while_loop(
+        lambda i, *_: i < chunks, add, sums, parallel_iterations=1
+    )
+    return total, tf.reshape(d_x.stack(), (chunks * size, -1))[:N], d_head
+
+
+def _forward_backward(logits, targets, weights, regularizers):
+    """Loss of a chunk, () float32, and its gradient with respect to the logits (n, V) float32."""
+    smoothing, z_loss = regularizers
     losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
         features=logits, labels=targets
     )
-    total = tf.reduce_sum(losses * weights)
-    return total, tf.cast(d_logits * weights[:, None], x.dtype)
+    if any(regularizers):
+        V = logits.shape[1]
+        log_z = losses + tf.gather(logits, targets, batch_dims=1)  # (n,)
+        losses = (1 - smoothing) * losses + smoothing * (log_z - tf.reduce_mean(logits, axis=1))
+        losses += z_loss * log_z**2
+        # d_logits is softmax - target so far; log Z has the gradient softmax.
+        pull = (2 * z_loss * log_z)[:, None]  # (n, 1)
+        d_logits += pull * d_logits + (pull + smoothing) * tf.one_hot(targets, V) - smoothing / V
+    return tf.reduce_sum(losses * weights), d_logits * weights[:, None]
 
 
-def _chunk_rows(num_rows: int | None, vocab_size: int) -> int | None:
-    """Rows of a chunk; None for all at once."""
-    if num_rows is None:
-        return None
-    chunks = min(MAX_CHUNKS, math.ceil(num_rows * vocab_size / CHUNK_ELEMENTS))
-    return math.ceil(num_rows / chunks)
+def _num_chunks(num_rows: int | None, vocab_size: int) -> int:
+    """Chunks that so many logits are computed in; one if the number of rows is unknown."""
+    return min(MAX_CHUNKS, math.ceil((num_rows or 1) * vocab_size / CHUNK_ELEMENTS))

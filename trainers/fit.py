@@ -6,6 +6,7 @@ import dataclasses
 import tensorflow as tf
 from absl import flags as absl_flags
 
+from gpt_keras.losses import Regularizers
 from gpt_keras.tasks import CausalLM, Task
 from trainers.args import FlagValues, UsageError
 from trainers.batches import BatchSource
@@ -13,10 +14,11 @@ from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
 from trainers.loop import Loop, Schedule
-from trainers.optimizer import AdamW, make_schedule
+from trainers.loss_scale import LossScale
+from trainers.optimizer import make_optimizer, make_schedule
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
-from trainers.step import TrainStep, count_parameters, trained_variables
+from trainers.step import TrainStep, count_parameters, layer_rates, trained_variables
 
 
 def fit_flags(flags: FlagValues) -> None:
@@ -31,12 +33,25 @@ def fit_flags(flags: FlagValues) -> None:
         "until the run ends", flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_enum(
-        "mixed_precision", "none", ["none", "bfloat16"],
-        "compute in bfloat16 with float32 weights; faster on GPUs only", flag_values=flags,
+        "mixed_precision", "none", ["none", "bfloat16", "float16"],
+        "compute in this with float32 weights, float16 with a dynamic loss scale; faster on GPUs "
+        "only", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "remat", False, "keep the input of each block alone and compute its inside anew for the "
+        "gradient: less memory, a third more work, the same result", flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_float(
         "dropout", 0.0, "rate in the blocks that are trained",
         lower_bound=0.0, upper_bound=0.99, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "label_smoothing", 0.0, "share of each target spread evenly over all tokens or labels, in "
+        "training", lower_bound=0.0, upper_bound=0.99, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "z_loss", 0.0, "weight of log(Z)^2, Z the softmax's denominator, in training; 1e-4 keeps "
+        "logits small", lower_bound=0.0, flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_multi_string(
         "sample_prompts", [], "text that a language model continues at each evaluation, for "
@@ -116,13 +131,9 @@ def make_step(
     """The update that the flags ask for."""
     with strategy.scope():
         variables, first = trained_variables(task, flags.train_top_layers)
-        optimizer = AdamW(
-            variables,
-            make_schedule(flags, schedule.max_steps),
-            flags.weight_decay,
-            flags.beta_1,
-            flags.beta_2,
-        )
+        rates = layer_rates(task, variables, flags.layer_lr_decay)
+        optimizer = make_optimizer(flags, variables, schedule.max_steps, rates)
+        loss_scale = LossScale(optimizer) if flags.mixed_precision == "float16" else None
     return TrainStep(
         task,
         variables,
@@ -131,6 +142,9 @@ def make_step(
         first=first,
         gradient_accumulation_steps=flags.gradient_accumulation_steps,
         max_grad_norm=flags.max_grad_norm,
+        regularizers=Regularizers(flags.label_smoothing, flags.z_loss),
+        remat=flags.remat,
+        loss_scale=loss_scale,
         seed=flags.seed,
         xla=flags.xla,
     )

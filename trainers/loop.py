@@ -132,6 +132,8 @@ class Loop:
             self.board.close()
         if progress.best_step not in (-1, progress.step):
             self.state.restore_best()
+        else:
+            self.step.optimizer.take_averages()
 
     def _update(self, step: int, batch: Batch) -> None:
         progress, schedule = self.state.progress, self.schedule
@@ -141,7 +143,8 @@ class Loop:
         result = self.step(inputs, step)
         seconds = time.monotonic() - begin
         progress.step = step + 1
-        self._check(result.loss, progress.step)
+        if not result.skipped:
+            self._check(result.loss, progress.step)
         self._log(result, learning_rate, count_tokens(batch), seconds)
         improved = False
         if progress.step % schedule.eval_steps == 0 or progress.step == schedule.max_steps:
@@ -172,6 +175,10 @@ class Loop:
         """Evaluates; True if the weights are the best so far, which are then kept."""
         if self.evaluator is None:
             return False
+        with self.step.optimizer.averaged():
+            return self._evaluate_weights()
+
+    def _evaluate_weights(self) -> bool:
         step, metrics = self.state.progress.step, self.evaluator()
         result = metrics.result()
         self.folder.log({"step": step, **{f"eval_{name}": x for name, x in result.items()}})

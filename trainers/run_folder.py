@@ -13,7 +13,7 @@ from trainers.args import FlagValues, UsageError
 # change the order of sums only.
 HARMLESS = frozenset(
     ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas", "xla",
-     "frozen_features", "sample_prompts")
+     "frozen_features", "sample_prompts", "remat")
 )  # fmt: skip
 
 

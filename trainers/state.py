@@ -56,7 +56,8 @@ class TrainingState:
         self.progress = Progress()
         self._saved_step = -1
         weights = {v.path: v.value for v in variables}
-        slots = {v.path: v.value for v in optimizer.variables}
+        # Numbered: Keras' Adafactor gives several of them one name.
+        slots = {f"{i}_{v.path}": v.value for i, v in enumerate(optimizer.variables)}
         self._progress = _Json()
         self._all = tf.train.Checkpoint(weights=weights, optimizer=slots, progress=self._progress)
         self._weights = tf.train.Checkpoint(weights=weights)

@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.xla.service import hlo_pb2  # no public name for what XLA says of memory
 
+from gpt_keras import losses
 from gpt_keras.tasks import Task
+from trainers.loss_scale import LossScale
 from trainers.strategy import distribute
 
 
@@ -18,14 +20,17 @@ class StepResult(NamedTuple):
     """Of one update.
 
     Attributes:
-      loss: mean over the targets of the global batch, in nats, before the update.
+      loss: mean over the targets of the global batch, in nats, before the update; regularizers
+        included.
       grad_norm: global norm of the mean gradient, before clipping.
       traced: this batch shape is new, so the step took longer than the next ones will.
+      skipped: float16's gradients were not finite, and the weights are as they were.
     """
 
     loss: float
     grad_norm: float
     traced: bool = False
+    skipped: bool = False
 
 
 class TrainStep:
@@ -46,6 +51,9 @@ class TrainStep:
       first: the backbone's first block that is trained; the batch's `features` enter there.
       gradient_accumulation_steps: micro-batches that a replica's rows are cut into.
       max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
+      regularizers: of the loss, see `gpt_keras.losses`.
+      remat: compute the inside of each block anew for the gradient: less memory, the same result.
+      loss_scale: for float16, or None.
       seed: of dropout.
       xla: compile the gradient.
       notify: is told, in one line, of what takes long or went another way.
@@ -61,6 +69,9 @@ class TrainStep:
         first: int = 0,
         gradient_accumulation_steps: int = 1,
         max_grad_norm: float = 0.0,
+        regularizers: losses.Regularizers = losses.PLAIN,
+        remat: bool = False,
+        loss_scale: LossScale | None = None,
         seed: int = 0,
         xla: bool = True,
         notify: Callable[[str], None] = print,
@@ -68,6 +79,7 @@ class TrainStep:
         self.task, self.variables, self.optimizer = task, list(variables), optimizer
         self.strategy, self.first = strategy, first
         self.micro_batches, self.max_grad_norm = gradient_accumulation_steps, max_grad_norm
+        self.regularizers, self.remat, self.loss_scale = regularizers, remat, loss_scale
         self.xla, self.notify = xla, notify
         self._dropout = _DropoutSeeds(task, seed)
         self._shapes: set[tuple[int, ...]] = set()  # of the batches that ran
@@ -112,7 +124,14 @@ class TrainStep:
             self._trace()
             loss, norm = self._apply(self._accumulate(inputs, step))
         self._shapes.add(shape)
-        return StepResult(float(loss), float(norm), traced)
+        return StepResult(float(loss), float(norm), traced, self._skipped(float(norm)))
+
+    def _skipped(self, norm: float) -> bool:
+        if self.loss_scale is None or math.isfinite(norm):
+            return False
+        scale = self.loss_scale.check()
+        self.notify(f"gradients not finite in float16: step left out, loss scale now {scale:g}")
+        return True
 
     def scratch_bytes(self, batch: dict[str, np.ndarray]) -> int:
         """Memory of the gradient of a micro-batch of `batch` besides weights and gradients, by XLA.
@@ -172,22 +191,46 @@ class TrainStep:
     def _gradient_of_micro_batch(self, batch, part):
         """Sums over the rows: loss, weight, gradient of each variable. `part` seeds dropout."""
         variables = [v.value for v in self.variables]
+        if self.loss_scale is not None:
+            batch = self._scale_weights(batch)
         if self.first and "features" not in batch:
             batch = {**batch, "features": self.task.features(batch, last=self.first)}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             with self._dropout(part):
-                features = self.task.features(batch, first=self.first, training=True)
-            loss = self.task.batch_loss(batch, features)
+                features = self.task.features(
+                    batch, first=self.first, training=True, remat=self.remat
+                )
+            loss = self.task.batch_loss(batch, features, self.regularizers)
         gradients = tape.gradient(loss.total, variables, unconnected_gradients="zero")
         return loss.total, loss.weight, [tf.convert_to_tensor(g) for g in gradients]
 
-    def _apply_on_replicas(self, sums):
-        loss, norm = self.strategy.run(self._apply_on_replica, (sums,))
-        first = self.strategy.experimental_local_results  # all replicas hold the same
-        return first(loss)[0], first(norm)[0]
+    def _scale_weights(self, batch):
+        """The batch with its weights times the loss scale, over their number.
 
-    def _apply_on_replica(self, sums):
+        So loss and gradient are scaled, but not the mean, which is divided by the weights' sum.
+        """
+        weights = {name: batch[name] for name in ("loss_mask", "weight") if name in batch}
+        scale = tf.convert_to_tensor(self.loss_scale.value)
+        scaled = {name: w * (scale / w.shape.num_elements()) for name, w in weights.items()}
+        return {**batch, **scaled}
+
+    def _apply_on_replicas(self, sums):
+        loss, norm, gradients = self.strategy.run(self._reduce_on_replica, (sums,))
+        local = self.strategy.experimental_local_results  # all replicas hold the same
+        loss, norm = local(loss)[0], local(norm)[0]
+
+        def update():
+            self.strategy.run(self.optimizer.apply, (gradients, self.variables))
+
+        if self.loss_scale is None:
+            update()
+        else:
+            self.loss_scale.update(tf.math.is_finite(norm), update)
+        return loss, norm
+
+    def _reduce_on_replica(self, sums):
+        """Mean loss, norm of the mean gradient, and that gradient, clipped."""
         context = tf.distribute.get_replica_context()
         total, weight, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
         weight = tf.maximum(weight, 1e-9)
@@ -195,8 +238,7 @@ class TrainStep:
         scale = 1.0 / weight
         if self.max_grad_norm:
             scale *= self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
-        self.optimizer.apply([g * tf.cast(scale, g.dtype) for g in gradients], self.variables)
-        return total / weight, norm
+        return total / weight, norm, [g * tf.cast(scale, g.dtype) for g in gradients]
 
 
 class _DropoutSeeds:
@@ -253,3 +295,17 @@ def trained_variables(task: Task, top_layers: int = 0) -> tuple[list[keras.Varia
 
 def count_parameters(variables: Sequence[keras.Variable]) -> int:
     return sum(math.prod(v.shape) for v in variables)
+
+
+def layer_rates(task: Task, variables: Sequence[keras.Variable], decay: float) -> list[float]:
+    """Shares of the learning rate for `--layer_lr_decay`, smaller the lower the layer.
+
+    The last norm and the head have 1, the last block `decay`, the one below `decay`^2 ..., the
+    embedding, tied to the head or not, the lowest (as in ELECTRA, Clark et al., 2020).
+    """
+    embedding, blocks = task.backbone.embedding, task.backbone.blocks
+    power = {id(v): len(blocks) - i for i, b in enumerate(blocks) for v in b.trainable_variables}
+    for v in embedding.trainable_variables:
+        if v is embedding.table or v is not embedding.head:
+            power[id(v)] = len(blocks) + 1
+    return [decay ** power.get(id(v), 0) for v in variables]

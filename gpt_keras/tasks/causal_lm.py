@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras import generation, metrics, preprocessing, stop_strings
-from gpt_keras.losses import Loss, head_cross_entropy
+from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
 from gpt_keras.tasks.task import Task
@@ -123,7 +123,7 @@ class CausalLM(Task):
                 f"prompt {np.argmin(lengths)} is empty, and no token of this model begins a text"
             )
 
-    def batch_loss(self, batch, features) -> Loss:
+    def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Next-token cross-entropy, see `Task.batch_loss`.
 
         `loss_mask` (B, T) float32 of the batch is the weight of predicting the token AT each
@@ -134,9 +134,10 @@ class CausalLM(Task):
         weights = ops.reshape(batch["loss_mask"][:, 1:], (-1,))  # (B*(T-1),)
         total = head_cross_entropy(
             ops.reshape(hidden, (-1, D)),
-            ops.cast(self.backbone.embedding.head, hidden.dtype),
+            self.backbone.embedding.head.value,
             ops.reshape(batch["token_ids"][:, 1:], (-1,)),
             weights,
+            regularizers,
         )
         return Loss(total, ops.sum(weights))
 

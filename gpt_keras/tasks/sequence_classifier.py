@@ -7,7 +7,7 @@ from keras import ops
 
 from gpt_keras import metrics, preprocessing
 from gpt_keras.layers import Projection
-from gpt_keras.losses import Loss, cross_entropy
+from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.tasks.task import Task
 
 
@@ -53,11 +53,11 @@ class SequenceClassifier(Task):
             pooled = ops.squeeze(ops.matmul(last[:, None], hidden), axis=1)  # (B, D)
         return ops.cast(self.score(pooled), "float32")
 
-    def batch_loss(self, batch, features) -> Loss:
+    def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
         hidden = self.backbone.final_norm(features)
         logits = self.classify(hidden, batch["padding_mask"])  # (B, C)
-        total = cross_entropy(logits, batch["label"], batch["weight"])
+        total = cross_entropy(logits, batch["label"], batch["weight"], regularizers)
         return Loss(total, ops.sum(batch["weight"]), logits)
 
     def new_metrics(self, num_bytes=0):

@@ -9,7 +9,7 @@ from gpt_keras import checkpoint
 from gpt_keras.attention import visibility
 from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
-from gpt_keras.losses import Loss
+from gpt_keras.losses import PLAIN, Loss
 
 
 class Task(ConfigModel):
@@ -74,13 +74,14 @@ class Task(ConfigModel):
             )
         return self.tokenizer
 
-    def features(self, batch, first=0, last=None, training=False):
+    def features(self, batch, first=0, last=None, training=False, remat=False):
         """Output of the backbone's blocks `first` to `last` (not included; None: the end).
 
         Args:
           batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
             `padding_mask` (B, T) bool; and, to start behind the first block, `features`
             (B, T, D): what this gave up to there.
+          remat: see `GPTBackbone.transform`.
 
         Returns:
           (B, T, D), before the last norm.
@@ -96,14 +97,15 @@ class Task(ConfigModel):
             x = keras.ops.cast(batch["features"], self.compute_dtype)
         else:
             x = self.backbone.embed(token_ids, seen.positions, training=training)
-        return self.backbone.transform(x, seen, first=first, last=last, training=training)
+        return self.backbone.transform(x, seen, first, last, training=training, remat=remat)
 
-    def batch_loss(self, batch, features) -> Loss:
+    def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Loss of a batch.
 
         Args:
           batch: as for `features`, and the task's targets.
           features: (B, T, D), what `features` gave.
+          regularizers: see `losses.Regularizers`.
         """
         raise NotImplementedError
 

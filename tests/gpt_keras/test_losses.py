@@ -30,17 +30,23 @@ def test_cross_entropy_is_the_weighted_sum(case):
     np.testing.assert_allclose(loss, numpy_loss(*case), rtol=1e-6)
 
 
+REGULARIZERS = [losses.PLAIN, losses.Regularizers(0.2, 0.0), losses.Regularizers(0.1, 0.03)]
+
+
+@pytest.mark.parametrize("regularizers", REGULARIZERS)
 @pytest.mark.parametrize("elements", [V, 4 * V, 5 * V + 1, 1000 * V])
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_chunks_change_neither_loss_nor_gradient(case, monkeypatch, elements, jit_compile):
+def test_chunks_change_neither_loss_nor_gradient(
+    case, monkeypatch, elements, jit_compile, regularizers
+):
     hidden, head, targets, weights = case
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
 
     def plain(hidden, head):
-        return 0.5 * losses.cross_entropy(hidden @ head, targets, weights)
+        return 0.5 * losses.cross_entropy(hidden @ head, targets, weights, regularizers)
 
     def chunked(hidden, head):
-        return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights)
+        return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights, regularizers)
 
     def with_gradients(loss):
         with tf.GradientTape() as tape:
@@ -52,14 +58,38 @@ def test_chunks_change_neither_loss_nor_gradient(case, monkeypatch, elements, ji
     (value, gradients), (expected, expected_gradients) = run(), with_gradients(plain)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(gradient, reference, atol=1e-6)
+        np.testing.assert_allclose(gradient, reference, atol=2e-6)
+
+
+def test_regularizers_are_those_of_the_papers(case):
+    hidden, head, targets, weights = case
+    logits = hidden.numpy().astype(np.float64) @ head.numpy()
+    log_z = np.log(np.exp(logits).sum(axis=1))
+    smoothed = 0.9 * np.eye(V)[targets.numpy()] + 0.1 / V
+    expected = -(smoothed * (logits - log_z[:, None])).sum(axis=1) + 0.03 * log_z**2
+    loss = losses.cross_entropy(hidden @ head, targets, weights, losses.Regularizers(0.1, 0.03))
+    np.testing.assert_allclose(loss, (expected * weights.numpy()).sum(), rtol=1e-6)
+
+
+@pytest.mark.oracle
+def test_label_smoothing_is_that_of_torch(case):
+    torch = pytest.importorskip("torch")
+    hidden, head, targets, weights = case
+    reference = torch.nn.functional.cross_entropy(
+        torch.tensor((hidden @ head).numpy()),
+        torch.tensor(targets.numpy().astype(np.int64)),
+        label_smoothing=0.2,
+        reduction="none",
+    )
+    loss = losses.head_cross_entropy(*case, losses.Regularizers(label_smoothing=0.2))
+    np.testing.assert_allclose(loss, (reference.numpy() * weights.numpy()).sum(), rtol=1e-6)
 
 
 def test_chunks_are_as_many_as_the_logits_need():
-    assert losses._chunk_rows(2040, 8192) == 2040  # all logits fit
-    assert losses._chunk_rows(2040, 49152) == 340  # six chunks
-    assert losses._chunk_rows(1 << 20, 1 << 20) == (1 << 20) // losses.MAX_CHUNKS
-    assert losses._chunk_rows(None, 49152) is None
+    assert losses._num_chunks(1020, 8192) == 1  # all logits fit
+    assert losses._num_chunks(2040, 49152) == 12
+    assert losses._num_chunks(1 << 20, 1 << 20) == losses.MAX_CHUNKS
+    assert losses._num_chunks(None, 49152) == 1
 
 
 def test_number_of_rows_may_be_unknown(case):
@@ -72,9 +102,13 @@ def test_number_of_rows_may_be_unknown(case):
     np.testing.assert_allclose(loss(hidden, targets), numpy_loss(*case), rtol=1e-6)
 
 
-def test_half_precision_loss_is_summed_in_float32(case):
+@pytest.mark.parametrize("elements", [4 * V, 1000 * V])
+def test_half_precision_is_summed_in_float32(case, monkeypatch, elements):
     hidden, head, targets, weights = case
-    half = [tf.cast(x, tf.bfloat16) for x in (hidden, head)]
-    loss = losses.head_cross_entropy(*half, targets, weights)
-    assert loss.dtype == tf.float32
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+    with tf.GradientTape() as tape:
+        tape.watch(head)
+        half = tf.cast(hidden, tf.bfloat16)
+        loss = losses.head_cross_entropy(half, head, targets, weights)
+    assert loss.dtype == tape.gradient(loss, head).dtype == tf.float32
     np.testing.assert_allclose(loss, numpy_loss(*case), rtol=0.02)

@@ -116,8 +116,8 @@ print(json.dumps(results))
 class NeedsPython(gpt_keras.CausalLM):
     """A task that XLA cannot compile."""
 
-    def batch_loss(self, batch, features):
-        loss = super().batch_loss(batch, features)
+    def batch_loss(self, batch, features, *more):
+        loss = super().batch_loss(batch, features, *more)
         checked = tf.numpy_function(lambda x: x, [tf.stop_gradient(loss.weight)], tf.float32)
         return loss._replace(weight=tf.reshape(checked, ()))
 

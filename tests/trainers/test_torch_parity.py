@@ -33,8 +33,8 @@ def train(batches, options, **how):
             task.trainable_variables,
             schedule,
             options["weight_decay"],
-            options["beta_1"],
-            options["beta_2"],
+            beta_1=options["beta_1"],
+            beta_2=options["beta_2"],
         )
     step = TrainStep(
         task,

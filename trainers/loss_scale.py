@@ -1,0 +1,57 @@
+"""LossScale: what keeps the small gradients of float16 from vanishing."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+INITIAL, LEAST, GROWTH_STEPS = 2.0**15, 2.0**-14, 2000
+
+
+class LossScale:
+    """Dynamic loss scale (Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740).
+
+    The loss is multiplied by it before the gradient is taken. A step whose gradients are not finite
+    is left out and halves it; after GROWTH_STEPS good ones in a row it doubles.
+
+    Args:
+      optimizer: built; it keeps the state among its variables, so that checkpoints have it.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer):
+        def variable(name, value, dtype):
+            start = keras.initializers.Constant(value)
+            return optimizer.add_variable((), initializer=start, dtype=dtype, name=name)
+
+        self.value = variable("loss_scale", INITIAL, "float32")
+        self.good_steps = variable("good_steps", 0, "int64")
+
+    def update(self, finite, apply: Callable[[], None]) -> None:
+        """Calls `apply` if `finite` () bool, and adapts the scale; across replicas."""
+
+        def good():
+            apply()
+            steps = self.good_steps + 1
+            grows = tf.equal(steps, GROWTH_STEPS)
+            self.value.assign(tf.where(grows, 2 * self.value, +self.value))
+            self.good_steps.assign(tf.where(grows, tf.zeros_like(steps), steps))
+
+        def bad():
+            self.value.assign(self.value / 2)
+            self.good_steps.assign(0)
+
+        tf.cond(finite, good, bad)
+
+    def check(self) -> float:
+        """The scale.
+
+        Raises:
+          ValueError: it has shrunk so far that the gradients are not finite at all.
+        """
+        scale = float(self.value)
+        if scale < LEAST:
+            raise ValueError(
+                f"--mixed_precision=float16: gradients are not finite even at a loss scale of "
+                f"{scale:g}; lower --learning_rate, or take bfloat16"
+            )
+        return scale
