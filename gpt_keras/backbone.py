@@ -99,7 +99,7 @@ class GPTBackbone(ConfigModel):
 
     def embed(self, token_ids, positions, training=False):
         """Input of the first block: (B, T) ids and their positions -> (B, T, D)."""
-        x = self.embedding(token_ids, positions)
+        x = self.embedding(token_ids, positions, training=training)
         return self.dropout(x, training=training) if self.config.dropout else x
 
     def transform(self, x, seen: Visibility, first=0, last=None, training=False, remat=False):

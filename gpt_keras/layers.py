@@ -183,8 +183,12 @@ class Embedding(ConfigLayer):
                 initializer=normal,
             )
 
-    def call(self, token_ids, positions):
-        x = ops.cast(self._look_up(token_ids), self.compute_dtype)  # (B, T, D)
+    def call(self, token_ids, positions, training=False):
+        if training:
+            x = columns(tf.convert_to_tensor(self.table), token_ids)
+        else:
+            x = self._look_up(token_ids)
+        x = ops.cast(x, self.compute_dtype)  # (B, T, D)
         if self.config.rotary is None:
             x = x + ops.cast(ops.take(self.positions, positions, axis=0), x.dtype)
         return x
@@ -209,6 +213,21 @@ class Embedding(ConfigLayer):
 
     def compute_output_shape(self, input_shape, *_):
         return (*input_shape, self.config.hidden_size)
+
+
+@tf.custom_gradient
+def columns(table, token_ids):
+    """Columns (B, T, D) of a table (D, V), to train it."""
+    D, V = table.shape
+
+    def gradient(upstream):
+        rows = tf.reshape(upstream, (-1, D))
+        # Zeros that wait for the gradient: XLA would make others first of all, and keep them.
+        zeros = tf.fill((V, D), 0 * rows[0, 0])
+        total = tf.tensor_scatter_nd_add(zeros, tf.reshape(token_ids, (-1, 1)), rows)
+        return tf.transpose(total), None
+
+    return tf.transpose(tf.gather(table, token_ids, axis=1), (1, 2, 0)), gradient
 
 
 def residual_stddev(config: GPTConfig) -> float:
