@@ -32,12 +32,13 @@ CONFIG = gpt_keras.GPTConfig(
     vocab_size=49152, hidden_size=384, num_layers=6, num_heads=6, intermediate_size=1040,
     max_position_embeddings=256,
 )  # fmt: skip
-# Options of a step; `plain` has all logits at once.
+# Options of a step; `plain` has all logits at once, `cut` that part of the rows.
 VARIANTS = {
     "plain logits": {"plain": True},
     "chunked": {},
     "chunked, --remat": {"remat": True},
     "chunked, 4 micro-batches": {"gradient_accumulation_steps": 4},
+    "chunked, one of these alone": {"cut": 4},
 }
 MIB = 2**20
 
@@ -76,7 +77,7 @@ def main(flags: args.FlagValues) -> None:
             json.dump(results, file, indent=2)
 
 
-def measure(shape, xla: bool, plain: bool = False, **options) -> dict:
+def measure(shape, xla: bool, plain: bool = False, cut: int = 1, **options) -> dict:
     """Bytes at rest and at the highest within a step, and seconds of a step."""
     strategy = make_strategy()
     with strategy.scope():
@@ -86,6 +87,7 @@ def measure(shape, xla: bool, plain: bool = False, **options) -> dict:
         task, task.trainable_variables, optimizer, strategy, max_grad_norm=1.0, xla=xla,
         notify=lambda line: None, **options,
     )  # fmt: skip
+    shape = shape[0] // cut, shape[1]
     token_ids = np.random.default_rng(0).integers(0, CONFIG.vocab_size, shape).astype(np.int32)
     batch = {
         "token_ids": token_ids,

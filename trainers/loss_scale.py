@@ -48,7 +48,7 @@ class LossScale:
         Raises:
           ValueError: it has shrunk so far that the gradients are not finite at all.
         """
-        scale = float(self.value)
+        scale = float(tf.convert_to_tensor(self.value))
         if scale < LEAST:
             raise ValueError(
                 f"--mixed_precision=float16: gradients are not finite even at a loss scale of "

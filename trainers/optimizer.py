@@ -126,9 +126,9 @@ class ReducedGradients:
 
     def take_averages(self) -> None:
         """Sets the weights to their moving averages, where these are kept and something is."""
-        if self._averages and int(self.iterations):
+        if self._averages and ops.convert_to_tensor(self.iterations) > 0:
             for variable, average in zip(self._trainable_variables, self._averages, strict=True):
-                variable.assign(average.numpy())
+                variable.assign(ops.convert_to_tensor(average))
 
     @contextlib.contextmanager
     def averaged(self):

@@ -92,6 +92,22 @@ def test_chunks_are_as_many_as_the_logits_need():
     assert losses._num_chunks(None, 49152) == 1
 
 
+def test_xla_never_has_all_logits(case, monkeypatch):
+    """Unrolled, XLA would run the chunks side by side."""
+    hidden, head, targets, weights = case
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 4 * V)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def loss(hidden, head):
+        return losses.head_cross_entropy(hidden, head, targets, weights)
+
+    program = loss.experimental_get_compiler_ir(hidden, head)(stage="optimized_hlo")
+    assert f"f32[4,{V}]" in program  # a chunk's, in a loop
+    assert " while(" in program
+    assert f"f32[{N},{V}]" not in program
+    assert f"f32[16,{V}]" not in program
+
+
 def test_number_of_rows_may_be_unknown(case):
     hidden, head, targets, weights = case
 

@@ -30,6 +30,7 @@ def run(tmp_path, config):
         kind = gpt_keras.SequenceClassifier if classifies else gpt_keras.CausalLM
         with strategy.scope():
             task = kind(config.replace(id2label=LABELS if classifies else ()))
+        train.task = task
         folder.begin()
         progress, metrics = fit(task, Data(source, eval_source), flags, folder, strategy)
         text = (tmp_path / name / "metrics.jsonl").read_text()
@@ -88,6 +89,38 @@ def test_early_stopping_brings_the_best_weights_back(run, language_source):
     assert progress.step == progress.best_step + 2
     assert losses.index(min(losses)) + 1 == progress.best_step
     assert metrics.result()["loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_moving_averages_are_evaluated_and_kept(run, language_source):
+    """The steps do not notice; what is evaluated changes, and is what the run ends with."""
+    options = {"max_steps": 6, "eval_steps": 3, "schedule": "constant"}
+    plain, _, _ = run(language_source, language_source, name="plain", **options)
+    lines, _, metrics = run(language_source, language_source, name="ema", ema_decay=0.9, **options)
+    assert column(lines, "loss") == column(plain, "loss")
+    ours, theirs = column(lines, "eval_loss"), column(plain, "eval_loss")
+    assert ours[0] == theirs[0]
+    assert abs(ours[2] - theirs[2]) > 1e-3
+    assert metrics.result()["loss"] == pytest.approx(min(ours[1:]), rel=1e-6)
+
+
+def test_moving_averages_are_kept_without_eval_data(run, language_source):
+    weights = {}
+    for decay in (0.0, 0.9):
+        run(language_source, name=f"ema{decay}", max_steps=3, ema_decay=decay)
+        weights[decay] = run.task.trainable_variables[0].numpy()
+    assert np.abs(weights[0.0] - weights[0.9]).max() > 1e-4
+
+
+def test_all_that_a_step_can_do_at_once(run, language_source):
+    lines, _, _ = run(
+        language_source, language_source, max_steps=24, optimizer="muon", schedule="wsd",
+        mixed_precision="float16", remat=True, label_smoothing=0.05, z_loss=1e-4, ema_decay=0.5,
+        layer_lr_decay=0.9, gradient_accumulation_steps=2, warmup_steps=2,
+    )  # fmt: skip
+    losses = column(lines, "loss")
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.9 * losses[0]
+    assert column(lines, "learning_rate")[-1] < 0.6e-2  # of 1e-2: the decay has begun
 
 
 def test_without_eval_data_the_last_weights_are_kept(run, language_source):

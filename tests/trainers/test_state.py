@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from trainers.optimizer import AdamW
+from trainers.loss_scale import LossScale
+from trainers.optimizer import OPTIMIZERS, AdamW
 from trainers.state import Progress, TrainingState
 
 
@@ -37,6 +38,42 @@ def test_restores_weights_optimizer_and_progress(tmp_path):
     assert after.state.progress == Progress(3, 3, 0.5, 0, False)
     for value, expected in zip(after.values, before.values, strict=True):
         np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_optimizers_go_on_where_they_were(tmp_path, name):
+    """With moving averages and a loss scale."""
+
+    def make(folder):
+        start = (("a", (2, 3)), ("scale", (3,)), ("b", (3, 2)))
+        variables = [keras.Variable(np.ones(shape, "f"), name=n) for n, shape in start]
+        optimizer = OPTIMIZERS[name](variables, 0.1, ema_decay=0.9)
+        loss_scale = LossScale(optimizer)
+        return variables, optimizer, loss_scale, TrainingState(folder, variables, optimizer)
+
+    def train(variables, optimizer, step):
+        rng = np.random.default_rng(step)
+        gradients = [rng.normal(size=v.shape).astype("f") for v in variables]
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+
+    variables, optimizer, loss_scale, state = make(tmp_path)
+    for step in range(3):
+        train(variables, optimizer, step)
+    loss_scale.value.assign(64.0)
+    state.progress.step = 3
+    state.save()
+    again, optimizer_again, scale_again, state = make(tmp_path)
+    assert state.restore()
+    assert float(scale_again.value) == 64.0
+    for _ in range(2):
+        for mine, theirs in (
+            (variables, again),
+            (optimizer.variables, optimizer_again.variables),
+        ):
+            for a, b in zip(mine, theirs, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+        train(variables, optimizer, 3)
+        train(again, optimizer_again, 3)
 
 
 def test_nothing_to_restore(tmp_path):

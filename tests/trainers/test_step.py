@@ -9,8 +9,11 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from trainers.optimizer import AdamW
-from trainers.step import TrainStep, trained_variables
+from gpt_keras.losses import Regularizers
+from trainers import loss_scale
+from trainers.loss_scale import LossScale
+from trainers.optimizer import Adafactor, AdamW, Lion, Muon
+from trainers.step import TrainStep, layer_rates, trained_variables
 from trainers.strategy import make_strategy
 
 LABELS = ("a", "b", "c")
@@ -21,13 +24,14 @@ CONFTEST = str(pathlib.Path(__file__).with_name("conftest.py"))
 def losses(config):
     """Function that trains a fresh tiny model and returns the losses of its steps."""
 
-    def run(source, steps=4, top_layers=0, dropout=0.0, rows=slice(None), **options):
+    def run(source, steps=4, top_layers=0, dropout=0.0, rows=slice(None), tied=True, **options):
         keras.utils.set_random_seed(5)
         strategy = make_strategy()
         classifies = "label" in source.batch(0)
         with strategy.scope():
             kind = gpt_keras.SequenceClassifier if classifies else gpt_keras.CausalLM
-            changes = {"dropout": dropout, "id2label": LABELS if classifies else ()}
+            labels = LABELS if classifies else ()
+            changes = {"dropout": dropout, "id2label": labels, "tie_embeddings": tied}
             task = kind(config.replace(**changes))
             variables, first = trained_variables(task, top_layers)
             optimizer = AdamW(variables, 1e-2)
@@ -58,6 +62,91 @@ def test_xla_changes_nothing(losses, language_source):
     np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_recomputed_blocks_change_nothing(losses, language_source, xla):
+    """The masks of dropout are the same in both passes."""
+    expected = losses(language_source, dropout=0.3, xla=xla)
+    actual = losses(language_source, dropout=0.3, xla=xla, remat=True)
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_regularizers_add_to_the_loss(losses, language_source, tied):
+    plain = losses(language_source, tied=tied)
+    more = losses(language_source, tied=tied, regularizers=Regularizers(0.1, 0.1))
+    assert more[0] > 1.01 * plain[0]
+
+
+def half_step(config, dtype="mixed_float16", xla=False):
+    """A step in half precision, its optimizer and what it says."""
+    keras.utils.set_random_seed(5)
+    task, said = gpt_keras.CausalLM(config, dtype=dtype), []
+    optimizer = AdamW(task.trainable_variables, 1e-2)
+    scale = LossScale(optimizer) if dtype == "mixed_float16" else None
+    step = TrainStep(
+        task, task.trainable_variables, optimizer, make_strategy(), loss_scale=scale, xla=xla,
+        max_grad_norm=0.5, notify=said.append,
+    )  # fmt: skip
+    return step, said
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_learns_like_float32(config, losses, language_source, dtype, xla):
+    expected = losses(language_source, steps=12, max_grad_norm=0.5)
+    step, _ = half_step(config, dtype, xla)
+    actual = [step(language_source.batch(i), i) for i in range(12)]
+    assert not any(result.skipped for result in actual)
+    tolerance = 0.005 if dtype == "mixed_float16" else 0.03
+    np.testing.assert_allclose([r.loss for r in actual], expected, rtol=tolerance)
+    assert expected[-1] < 0.9 * expected[0]
+
+
+def test_loss_scale_falls_until_gradients_are_finite(config, language_source, monkeypatch):
+    monkeypatch.setattr(loss_scale, "INITIAL", 2.0**28)
+    monkeypatch.setattr(loss_scale, "GROWTH_STEPS", 3)
+    step, said = half_step(config)
+    batch, weight = language_source.batch(0), step.variables[0]
+    before = weight.numpy()
+    skips = 0
+    while step(batch, 0).skipped:
+        skips += 1
+        np.testing.assert_array_equal(weight.numpy(), before)
+        assert float(step.loss_scale.value) == 2.0 ** (28 - skips)
+        assert int(step.optimizer.iterations) == 0
+    assert skips
+    assert len(said) == skips
+    assert f"loss scale now {2.0 ** (28 - skips):g}" in said[-1]
+    assert np.any(weight.numpy() != before)
+    for i in range(1, 3):
+        step(batch, i)
+    assert float(step.loss_scale.value) == 2.0 ** (29 - skips)  # three good ones in a row
+
+
+def test_gradients_that_no_scale_makes_finite_end_the_run(config, language_source):
+    step, _ = half_step(config)
+    step.variables[0].assign(np.full(step.variables[0].shape, np.nan))
+    step.loss_scale.value.assign(2 * loss_scale.LEAST)
+    assert step(language_source.batch(0), 0).skipped
+    with pytest.raises(ValueError, match="mixed_precision=float16: gradients are not finite"):
+        step(language_source.batch(0), 1)
+
+
+def test_layers_learn_the_less_the_lower_they_are(config):
+    for tied in (True, False):
+        task = gpt_keras.CausalLM(config.replace(tie_embeddings=tied))
+        variables = task.trainable_variables
+        rates = layer_rates(task, variables, 0.5)
+        by_layer = {}
+        for variable, rate in zip(variables, rates, strict=True):
+            name = variable.path.split("/")[0 if "embedding" not in variable.path else -1]
+            by_layer.setdefault(name, set()).add(rate)
+        expected = {"table": {0.125}, "block_0": {0.25}, "block_1": {0.5}, "final_norm": {1.0}}
+        assert by_layer == expected | ({} if tied else {"head": {1.0}})
+    task = gpt_keras.SequenceClassifier(config.replace(id2label=LABELS))
+    assert layer_rates(task, [task.score.kernel], 0.5) == [1.0]
+
+
 def test_clipping_matters(losses, language_source):
     assert losses(language_source, max_grad_norm=1e-9)[-1] != pytest.approx(
         losses(language_source)[-1], rel=1e-3
@@ -79,38 +168,61 @@ def test_rows_that_do_not_divide_are_refused(losses, language_source):
         losses(language_source, gradient_accumulation_steps=3)
 
 
-def test_mirrored_replicas_equal_one_device(losses, language_source, label_source):
+def test_mirrored_replicas_equal_one_device(config, language_source, label_source):
     """Two logical CPUs need a process of their own: the CPU is cut before TensorFlow starts."""
     script = f"""
-import json, sys, keras
+import json, runpy, sys
 sys.path[:0] = {sys.path!r}
 from trainers.strategy import make_strategy
 strategy = make_strategy("mirrored", 2)
 assert strategy.num_replicas_in_sync == 2
-import runpy
-fixtures = runpy.run_path({CONFTEST!r})
-import gpt_keras
-from trainers.optimizer import AdamW
-from trainers.step import TrainStep
-results = []
-for kind, source, labels in (
-    (gpt_keras.CausalLM, fixtures["LanguageSource"](), ()),
-    (gpt_keras.SequenceClassifier, fixtures["LabelSource"](), {LABELS!r}),
-):
-    keras.utils.set_random_seed(5)
-    with strategy.scope():
-        task = kind(fixtures["CONFIG"].replace(id2label=labels))
-        optimizer = AdamW(task.trainable_variables, 1e-2)
-    step = TrainStep(task, task.trainable_variables, optimizer, strategy, max_grad_norm=0.5,
-                     gradient_accumulation_steps=2, xla=False)
-    results.append([step(source.batch(i), i).loss for i in range(4)])
-print(json.dumps(results))
+fixtures, tests = runpy.run_path({CONFTEST!r}), runpy.run_path({__file__!r})
+sources = fixtures["LanguageSource"](), fixtures["LabelSource"]()
+print(json.dumps(tests["all_kinds"](strategy, fixtures["CONFIG"], *sources)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     mirrored = json.loads(done.stdout.splitlines()[-1])
-    for source, actual in zip((language_source, label_source), mirrored, strict=True):
-        np.testing.assert_allclose(actual, losses(source, max_grad_norm=0.5), rtol=2e-5)
+    alone = all_kinds(make_strategy(), config, language_source, label_source)
+    for kind, expected in alone.items():
+        tolerance = 2e-3 if kind == "float16" else 2e-5
+        np.testing.assert_allclose(mirrored[kind], expected, rtol=tolerance, err_msg=kind)
+
+
+def all_kinds(strategy, config, language_source, label_source):
+    """Losses, and the sum of a weight's moving average, of all that a step can do."""
+    results = {}
+    for kind, make in {
+        "classifier": AdamW,
+        "remat": Muon,
+        "float16": Lion,
+        "last": Adafactor,
+    }.items():
+        keras.utils.set_random_seed(5)
+        half = kind == "float16"
+        with strategy.scope():
+            if kind == "classifier":
+                task = gpt_keras.SequenceClassifier(config.replace(id2label=LABELS))
+            else:
+                task = gpt_keras.CausalLM(config, dtype="mixed_float16" if half else None)
+            rates = layer_rates(task, task.trainable_variables, 0.8)
+            optimizer = make(task.trainable_variables, 1e-2, rates=rates, ema_decay=0.9)
+            scale = LossScale(optimizer) if half else None
+        step = TrainStep(
+            task, task.trainable_variables, optimizer, strategy, max_grad_norm=0.5, xla=False,
+            gradient_accumulation_steps=2, remat=kind == "remat", loss_scale=scale,
+            notify=lambda line: None,
+        )  # fmt: skip
+        source = label_source if kind == "classifier" else language_source
+        if half:  # too large a scale at first; how often it is halved depends on the cut
+            scale.value.assign(2.0**28)
+            while step(source.batch(0), 0).skipped:
+                pass
+        values = [step(source.batch(i), i).loss for i in range(4)]
+        with optimizer.averaged():
+            values.append(float(np.sum(task.trainable_variables[1].numpy())))
+        results[kind] = values
+    return results
 
 
 class NeedsPython(gpt_keras.CausalLM):

@@ -1,4 +1,4 @@
-"""Ten training steps against torch: its losses from a golden file, or live."""
+"""Training steps against torch: ten by a golden file, two hundred live."""
 
 import json
 import pathlib
@@ -78,10 +78,14 @@ def test_losses_are_those_torch_had(golden, how):
 
 
 @pytest.mark.oracle
-def test_losses_are_those_torch_has(golden):
+def test_losses_are_those_torch_has_for_200_steps(golden):
+    """The same ten batches again and again, until much of them is known by heart."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     script = runpy.run_path(str(GOLDEN / "write_training.py"))
-    batches = script["make_batches"](61)
+    batches = 20 * script["make_batches"](61)
     expected = script["train"](str(MODEL), batches, golden["options"])
-    check(train(batches, golden["options"], xla=False), expected)
+    actual = train(batches, golden["options"], xla=False)
+    ours, theirs = ([step.loss for step in actual], [step["loss"] for step in expected])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert theirs[-1] < 0.6 * theirs[0]
