@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-BENCHMARKS = ("decode", "train_step", "tokenizer")
+BENCHMARKS = ("decode", "train_step", "memory", "tokenizer")
 
 
 def main(_):

@@ -46,7 +46,7 @@ class TrainStep:
     Args:
       task: made under `strategy.scope()`, as `optimizer`.
       variables: Keras variables to train, those the optimizer was made for.
-      optimizer: applies gradients that are reduced already, see `trainers.optimizer.AdamW`.
+      optimizer: of `trainers.optimizer`.
       strategy: a `tf.distribute.Strategy`.
       first: the backbone's first block that is trained; the batch's `features` enter there.
       gradient_accumulation_steps: micro-batches that a replica's rows are cut into.

@@ -12,7 +12,7 @@ import gpt_keras
 from gpt_keras.losses import Regularizers
 from trainers import loss_scale
 from trainers.loss_scale import LossScale
-from trainers.optimizer import Adafactor, AdamW, Lion, Muon
+from trainers.optimizer import OPTIMIZERS, Adafactor, AdamW, Lion, Muon
 from trainers.step import TrainStep, layer_rates, trained_variables
 from trainers.strategy import make_strategy
 
@@ -24,7 +24,8 @@ CONFTEST = str(pathlib.Path(__file__).with_name("conftest.py"))
 def losses(config):
     """Function that trains a fresh tiny model and returns the losses of its steps."""
 
-    def run(source, steps=4, top_layers=0, dropout=0.0, rows=slice(None), tied=True, **options):
+    def run(source, steps=4, top_layers=0, dropout=0.0, rows=slice(None), tied=True, make=AdamW,
+            **options):  # fmt: skip
         keras.utils.set_random_seed(5)
         strategy = make_strategy()
         classifies = "label" in source.batch(0)
@@ -34,7 +35,7 @@ def losses(config):
             changes = {"dropout": dropout, "id2label": labels, "tie_embeddings": tied}
             task = kind(config.replace(**changes))
             variables, first = trained_variables(task, top_layers)
-            optimizer = AdamW(variables, 1e-2)
+            optimizer = make(variables, 1e-2, ema_decay=0.9)
         step = TrainStep(
             task, variables, optimizer, strategy, first=first, **{"xla": False, **options}
         )
@@ -56,9 +57,10 @@ def test_accumulation_equals_the_big_batch(losses, language_source):
     np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
-def test_xla_changes_nothing(losses, language_source):
-    expected = losses(language_source, max_grad_norm=0.5)
-    actual = losses(language_source, max_grad_norm=0.5, xla=True)
+@pytest.mark.parametrize("make", OPTIMIZERS.values())
+def test_xla_changes_nothing(losses, language_source, make):
+    expected = losses(language_source, max_grad_norm=0.5, make=make)
+    actual = losses(language_source, max_grad_norm=0.5, make=make, xla=True)
     np.testing.assert_allclose(actual, expected, rtol=2e-5)
 
 
