@@ -1,7 +1,5 @@
 """LossScale: what keeps the small gradients of float16 from vanishing."""
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
@@ -26,32 +24,28 @@ class LossScale:
         self.value = variable("loss_scale", INITIAL, "float32")
         self.good_steps = variable("good_steps", 0, "int64")
 
-    def update(self, finite, apply: Callable[[], None]) -> None:
-        """Calls `apply` if `finite` () bool, and adapts the scale; across replicas."""
+    def count(self) -> None:
+        """After a good step."""
+        steps = int(tf.convert_to_tensor(self.good_steps)) + 1
+        if steps == GROWTH_STEPS:
+            self.value.assign(2 * self._value())
+        self.good_steps.assign(steps % GROWTH_STEPS)
 
-        def good():
-            apply()
-            steps = self.good_steps + 1
-            grows = tf.equal(steps, GROWTH_STEPS)
-            self.value.assign(tf.where(grows, 2 * self.value, +self.value))
-            self.good_steps.assign(tf.where(grows, tf.zeros_like(steps), steps))
-
-        def bad():
-            self.value.assign(self.value / 2)
-            self.good_steps.assign(0)
-
-        tf.cond(finite, good, bad)
-
-    def check(self) -> float:
-        """The scale.
+    def halve(self) -> float:
+        """After a step that was left out; the scale from now on.
 
         Raises:
           ValueError: it has shrunk so far that the gradients are not finite at all.
         """
-        scale = float(tf.convert_to_tensor(self.value))
+        scale = self._value() / 2
+        self.value.assign(scale)
+        self.good_steps.assign(0)
         if scale < LEAST:
             raise ValueError(
                 f"--mixed_precision=float16: gradients are not finite even at a loss scale of "
                 f"{scale:g}; lower --learning_rate, or take bfloat16"
             )
         return scale
+
+    def _value(self) -> float:
+        return float(tf.convert_to_tensor(self.value))

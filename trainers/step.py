@@ -24,13 +24,15 @@ class StepResult(NamedTuple):
         included.
       grad_norm: global norm of the mean gradient, before clipping.
       traced: this batch shape is new, so the step took longer than the next ones will.
-      skipped: float16's gradients were not finite, and the weights are as they were.
+      applied: False where the batch was left out, and no weight has changed.
+      overflowed: so since float16's gradients were not finite; the loss scale has been halved.
     """
 
     loss: float
     grad_norm: float
     traced: bool = False
-    skipped: bool = False
+    applied: bool = True
+    overflowed: bool = False
 
 
 class TrainStep:
@@ -92,18 +94,22 @@ class TrainStep:
         )
         self._accumulate = tf.function(self._accumulate_on_replicas, autograph=False)
         # Several replicas meet in the update, which XLA cannot compile on a CPU.
+        self._reduce = tf.function(self._reduce_on_replicas, autograph=False)
         alone = self.strategy.num_replicas_in_sync == 1
         self._apply = tf.function(
             self._apply_on_replicas, jit_compile=self.xla and alone, autograph=False
         )
 
-    def __call__(self, batch: dict[str, np.ndarray], step: int) -> StepResult:
-        """Updates the weights.
+    def __call__(
+        self, batch: dict[str, np.ndarray], step: int, limit: float = math.inf
+    ) -> StepResult:
+        """Updates the weights, unless loss or gradient are no numbers or the loss is too large.
 
         Args:
           batch: see `trainers.batches.BatchSource`; its rows are a multiple of replicas times
             micro-batches.
-          step: updates before this one; dropout depends on it.
+          step: batches before this one; dropout depends on it.
+          limit: the largest loss that is not.
         """
         shape = batch["token_ids"].shape
         self._check_rows(shape[0])
@@ -113,7 +119,7 @@ class TrainStep:
         if self.xla and traced:
             self.notify(f"compiling the step for batches of {shape[0]} x {shape[1]} tokens (XLA)")
         try:
-            loss, norm = self._apply(self._accumulate(inputs, step))
+            result = self._update(inputs, step, limit)
         except tf.errors.OpError as error:
             if not self.xla or not traced:
                 raise
@@ -122,16 +128,26 @@ class TrainStep:
             self.notify(f"XLA cannot compile this step; going on without (--noxla): {reason}")
             self.xla = False
             self._trace()
-            loss, norm = self._apply(self._accumulate(inputs, step))
+            result = self._update(inputs, step, limit)
         self._shapes.add(shape)
-        return StepResult(float(loss), float(norm), traced, self._skipped(float(norm)))
+        return result._replace(traced=traced)
 
-    def _skipped(self, norm: float) -> bool:
-        if self.loss_scale is None or math.isfinite(norm):
-            return False
-        scale = self.loss_scale.check()
-        self.notify(f"gradients not finite in float16: step left out, loss scale now {scale:g}")
-        return True
+    def _update(self, inputs, step, limit: float) -> StepResult:
+        loss, norm, scale, gradients = self._reduce(self._accumulate(inputs, step))
+        loss, norm = float(loss), float(norm)
+        if self.loss_scale is not None and not math.isfinite(norm):
+            halved = self.loss_scale.halve()
+            self.notify(
+                f"gradients not finite in float16: step left out, loss scale now {halved:g}"
+            )
+            return StepResult(loss, norm, applied=False, overflowed=True)
+        # Decided here and not by a condition in the update, which then took XLA a quarter longer.
+        applied = math.isfinite(loss) and math.isfinite(norm) and loss <= limit
+        if applied:
+            self._apply(gradients, scale)
+            if self.loss_scale is not None:
+                self.loss_scale.count()
+        return StepResult(loss, norm, applied=applied)
 
     def scratch_bytes(self, batch: dict[str, np.ndarray]) -> int:
         """Memory of the gradient of a micro-batch of `batch` besides weights and gradients, by XLA.
@@ -215,22 +231,13 @@ class TrainStep:
         scaled = {name: w * (scale / w.shape.num_elements()) for name, w in weights.items()}
         return {**batch, **scaled}
 
-    def _apply_on_replicas(self, sums):
-        loss, norm, gradients = self.strategy.run(self._reduce_on_replica, (sums,))
-        local = self.strategy.experimental_local_results  # all replicas hold the same
-        loss, norm = local(loss)[0], local(norm)[0]
-
-        def update():
-            self.strategy.run(self.optimizer.apply, (gradients, self.variables))
-
-        if self.loss_scale is None:
-            update()
-        else:
-            self.loss_scale.update(tf.math.is_finite(norm), update)
-        return loss, norm
+    def _reduce_on_replicas(self, sums):
+        """Mean loss, norm of the mean gradient; sums of gradients, and the factor they need."""
+        *numbers, gradients = self.strategy.run(self._reduce_on_replica, (sums,))
+        first = self.strategy.experimental_local_results  # all replicas hold the same
+        return *(first(number)[0] for number in numbers), gradients
 
     def _reduce_on_replica(self, sums):
-        """Mean loss, norm of the mean gradient, and that gradient, clipped."""
         context = tf.distribute.get_replica_context()
         total, weight, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
         weight = tf.maximum(weight, 1e-9)
@@ -238,7 +245,13 @@ class TrainStep:
         scale = 1.0 / weight
         if self.max_grad_norm:
             scale *= self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
-        return total / weight, norm, [g * tf.cast(scale, g.dtype) for g in gradients]
+        return total / weight, norm, scale, gradients
+
+    def _apply_on_replicas(self, gradients, scale):
+        self.strategy.run(self._apply_on_replica, (gradients, scale))
+
+    def _apply_on_replica(self, gradients, scale):
+        self.optimizer.apply([g * tf.cast(scale, g.dtype) for g in gradients], self.variables)
 
 
 class _DropoutSeeds:

@@ -98,7 +98,7 @@ def test_half_precision_learns_like_float32(config, losses, language_source, dty
     expected = losses(language_source, steps=12, max_grad_norm=0.5)
     step, _ = half_step(config, dtype, xla)
     actual = [step(language_source.batch(i), i) for i in range(12)]
-    assert not any(result.skipped for result in actual)
+    assert not any(result.overflowed for result in actual)
     tolerance = 0.005 if dtype == "mixed_float16" else 0.03
     np.testing.assert_allclose([r.loss for r in actual], expected, rtol=tolerance)
     assert expected[-1] < 0.9 * expected[0]
@@ -111,7 +111,7 @@ def test_loss_scale_falls_until_gradients_are_finite(config, language_source, mo
     batch, weight = language_source.batch(0), step.variables[0]
     before = weight.numpy()
     skips = 0
-    while step(batch, 0).skipped:
+    while step(batch, 0).overflowed:
         skips += 1
         np.testing.assert_array_equal(weight.numpy(), before)
         assert float(step.loss_scale.value) == 2.0 ** (28 - skips)
@@ -129,7 +129,7 @@ def test_gradients_that_no_scale_makes_finite_end_the_run(config, language_sourc
     step, _ = half_step(config)
     step.variables[0].assign(np.full(step.variables[0].shape, np.nan))
     step.loss_scale.value.assign(2 * loss_scale.LEAST)
-    assert step(language_source.batch(0), 0).skipped
+    assert step(language_source.batch(0), 0).overflowed
     with pytest.raises(ValueError, match="mixed_precision=float16: gradients are not finite"):
         step(language_source.batch(0), 1)
 
@@ -162,6 +162,26 @@ def test_dropout_follows_seed_and_step_alone(losses, language_source):
     # Without learning the same batch would give the same loss, were the masks not new each step.
     same_batch = losses(language_source, steps=4, dropout=0.3, max_grad_norm=1e-12)
     assert same_batch[0] != same_batch[3]
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_bad_batch_changes_nothing(config, language_source, xla):
+    task = gpt_keras.CausalLM(config)
+    optimizer = AdamW(task.trainable_variables, 1e-2)
+    step = TrainStep(task, task.trainable_variables, optimizer, make_strategy(), xla=xla)
+    variables = [*task.trainable_variables, *optimizer.variables]
+    batch = language_source.batch(0)
+    nan = {**batch, "loss_mask": batch["loss_mask"] * np.nan}
+    loss = step(batch, 0).loss
+    before = [v.numpy() for v in variables]
+    for bad, limit in ((nan, np.inf), (batch, 0.5 * loss)):
+        result = step(bad, 1, limit)
+        assert not result.applied
+        assert not result.loss <= limit
+        for variable, value in zip(variables, before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), value)
+    assert step(batch, 1, loss).applied
+    assert np.any(variables[0].numpy() != before[0])
 
 
 def test_rows_that_do_not_divide_are_refused(losses, language_source):
@@ -218,9 +238,11 @@ def all_kinds(strategy, config, language_source, label_source):
         source = label_source if kind == "classifier" else language_source
         if half:  # too large a scale at first; how often it is halved depends on the cut
             scale.value.assign(2.0**28)
-            while step(source.batch(0), 0).skipped:
+            while step(source.batch(0), 0).overflowed:
                 pass
-        values = [step(source.batch(i), i).loss for i in range(4)]
+        values = [step(source.batch(i), i).loss for i in range(3)]
+        assert not step(source.batch(3), 3, limit=0.0).applied
+        values.append(step(source.batch(3), 3).loss)
         with optimizer.averaged():
             values.append(float(np.sum(task.trainable_variables[1].numpy())))
         results[kind] = values
