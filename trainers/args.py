@@ -27,12 +27,16 @@ from trainers.packing import PACKINGS
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, STOPPED, INTERRUPTED = 1, 2, os.EX_TEMPFAIL, 130
 OUR_PACKAGES = {"gpt_keras", "trainers"}
 
 
 class UsageError(ValueError):
     """Flags that make no sense, alone or together: exit status 2."""
+
+
+class Stopped(Exception):  # noqa: N818, it is no error
+    """A signal ended the run between two steps, and it can be resumed: exit status 75."""
 
 
 def run(
@@ -43,7 +47,8 @@ def run(
     """Parses the command line, calls `main(flags)` and exits.
 
     Status 0: done. 1: failed; what a user can put right (OSError, or a ValueError that our code
-    raises) is one line on stderr, anything else a traceback. 2: flags misused. 130: interrupted.
+    raises) is one line on stderr, anything else a traceback. 2: flags misused. 75 (EX_TEMPFAIL): a
+    signal ended a run that can be resumed. 130: interrupted.
     """
     argv = list(sys.argv if argv is None else argv)
     sys.exit(exit_status(main, groups, argv))
@@ -61,6 +66,9 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
     except UsageError as error:
         print(f"{program}: error: {_one_line(error)} (--help lists the flags)", file=sys.stderr)
         return MISUSED
+    except Stopped as error:
+        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -14,6 +14,7 @@ from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
 from trainers.loop import Loop, Schedule
+from trainers.loss_guard import LossGuard
 from trainers.loss_scale import LossScale
 from trainers.optimizer import make_optimizer, make_schedule
 from trainers.run_folder import RunFolder
@@ -94,8 +95,15 @@ def fit(
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
     step = make_step(task, schedule, flags, strategy)
     first = step.first
-    state = TrainingState(folder.file("training_state"), step.variables, step.optimizer)
+    state = TrainingState(
+        folder.file("training_state"),
+        step.variables,
+        step.optimizer,
+        keep_last=flags.keep_last,
+        keep_best=flags.keep_best,
+    )
     _restore(state, folder)
+    guard = LossGuard(flags.bad_loss, flags.loss_spike, state.progress, folder)
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close)
 
@@ -115,6 +123,7 @@ def fit(
             schedule,
             state,
             folder,
+            guard,
             evaluator=evaluator,
             prepare=frozen("train"),
             write_samples=_sampler(task, flags),
@@ -163,9 +172,9 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
 def _restore(state: TrainingState, folder: RunFolder) -> None:
     if not folder.resumes:
         return
-    restored = state.restore()
-    folder.truncate_metrics(state.progress.step if restored else -1)
-    print(f"resuming at step {state.progress.step}" + ("" if restored else ": no checkpoint yet"))
+    restored, progress = state.restore(), state.progress
+    folder.truncate(progress.step if restored else -1, progress.evaluated_step == progress.step)
+    print(f"resuming at step {progress.step}" + ("" if restored else ": no checkpoint yet"))
 
 
 def _sampler(task: Task, flags: FlagValues):

@@ -1,5 +1,6 @@
 """Loop: steps, evaluations, checkpoints and reports of a training run, in their order."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -7,14 +8,16 @@ from collections.abc import Callable, Sequence
 
 from absl import flags as absl_flags
 
-from trainers.args import FlagValues
+from trainers.args import FlagValues, Stopped
 from trainers.batches import Batch, BatchSource, Prefetcher
 from trainers.board import Board
 from trainers.evaluation import Evaluator
+from trainers.loss_guard import POLICIES, BadLossError, LossGuard
 from trainers.progress import ProgressBar
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
 from trainers.step import StepResult, TrainStep
+from trainers.stop_signals import StopSignals
 
 
 def loop_flags(flags: FlagValues) -> None:
@@ -43,7 +46,20 @@ def loop_flags(flags: FlagValues) -> None:
         lower_bound=1,
     )  # fmt: skip
     integer("eval_steps", 0, "updates between evaluations; 0: once an epoch")
-    integer("save_steps", 0, "updates between checkpoints; 0: at each evaluation")
+    integer("save_steps", 0, "updates between checkpoints, besides one at each evaluation; 0: none")
+    integer("keep_last", 2, "newest checkpoints to keep; weights and optimizer each", lower_bound=1)
+    integer(
+        "keep_best", 1, "checkpoints to keep besides these, of the best evaluations", lower_bound=1
+    )
+    absl_flags.DEFINE_enum(
+        "bad_loss", "stop", POLICIES, "what to do before the update with a batch whose loss or "
+        "gradient is no number, or whose loss is a spike: stop the run, or skip the batch; its "
+        "sample ids are written to bad_batches.jsonl", flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_float(
+        "loss_spike", 0.0, "a loss above this many times the median of the last 64 is a spike; 0: "
+        "none is", lower_bound=0.0, flag_values=flags,
+    )  # fmt: skip
     integer(
         "early_stopping_patience", 0, "evaluations without a better dev metric (macro-F1 of a "
         "classifier, loss of a language model) before the run ends; 0: never",
@@ -56,7 +72,7 @@ def loop_flags(flags: FlagValues) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When a run does what, in updates. `early_stopping_patience` counts evaluations, 0: never."""
+    """When a run does what, in steps. `early_stopping_patience` counts evaluations, 0: never."""
 
     max_steps: int
     eval_steps: int
@@ -74,6 +90,12 @@ class Schedule:
             early_stopping_patience=flags.early_stopping_patience,
         )
 
+    def evaluates(self, step: int) -> bool:
+        return step % self.eval_steps == 0 or step == self.max_steps
+
+    def saves(self, step: int) -> bool:
+        return step % self.save_steps == 0 or self.evaluates(step)
+
 
 class Loop:
     """Trains until `max_steps` or early stopping; the best weights are in the task afterwards.
@@ -87,6 +109,7 @@ class Loop:
       schedule: when to evaluate, save and end.
       state: restored already, if the run resumes.
       folder: takes the metrics.
+      guard: judges the losses.
       evaluator: of the dev data; without one there is no early stopping, and the last weights are
         the best.
       prepare: applied to each batch, see `trainers.frozen.FrozenFeatures`.
@@ -101,6 +124,7 @@ class Loop:
         schedule: Schedule,
         state: TrainingState,
         folder: RunFolder,
+        guard: LossGuard,
         *,
         evaluator: Evaluator | None = None,
         prepare: Callable[[Batch], Batch] | None = None,
@@ -108,56 +132,80 @@ class Loop:
         log_seconds: float = 10.0,
     ):
         self.step, self.source, self.schedule = step, source, schedule
-        self.state, self.folder, self.evaluator = state, folder, evaluator
+        self.state, self.folder, self.guard, self.evaluator = state, folder, guard, evaluator
         self.prepare, self.write_samples = prepare, write_samples
         self.log_seconds = log_seconds
 
     def run(self) -> None:
+        """Runs to the end.
+
+        Raises:
+          BadLossError: a batch is to stop the run; a checkpoint of before it is written.
+          Stopped: SIGTERM or SIGINT came, and a checkpoint of the last whole step is written.
+        """
         progress, last = self.state.progress, self.schedule.max_steps
         self.bar = ProgressBar(last, progress.step, self.log_seconds)
-        self.step.notify = self.bar.say
-        self.board = Board(self.folder.file("tensorboard"))
-        try:
-            if progress.step == 0:
-                self._evaluate()
-            with Prefetcher(self.source, progress.step, last) as batches:
-                for step, batch in batches:
-                    if progress.stopped:
-                        break
-                    self._update(step, batch)
-            if progress.step > 0:
-                self.state.save()
-        finally:
-            self.bar.close()
-            self.board.close()
+        self.step.notify = self.state.notify = self.guard.notify = self.bar.say
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.bar.close)
+            self.board = Board(self.folder.file("tensorboard"))
+            stack.callback(self.board.close)
+            self.signals = stack.enter_context(StopSignals())
+            try:
+                self._run()
+            except (BadLossError, Stopped):
+                self._save()
+                raise
+            except Exception:
+                self.state.wait()
+                raise
+            self._save()
         if progress.best_step not in (-1, progress.step):
             self.state.restore_best()
-        else:
-            self.step.optimizer.take_averages()
+        self.step.optimizer.take_averages()
+
+    def _run(self) -> None:
+        progress, last = self.state.progress, self.schedule.max_steps
+        if self.schedule.evaluates(progress.step) and progress.evaluated_step != progress.step:
+            self._evaluate()
+        with Prefetcher(self.source, progress.step, last) as batches:
+            for step, batch in batches:
+                self._stop_if_asked()
+                if progress.stopped:
+                    break
+                self._update(step, batch)
+        self._stop_if_asked()
+
+    def _save(self) -> None:
+        if self.state.progress.step > 0:
+            self.state.save()
+        self.state.wait()
+
+    def _stop_if_asked(self, *_) -> None:
+        if self.signals.received:
+            raise Stopped(
+                f"{self.signals.received}: stopped after step {self.state.progress.step}; "
+                "--resume continues"
+            )
 
     def _update(self, step: int, batch: Batch) -> None:
         progress, schedule = self.state.progress, self.schedule
         begin = time.monotonic()
         inputs = self.prepare(batch) if self.prepare else batch
         learning_rate = float(self.step.optimizer.learning_rate)
-        result = self.step(inputs, step)
+        result = self.step(inputs, step, self.guard.limit())
         seconds = time.monotonic() - begin
+        if result.applied:
+            self.guard.accept(result.loss)
+        elif not result.overflowed:
+            self.guard.reject(step + 1, result, batch)
         progress.step = step + 1
-        if not result.skipped:
-            self._check(result.loss, progress.step)
         self._log(result, learning_rate, count_tokens(batch), seconds)
-        improved = False
-        if progress.step % schedule.eval_steps == 0 or progress.step == schedule.max_steps:
-            improved = self._evaluate()
-        if improved or progress.stopped or progress.step % schedule.save_steps == 0:
+        self.state.poll()
+        if schedule.evaluates(progress.step):
+            self._evaluate()
+        if progress.stopped or schedule.saves(progress.step):
             self.state.save()
-
-    def _check(self, loss: float, step: int) -> None:
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"step {step}: the loss is {loss}; lower --learning_rate or --max_grad_norm, or "
-                "lengthen the warm-up (the last checkpoint is from before)"
-            )
 
     def _log(self, result: StepResult, learning_rate: float, tokens: int, seconds: float) -> None:
         step = self.state.progress.step
@@ -167,19 +215,22 @@ class Loop:
             "grad_norm": result.grad_norm,
             "tokens_per_second": tokens / seconds,
         }
-        self.folder.log({"step": step, **values, "tokens": tokens})
+        # JSON knows neither nan nor inf.
+        line = {name: x if math.isfinite(x) else None for name, x in values.items()}
+        skipped = {} if result.applied else {"skipped": True}
+        self.folder.log({"step": step, **line, "tokens": tokens, **skipped})
         self.board.scalars("train", values, step)
         self.bar.update(result.loss, learning_rate, tokens, seconds, usual=not result.traced)
 
-    def _evaluate(self) -> bool:
-        """Evaluates; True if the weights are the best so far, which are then kept."""
+    def _evaluate(self) -> None:
+        """Evaluates, and judges the weights."""
         if self.evaluator is None:
-            return False
+            return
         with self.step.optimizer.averaged():
-            return self._evaluate_weights()
+            self._evaluate_weights()
 
-    def _evaluate_weights(self) -> bool:
-        step, metrics = self.state.progress.step, self.evaluator()
+    def _evaluate_weights(self) -> None:
+        step, metrics = self.state.progress.step, self.evaluator(self._stop_if_asked)
         result = metrics.result()
         self.folder.log({"step": step, **{f"eval_{name}": x for name, x in result.items()}})
         self.board.scalars("eval", result, step)
@@ -191,17 +242,20 @@ class Loop:
             self.board.texts("samples", *self.write_samples(), step)
         text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
         self.bar.say(f"step {step}: eval {text}")
-        if step == 0:
-            return False  # only shows from where the run starts
-        return self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)
+        self.state.progress.evaluated_step = step
+        if step > 0:  # where the run starts is only shown
+            self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)
 
-    def _judge(self, name: str, metric: float, higher_is_better: bool) -> bool:
-        """Keeps the weights if they are the best so far (True), else counts for early stopping."""
+    def _judge(self, name: str, metric: float, higher_is_better: bool) -> None:
+        """Are the weights the best so far? If not, counts for early stopping."""
         progress, patience = self.state.progress, self.schedule.early_stopping_patience
         sign = 1 if higher_is_better else -1
-        if progress.best_step < 0 or sign * metric > sign * progress.best_metric:
-            self.state.save_best(metric)
-            return True
+        self.state.record(sign * metric)
+        best = sign * progress.best_metric if progress.best_step >= 0 else -math.inf
+        if sign * metric > best:
+            progress.best_step, progress.best_metric = progress.step, metric
+            progress.evaluations_since_best = 0
+            return
         progress.evaluations_since_best += 1
         if patience and progress.evaluations_since_best >= patience:
             progress.stopped = True
@@ -209,7 +263,6 @@ class Loop:
                 f"stopping early: no better {name} in {patience} evaluations; the best, "
                 f"{progress.best_metric:.4f}, was at step {progress.best_step}"
             )
-        return False
 
 
 def count_tokens(batch: Batch) -> int:

@@ -1,5 +1,6 @@
 """RunFolder: what a run leaves behind, and that no other run writes over it."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from trainers import args
 from trainers.args import FlagValues, UsageError
 
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
-# change the order of sums only.
+# change the order of sums only; what is done with bad batches is decided when one has come.
 HARMLESS = frozenset(
     ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas", "xla",
-     "frozen_features", "sample_prompts", "remat")
+     "frozen_features", "sample_prompts", "remat", "keep_last", "keep_best", "bad_loss",
+     "loss_spike")
 )  # fmt: skip
 
 
@@ -21,8 +23,8 @@ class RunFolder:
     """The output folder of one run.
 
     It holds `config.yaml` (the flags), `metrics.jsonl` (one line a step, one an evaluation),
-    `tensorboard/`, `training_state/` (to resume), `report.json`, and when the run is finished
-    `model/`, a Hugging Face directory.
+    `bad_batches.jsonl` (those left out), `tensorboard/`, `training_state/` (to resume),
+    `report.json`, and when the run is finished `model/`, a Hugging Face directory.
 
     Args:
       flags: of the program, with `output_dir` and `resume`.
@@ -45,7 +47,7 @@ class RunFolder:
                 f"--output_dir={flags.output_dir}: is not an empty folder, and holds no run to "
                 "resume; name another"
             )
-        self._metrics = None
+        self._files = {}  # open JSONL files by name
 
     def begin(self) -> None:
         """Makes the folder and writes the config, once all that the run needs has been found good.
@@ -82,19 +84,29 @@ class RunFolder:
                     f"in {flags.output_dir} began; resume with the same, or name another folder"
                 )
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drops the lines of later steps than this, which the run will do again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        with open(self.file("metrics.jsonl.new"), "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        os.replace(self.file("metrics.jsonl.new"), self.file("metrics.jsonl"))
+    def truncate(self, step: int, evaluated: bool) -> None:
+        """Drops the lines of what the run will do again.
 
-    def read_metrics(self) -> list[dict]:
-        """Lines of `metrics.jsonl`; one that a kill cut short is left out."""
-        if not os.path.exists(self.file("metrics.jsonl")):
-            return []
+        Args:
+          step: from which it goes on; -1: from the beginning.
+          evaluated: whether that step's evaluation is behind it.
+        """
+        for name in ("metrics.jsonl", "bad_batches.jsonl"):
+            if not os.path.exists(self.file(name)):
+                continue
+            kept = [
+                line
+                for line in self.read_lines(name)
+                if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
+            ]
+            with open(self.file(f"{name}.new"), "w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in kept)
+            os.replace(self.file(f"{name}.new"), self.file(name))
+
+    def read_lines(self, name: str) -> list[dict]:
+        """Lines of a JSONL file; one that a kill cut short is left out."""
         lines = []
-        with open(self.file("metrics.jsonl"), encoding="utf-8") as file:
+        with open(self.file(name), encoding="utf-8") as file:
             for line in file:
                 try:
                     lines.append(json.loads(line))
@@ -102,14 +114,17 @@ class RunFolder:
                     break
         return lines
 
-    def log(self, values: Mapping[str, float]) -> None:
-        """Adds a line to `metrics.jsonl`."""
-        if self._metrics is None:
-            self._metrics = open(  # noqa: SIM115, closed with the run
-                self.file("metrics.jsonl"), "a", encoding="utf-8"
+    def log(self, values: Mapping, name: str = "metrics.jsonl") -> None:
+        """Adds a line to a JSONL file."""
+        if name not in self._files:
+            self._files[name] = open(  # noqa: SIM115, closed with the run
+                self.file(name), "a", encoding="utf-8"
             )
-        self._metrics.write(json.dumps(dict(values)) + "\n")
-        self._metrics.flush()
+        try:
+            self._files[name].write(json.dumps(dict(values)) + "\n")
+            self._files[name].flush()
+        except OSError as error:  # which tells no name where writing failed
+            raise OSError(error.errno, error.strerror, self.file(name)) from error
 
     def write_json(self, name: str, value) -> None:
         """Writes a JSON file into the folder, whole or not at all."""
@@ -119,6 +134,6 @@ class RunFolder:
         os.replace(self.file(f"{name}.new"), self.file(name))
 
     def close(self) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        while self._files:
+            with contextlib.suppress(OSError):  # a line that `log` could not write
+                self._files.popitem()[1].close()

@@ -1,14 +1,16 @@
 """TrainingState: what a run needs to go on where it was killed."""
 
+import copy
 import dataclasses
-import glob
-import json
+import math
 import os
-import shutil
+import threading
 from collections.abc import Callable, Sequence
 
 import keras
-import tensorflow as tf
+import numpy as np
+
+from trainers.checkpoints import Checkpoints, DamagedCheckpointError
 
 
 @dataclasses.dataclass
@@ -16,33 +18,43 @@ class Progress:
     """How far a run has come; the position in the data and the random numbers follow from it.
 
     Attributes:
-      step: updates done.
-      best_step: updates at the best evaluation; -1 before the first.
+      step: batches done.
+      evaluated_step: step of the last evaluation; -1 before the first.
+      best_step: step of the best evaluation; -1 before the first.
       best_metric: the metric there.
       evaluations_since_best: for early stopping.
       stopped: early stopping ended the run.
+      scores: [step, score] of the evaluated checkpoints that are kept; higher is better.
+      losses: of the last updates, where spikes are looked for.
+      skipped: batches left out just before this step, one after the other.
     """
 
     step: int = 0
+    evaluated_step: int = -1
     best_step: int = -1
     best_metric: float = 0.0
     evaluations_since_best: int = 0
     stopped: bool = False
+    scores: list[list] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+    skipped: int = 0
 
 
 class TrainingState:
-    """Weights being trained, optimizer and progress in a `tf.train.CheckpointManager` folder.
+    """Weights being trained, optimizer and progress, kept as `trainers.checkpoints.Checkpoints`.
 
-    A checkpoint counts once it is whole: TensorFlow writes the data under another name, renames
-    it, and then replaces the small file that says which is the newest. A kill at any moment leaves
-    the one before. The best weights so far lie in the folder `best`, written before the checkpoint
-    that refers to them; the former best is kept until then.
+    `save` copies the variables and returns; a thread writes them. One write is under way at most:
+    the next `save` waits for it. What went wrong in it shows in `poll` and `wait`: a full disk is a
+    warning, since those before it are still there; anything else is raised.
 
     Args:
-      folder: made where it does not exist.
+      folder: of the checkpoints.
       variables: Keras variables being trained.
       optimizer: made for them.
-      notify: is told, in one line, of a damaged checkpoint.
+      keep_last: newest checkpoints that are kept.
+      keep_best: besides these, the ones of the best evaluations.
+      writes: False in all but one of the processes that share a folder; the others only read.
+      notify: is told, in one line, of a checkpoint that is damaged or could not be written.
     """
 
     def __init__(
@@ -50,80 +62,147 @@ class TrainingState:
         folder: str | os.PathLike,
         variables: Sequence[keras.Variable],
         optimizer: keras.optimizers.Optimizer,
+        *,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        writes: bool = True,
         notify: Callable[[str], None] = print,
     ):
-        self.folder, self.notify = os.fspath(folder), notify
+        self.checkpoints, self.notify = Checkpoints(folder), notify
+        self.keep_last, self.keep_best, self.writes = keep_last, keep_best, writes
         self.progress = Progress()
-        self._saved_step = -1
-        weights = {v.path: v.value for v in variables}
+        weights = {f"weights/{v.path}": v for v in variables}
         # Numbered: Keras' Adafactor gives several of them one name.
-        slots = {f"{i}_{v.path}": v.value for i, v in enumerate(optimizer.variables)}
-        self._progress = _Json()
-        self._all = tf.train.Checkpoint(weights=weights, optimizer=slots, progress=self._progress)
-        self._weights = tf.train.Checkpoint(weights=weights)
-        self._manager = tf.train.CheckpointManager(self._all, self.folder, max_to_keep=2)
-        self._best = tf.train.CheckpointManager(
-            self._weights, os.path.join(self.folder, "best"), max_to_keep=2
-        )
+        slots = {f"optimizer/{i}/{v.path}": v for i, v in enumerate(optimizer.variables)}
+        self._variables = {**weights, **slots}
+        assert len(self._variables) == len(variables) + len(optimizer.variables), "equal paths"
+        self._saved_step = -1
+        self._whole: set[int] = set()  # steps of checkpoints that count
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def record(self, score: float) -> None:
+        """Remembers how well these weights do (higher is better), for `keep_best`.
+
+        The next `save`, at this step, makes it lasting.
+        """
+        self.wait()
+        step = self.progress.step
+        kept = [pair for pair in self.progress.scores if pair[0] in self._whole - {step}]
+        self.progress.scores = kept if math.isnan(score) else [*kept, [step, score]]
 
     def save(self) -> None:
-        """Writes a checkpoint of this step, if there is none."""
-        if self.progress.step == self._saved_step:
-            return  # never over one that counts
-        self._progress.value = dataclasses.asdict(self.progress)
-        self._manager.save(checkpoint_number=self.progress.step)
-        self._saved_step = self.progress.step
+        """Begins to write a checkpoint of this step, if there is none."""
+        step = self.progress.step
+        if step == self._saved_step:
+            return
+        self.wait()
+        self._saved_step = step
+        if not self.writes:
+            return
+        tensors = {name: v.value.numpy() for name, v in self._variables.items()}  # copies
+        values = copy.deepcopy(dataclasses.asdict(self.progress))
+        self._thread = threading.Thread(
+            target=self._write, args=(step, tensors, values), name="checkpoint", daemon=True
+        )
+        self._thread.start()
 
-    def save_best(self, metric: float) -> None:
-        """Keeps the weights of this step as the best so far; `save` makes that lasting."""
-        self.progress.best_step, self.progress.best_metric = self.progress.step, metric
-        self.progress.evaluations_since_best = 0
-        self._best.save(checkpoint_number=self.progress.step)
+    def _write(self, step: int, tensors: dict[str, np.ndarray], values: dict) -> None:
+        try:
+            self.checkpoints.write(step, tensors, values)
+            self._whole.add(step)
+            last = sorted(self._whole)[-self.keep_last :]
+            self._whole = {*last, *self._best(values["scores"])[: self.keep_best]}
+            self.checkpoints.keep(self._whole)
+        except BaseException as error:  # raised again where the run can see it
+            self._error = error
+
+    def _best(self, scores: list[list]) -> list[int]:
+        """Steps of whole checkpoints, the best first, of equal ones the earliest."""
+        ranked = sorted((-score, step) for step, score in scores if step in self._whole)
+        return [step for _, step in ranked]
+
+    def poll(self) -> None:
+        """Tells what became of the last write, if it has ended."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the last write has ended."""
+        if self._thread is None:
+            return
+        self._thread.join()
+        error, self._thread, self._error = self._error, None, None
+        if error is None:
+            return
+        step, self._saved_step = self._saved_step, -1  # the same step may be tried again
+        if not isinstance(error, OSError):
+            raise error
+        newest = f"the last one is of step {max(self._whole)}" if self._whole else "there is none"
+        self.notify(
+            f"the checkpoint of step {step} could not be written ({error.filename}: "
+            f"{error.strerror}); {newest}"
+        )
 
     def restore(self) -> bool:
-        """Loads the newest checkpoint that can be read; False where there is none.
+        """Loads the newest checkpoint that is whole; False where there is none.
 
         Raises:
-          ValueError: there are checkpoints, but each is damaged.
+          ValueError: there are checkpoints, but each is damaged, or of another model.
         """
-        self._remove_remains()
-        paths = list(reversed(self._manager.checkpoints))
-        for path in paths:
+        if self.writes:
+            self.checkpoints.remove_remains()
+        steps = self.checkpoints.steps()
+        while steps:
+            step = steps[-1]
             try:
-                self._all.restore(path).assert_consumed()
-            except (tf.errors.OpError, AssertionError, KeyError, ValueError) as error:
-                reason = " ".join(str(error).split())[:120]
-                self.notify(f"{path} is damaged, taking the one before it: {reason}")
+                values, tensors = self.checkpoints.read(step)
+            except DamagedCheckpointError as error:
+                self.notify(f"{error}; taking the one before it")
+                steps.pop()
                 continue
-            self.progress = Progress(**self._progress.value)
-            self._saved_step = self.progress.step
+            self._check(step, tensors)
+            self._assign(self._variables, tensors)
+            self.progress = Progress(**values)
+            self._saved_step, self._whole = step, set(steps)
             return True
-        if paths:
+        if self.checkpoints.steps():
             raise ValueError(
-                f"{self.folder}: no checkpoint there can be read; remove the output folder to "
-                "start anew"
+                f"{self.checkpoints.folder}: no checkpoint there can be read; remove the output "
+                "folder to start anew"
             )
         return False
 
     def restore_best(self) -> None:
-        """Loads the weights of the best evaluation."""
-        path = os.path.join(self.folder, "best", f"ckpt-{self.progress.best_step}")
-        self._weights.restore(path).assert_consumed()
+        """Loads the best evaluated checkpoint that is whole."""
+        self.wait()
+        for step in self._best(self.progress.scores):
+            if step != self.progress.step:
+                try:
+                    _, tensors = self.checkpoints.read(step)
+                except DamagedCheckpointError as error:
+                    self.notify(f"{error}; taking the next best")
+                    continue
+                self._assign(self._variables, tensors)
+            self.progress.best_step = step
+            return
+        self.notify("no evaluated checkpoint can be read: the weights are those of the last step")
+        self.progress.best_step = self.progress.step
 
-    def _remove_remains(self):
-        """What a killed run left half written."""
-        for path in glob.glob(os.path.join(self.folder, "**", "*_temp*"), recursive=True):
-            shutil.rmtree(path, ignore_errors=True)
+    def _check(self, step: int, tensors) -> None:
+        """Raises ValueError where a checkpoint is of other variables than these."""
+        shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        for name in sorted(shapes.keys() ^ self._variables.keys()):
+            where = "the checkpoint lacks it" if name in self._variables else "the run has none"
+            raise ValueError(f"{self.checkpoints.path(step)}: tensor {name}: {where}; "
+                             "resume with the version and the flags that wrote it")  # fmt: skip
+        for name, variable in self._variables.items():
+            if shapes[name] != tuple(variable.shape):
+                raise ValueError(
+                    f"{self.checkpoints.path(step)}: tensor {name} has shape {shapes[name]}, the "
+                    f"run's {tuple(variable.shape)}; resume with the flags that wrote it"
+                )
 
-
-class _Json(tf.train.experimental.PythonState):
-    """A JSON value inside a TensorFlow checkpoint."""
-
-    def __init__(self):
-        self.value = None
-
-    def serialize(self) -> str:
-        return json.dumps(self.value)
-
-    def deserialize(self, string_value) -> None:
-        self.value = json.loads(string_value)
+    def _assign(self, variables: dict[str, keras.Variable], tensors) -> None:
+        for name, variable in variables.items():
+            variable.assign(tensors.get_tensor(name))

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import gpt_keras
 from trainers import args
 from trainers.fit import Data, fit, fit_flags
 from trainers.loop import Schedule, count_tokens, loop_flags
+from trainers.loss_guard import BadLossError
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import make_strategy, strategy_flags
@@ -130,15 +132,54 @@ def test_without_eval_data_the_last_weights_are_kept(run, language_source):
     assert len(lines) == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run(run, language_source):
+class Broken:
+    """A source whose third batch has no loss."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def batch(self, step):
+        batch = self.source.batch(step)
+        return {**batch, "loss_mask": batch["loss_mask"] * np.nan} if step == 2 else batch
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it(run, language_source, tmp_path):
+    with pytest.raises(BadLossError, match=r"step 3: the loss is nan; .* lower --learning_rate"):
+        run(Broken(language_source), max_steps=5)
+    assert [path.name for path in (tmp_path / "run" / "training_state").iterdir()] == [
+        "checkpoint-2"
+    ]
+    bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())
+    assert bad["sample_ids"] == language_source.batch(2)["sample_id"].tolist()
+
+    # Leaving it out is the same as if it had not been in the data.
+    options = {"max_steps": 5, "schedule": "constant", "bad_loss": "skip"}
+    lines, progress, _ = run(Broken(language_source), name="skipped", **options)
+    assert progress.step == 5
+    assert [line["step"] for line in lines if line.get("skipped")] == [3]
+    assert lines[2]["loss"] is None
     batch = language_source.batch
+    language_source.batch = lambda step: batch(step + (step >= 2))
+    expected, _, _ = run(language_source, name="without", **{**options, "max_steps": 4})
+    assert [x for x in column(lines, "loss") if x] == column(expected, "loss")
 
-    def broken(step):
-        return {**batch(step), "loss_mask": batch(step)["loss_mask"] * (np.nan if step == 2 else 1)}
 
-    language_source.batch = broken
-    with pytest.raises(ValueError, match="step 3: the loss is nan; lower --learning_rate"):
-        run(language_source, max_steps=5)
+def test_goes_on_where_checkpoints_do_not_fit(run, language_source, tmp_path, capsys):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        lines, progress, _ = run(language_source, language_source, max_steps=5, save_steps=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert progress.step == 5
+    assert "eval_loss" in lines[-1]
+    said = capsys.readouterr().err
+    for step in (2, 3, 4, 5):
+        assert f"the checkpoint of step {step} could not be written (" in said
+    assert not list((tmp_path / "run" / "training_state").iterdir())
 
 
 def test_schedule_follows_the_epochs():

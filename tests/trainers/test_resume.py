@@ -10,8 +10,6 @@ import pytest
 
 from trainers import args, finetune
 
-KILLS = (7, 31)  # steps after which the run is killed
-
 
 @pytest.fixture
 def arguments(model_dir, data_dir):
@@ -37,43 +35,117 @@ def read_lines(folder):
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def kill_after(step, arguments, folder):
-    """Starts the program and kills it, with no chance to tidy up, soon after a step."""
-    log = folder.parent / "log.txt"
+def start(arguments, folder):
+    """The program in a process of its own, which writes into `log.txt` beside the folder."""
     command = [sys.executable, "-m", "trainers.finetune", *arguments[1:]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with open(log, "ab") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
-    deadline = time.monotonic() + 300
-    while not any(line["step"] >= step and "loss" in line for line in read_lines(folder)):
+    with open(folder.parent / "log.txt", "ab") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+
+
+def signal_when(condition, number, process, folder):
+    """Sends a signal as soon as the condition holds; the exit status."""
+    log, deadline = folder.parent / "log.txt", time.monotonic() + 300
+    while not condition():
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+        time.sleep(0.0005)
+    process.send_signal(number)
+    return process.wait(60)
 
 
-def test_killed_and_resumed_equals_never_killed(arguments, tmp_path, capsys):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert args.exit_status(finetune.main, finetune.FLAGS, arguments(whole)) == 0
-    kill_after(KILLS[0], arguments(killed), killed)
-    kill_after(KILLS[1], arguments(killed, "--resume"), killed)
-    assert not (killed / "model").exists()
+def has_done(step, folder):
+    return any(line["step"] >= step and "loss" in line for line in read_lines(folder))
+
+
+def is_saving(folder):
+    """Whether a checkpoint is being written."""
+    return any((folder / "training_state").glob("checkpoint-*.new"))
+
+
+def finish(arguments, capsys):
+    """Resumes to the end in this process; the step it went on from."""
     capsys.readouterr()
-    assert args.exit_status(finetune.main, finetune.FLAGS, arguments(killed, "--resume")) == 0
-    resumed_at = int(capsys.readouterr().out.split("resuming at step ")[1].split()[0])
-    assert KILLS[1] - 3 <= resumed_at < 60
+    status = args.exit_status(finetune.main, finetune.FLAGS, arguments)
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    return int(printed.out.split("resuming at step ")[1].split()[0])
 
-    expected, actual = read_lines(whole), read_lines(killed)
-    assert [line["step"] for line in actual] == [line["step"] for line in expected]
-    for name in ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_bits_per_byte"):
-        values, reference = (
-            [line[name] for line in lines if name in line] for lines in (actual, expected)
-        )
-        np.testing.assert_allclose(values, reference, rtol=1e-6, err_msg=name)
-    assert (killed / "report.json").read_text() == (whole / "report.json").read_text()
-    weights = [(path / "model" / "model.safetensors").read_bytes() for path in (whole, killed)]
-    assert weights[0] == weights[1]
+
+def assert_same_run(folder, whole):
+    """All but the times is equal, bit for bit."""
+    lines, expected = (
+        [{**line, "tokens_per_second": 0} for line in read_lines(path)] for path in (folder, whole)
+    )
+    assert lines == expected
+    for name in ("report.json", "model/model.safetensors", "model/config.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not list((folder / "training_state").glob("*.new"))
+
+
+@pytest.fixture
+def whole(arguments, tmp_path):
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path / "whole"
+    assert args.exit_status(finetune.main, finetune.FLAGS, arguments(folder)) == 0
+    return folder
+
+
+def test_killed_and_resumed_equals_never_killed(arguments, whole, tmp_path, capsys):
+    """Killed once after a step, and once while a checkpoint is written."""
+    folder = tmp_path / "killed"
+    process = start(arguments(folder), folder)
+    status = signal_when(lambda: has_done(7, folder), signal.SIGKILL, process, folder)
+    assert status == -signal.SIGKILL
+    process = start(arguments(folder, "--resume"), folder)
+    status = signal_when(
+        lambda: has_done(31, folder) and is_saving(folder), signal.SIGKILL, process, folder
+    )
+    assert status == -signal.SIGKILL
+    assert not (folder / "model").exists()
+    assert 28 <= finish(arguments(folder, "--resume"), capsys) < 60
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_stopped_and_resumed_equals_never_stopped(arguments, whole, tmp_path, capsys, name):
+    folder = tmp_path / "stopped"
+    process = start(arguments(folder), folder)
+    status = signal_when(lambda: has_done(7, folder), signal.Signals[name], process, folder)
+    said = (tmp_path / "log.txt").read_text()
+    assert status == 75, said
+    steps = [line["step"] for line in read_lines(folder)]
+    last = f"trainers.finetune: {name}: stopped after step {steps[-1]}; --resume continues"
+    assert said.splitlines()[-1] == last
+    assert finish(arguments(folder, "--resume"), capsys) == steps[-1]  # nothing is done twice
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments(arguments, whole, tmp_path, capsys, seed):
+    """20 moments in all, from the start of the program on; some while a checkpoint is written."""
+    rng, folder = np.random.default_rng(seed), tmp_path / "killed"
+    for i in range(5):
+        process = start(arguments(folder, "--resume"), folder)
+        if i % 5 == 4:
+            deadline = 0.0
+            condition = lambda: is_saving(folder)  # noqa: E731
+        else:
+            steps = len(read_lines(folder))
+            begun = lambda steps=steps: len(read_lines(folder)) != steps  # noqa: E731
+            deadline = rng.random() * 0.3
+            condition = begun if rng.random() < 0.8 else lambda: True
+        first = []
+
+        def due(condition=condition, deadline=deadline, first=first):
+            if not first and condition():
+                first.append(time.monotonic())
+            return first and time.monotonic() - first[0] >= deadline
+
+        assert signal_when(due, signal.SIGKILL, process, folder) == -signal.SIGKILL
+    finish(arguments(folder, "--resume"), capsys)
+    assert_same_run(folder, whole)
 
 
 def test_resume_of_nothing_begins(arguments, tmp_path):

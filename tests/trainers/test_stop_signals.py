@@ -1,0 +1,32 @@
+import os
+import signal
+
+import pytest
+
+from trainers.stop_signals import StopSignals
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_the_first_is_noted_and_the_second_is_as_ever(name, capfd):
+    number, former = signal.Signals[name], []
+    before = signal.signal(number, lambda *_: former.append(1))
+    try:
+        with StopSignals() as signals:
+            assert signals.received is None
+            os.kill(os.getpid(), number)
+            assert signals.received == name
+            assert not former
+            os.kill(os.getpid(), number)
+            assert former == [1]
+        os.kill(os.getpid(), number)
+        assert former == [1, 1]
+    finally:
+        signal.signal(number, before)
+    assert capfd.readouterr().err == f"{name}: stopping after this step; again: at once\n"
+
+
+def test_leaves_what_it_found():
+    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    with StopSignals():
+        pass
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
