@@ -1,5 +1,8 @@
 """Board: what TensorBoard shows of a run."""
 
+import contextlib
+import errno
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,13 +14,24 @@ class Board:
 
     Args:
       folder: `tensorboard --logdir` of it, or of a folder above it.
+
+    Its methods raise OSError where the disk is full.
     """
 
     def __init__(self, folder: str):
+        self.folder = folder
         self._writer = tf.summary.create_file_writer(folder)
 
+    @contextlib.contextmanager
+    def _step(self, step: int):
+        try:
+            with self._writer.as_default(step=step):
+                yield
+        except tf.errors.ResourceExhaustedError as error:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.folder) from error
+
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
-        with self._writer.as_default(step=step):
+        with self._step(step):
             for name, value in values.items():
                 tf.summary.scalar(f"{group}/{name}", value)
 
@@ -28,18 +42,19 @@ class Board:
             f"**{prompt}**\n\n" + "\n".join("    " + line for line in text.splitlines())
             for prompt, text in zip(prompts, texts, strict=True)
         ]
-        with self._writer.as_default(step=step):
+        with self._step(step):
             tf.summary.text(name, "\n\n---\n\n".join(blocks))
 
     def confusion_matrix(
         self, name: str, matrix: np.ndarray, labels: Sequence[str], step: int
     ) -> None:
         """Args: matrix: (C, C) int, rows true. labels: C names."""
-        with self._writer.as_default(step=step):
+        with self._step(step):
             tf.summary.image(name, draw_confusion_matrix(matrix, labels)[None])
 
     def close(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(tf.errors.ResourceExhaustedError):  # what could not be written
+            self._writer.close()
 
 
 def draw_confusion_matrix(matrix: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -19,6 +19,8 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from trainers.files import naming
+
 TENSORS, VALUES, MANIFEST = "state.safetensors", "progress.json", "manifest.json"
 
 _PLACE = re.compile(r"checkpoint-(\d+)")
@@ -145,16 +147,13 @@ def _json(values) -> bytes:
 def _write(path: str, pieces) -> dict:
     """Writes a file to the disk; its entry in the manifest."""
     digest, size = hashlib.sha256(), 0
-    try:
-        with open(path, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-                digest.update(piece)
-                size += len(piece)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:  # which tells no name where writing failed
-        raise OSError(error.errno, error.strerror, path) from error
+    with naming(path), open(path, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+        file.flush()
+        os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 

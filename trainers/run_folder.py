@@ -9,6 +9,7 @@ import yaml
 
 from trainers import args
 from trainers.args import FlagValues, UsageError
+from trainers.files import naming
 
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
 # change the order of sums only; what is done with bad batches is decided when one has come.
@@ -99,9 +100,10 @@ class RunFolder:
                 for line in self.read_lines(name)
                 if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
             ]
-            with open(self.file(f"{name}.new"), "w", encoding="utf-8") as file:
+            path = self.file(f"{name}.new")
+            with naming(path), open(path, "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
-            os.replace(self.file(f"{name}.new"), self.file(name))
+            os.replace(path, self.file(name))
 
     def read_lines(self, name: str) -> list[dict]:
         """Lines of a JSONL file; one that a kill cut short is left out."""
@@ -120,18 +122,17 @@ class RunFolder:
             self._files[name] = open(  # noqa: SIM115, closed with the run
                 self.file(name), "a", encoding="utf-8"
             )
-        try:
+        with naming(self.file(name)):
             self._files[name].write(json.dumps(dict(values)) + "\n")
             self._files[name].flush()
-        except OSError as error:  # which tells no name where writing failed
-            raise OSError(error.errno, error.strerror, self.file(name)) from error
 
     def write_json(self, name: str, value) -> None:
         """Writes a JSON file into the folder, whole or not at all."""
-        with open(self.file(f"{name}.new"), "w", encoding="utf-8") as file:
+        path = self.file(f"{name}.new")
+        with naming(path), open(path, "w", encoding="utf-8") as file:
             json.dump(value, file, indent=2, ensure_ascii=False)
             file.write("\n")
-        os.replace(self.file(f"{name}.new"), self.file(name))
+        os.replace(path, self.file(name))
 
     def close(self) -> None:
         while self._files:

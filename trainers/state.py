@@ -71,11 +71,12 @@ class TrainingState:
         self.checkpoints, self.notify = Checkpoints(folder), notify
         self.keep_last, self.keep_best, self.writes = keep_last, keep_best, writes
         self.progress = Progress()
-        weights = {f"weights/{v.path}": v for v in variables}
-        # Numbered: Keras' Adafactor gives several of them one name.
-        slots = {f"optimizer/{i}/{v.path}": v for i, v in enumerate(optimizer.variables)}
-        self._variables = {**weights, **slots}
-        assert len(self._variables) == len(variables) + len(optimizer.variables), "equal paths"
+        # Numbered, since Keras gives several slots of some optimizers one path.
+        slots = enumerate(optimizer.variables)
+        self._variables = {
+            **{f"weights/{v.path}": v for v in variables},
+            **{f"optimizer/{i}/{v.path}": v for i, v in slots},
+        }
         self._saved_step = -1
         self._whole: set[int] = set()  # steps of checkpoints that count
         self._thread: threading.Thread | None = None
@@ -112,15 +113,11 @@ class TrainingState:
             self.checkpoints.write(step, tensors, values)
             self._whole.add(step)
             last = sorted(self._whole)[-self.keep_last :]
-            self._whole = {*last, *self._best(values["scores"])[: self.keep_best]}
+            best = _best(values["scores"], self._whole)[: self.keep_best]
+            self._whole = {*last, *best}
             self.checkpoints.keep(self._whole)
         except BaseException as error:  # raised again where the run can see it
             self._error = error
-
-    def _best(self, scores: list[list]) -> list[int]:
-        """Steps of whole checkpoints, the best first, of equal ones the earliest."""
-        ranked = sorted((-score, step) for step, score in scores if step in self._whole)
-        return [step for _, step in ranked]
 
     def poll(self) -> None:
         """Tells what became of the last write, if it has ended."""
@@ -162,7 +159,7 @@ class TrainingState:
                 steps.pop()
                 continue
             self._check(step, tensors)
-            self._assign(self._variables, tensors)
+            self._assign(tensors)
             self.progress = Progress(**values)
             self._saved_step, self._whole = step, set(steps)
             return True
@@ -174,16 +171,16 @@ class TrainingState:
         return False
 
     def restore_best(self) -> None:
-        """Loads the best evaluated checkpoint that is whole."""
+        """Loads weights and optimizer of the best evaluation whose checkpoint is whole."""
         self.wait()
-        for step in self._best(self.progress.scores):
+        for step in _best(self.progress.scores, self._whole | {self.progress.step}):
             if step != self.progress.step:
                 try:
                     _, tensors = self.checkpoints.read(step)
                 except DamagedCheckpointError as error:
                     self.notify(f"{error}; taking the next best")
                     continue
-                self._assign(self._variables, tensors)
+                self._assign(tensors)
             self.progress.best_step = step
             return
         self.notify("no evaluated checkpoint can be read: the weights are those of the last step")
@@ -203,6 +200,12 @@ class TrainingState:
                     f"run's {tuple(variable.shape)}; resume with the flags that wrote it"
                 )
 
-    def _assign(self, variables: dict[str, keras.Variable], tensors) -> None:
-        for name, variable in variables.items():
+    def _assign(self, tensors) -> None:
+        for name, variable in self._variables.items():
             variable.assign(tensors.get_tensor(name))
+
+
+def _best(scores: list[list], among: set[int]) -> list[int]:
+    """Steps among these that have a score, the best first, of equal ones the earliest."""
+    ranked = sorted((-score, step) for step, score in scores if step in among)
+    return [step for _, step in ranked]

@@ -185,7 +185,10 @@ def _write_weights(model, directory: str, max_shard_size: int) -> None:
     for shard in _shards(weights.tensors(model), max_shard_size):
         # The total of shards is unknown yet, so a shard gets its final name at the end.
         partial = os.path.join(directory, f"{len(shards)}.partial")
-        save_file(shard, partial, metadata={"format": "pt"})
+        try:
+            save_file(shard, partial, metadata={"format": "pt"})
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(f"{partial}: {error}") from error
         shards.append(list(shard))
         total += sum(tensor.nbytes for tensor in shard.values())
     weight_map = {}

@@ -158,14 +158,12 @@ def test_keeps_the_last_and_the_best(tmp_path):
 def test_best_weights_come_back_after_worse_steps(tmp_path):
     run = Run(tmp_path, keep_last=1)
     run.train(score=0.5)
-    best, slots = [v.numpy() for v in run.variables], run.optimizer.variables
+    best = run.values
     run.train(2, score=0.4)
     run.train()
-    later = [v.numpy() for v in slots]
     run.state.restore_best()
     assert run.state.progress.best_step == 1
-    assert_equal([v.numpy() for v in run.variables], best)
-    assert_equal([v.numpy() for v in slots], later)
+    assert_equal(run.values, best)
 
 
 def test_the_next_best_stands_in_for_a_damaged_best(tmp_path):
@@ -179,6 +177,19 @@ def test_the_next_best_stands_in_for_a_damaged_best(tmp_path):
     assert run.state.progress.best_step == 1
     assert_equal([v.numpy() for v in run.variables], expected)
     assert "checkpoint-2 is damaged" in run.said[0]
+
+
+def test_better_weights_in_memory_stay_though_they_could_not_be_written(tmp_path):
+    run = Run(tmp_path / "state")
+    run.train(score=0.4)
+    (tmp_path / "state").rename(tmp_path / "away")
+    (tmp_path / "state").write_text("no folder")
+    run.train(score=0.9)
+    run.train(score=0.5)
+    expected = run.values
+    run.state.restore_best()
+    assert run.state.progress.best_step == 3
+    assert_equal(run.values, expected)
 
 
 def test_without_any_evaluated_checkpoint_the_last_weights_stay(tmp_path):

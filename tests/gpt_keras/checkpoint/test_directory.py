@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 
 import ml_dtypes
@@ -196,6 +197,19 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
         gpt_keras.CausalLM(TINY.replace(num_layers=1)).save_pretrained(path)
     assert os.listdir(path.parent) == ["model"]
     np.testing.assert_array_equal(read(path)(IDS), model(IDS))
+
+
+def test_a_full_disk_is_an_os_error_that_names_the_file(saved):
+    path, model = saved
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"0\.partial: .*File too large"):
+            model.save_pretrained(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == before
 
 
 def test_a_failed_replacement_puts_the_old_model_back(saved, monkeypatch):
