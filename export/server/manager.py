@@ -278,6 +278,7 @@ class ModelManager:
                 self._take_step()
             except Exception:  # the thread must outlive whatever happens to one version
                 log.exception("The manager of models stumbled; it goes on")
+                time.sleep(_TICK)
 
     def _poll_if_due(self) -> None:
         with self._changed:
