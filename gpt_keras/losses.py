@@ -98,9 +98,7 @@ def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
             )
 
         def gradient(upstream):
-            return tf.cast(upstream, hidden.dtype) * d_hidden, tf.cast(
-                upstream, head.dtype
-            ) * d_head
+            return tf.cast(upstream, hidden.dtype) * d_hidden, upstream * d_head
 
         return total, gradient
 
