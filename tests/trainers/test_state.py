@@ -82,6 +82,7 @@ def test_all_optimizers_go_on_where_they_were(tmp_path, name):
     loss_scale.value.assign(64.0)
     state.progress.step = 3
     state.save()
+    state.wait()
     again, optimizer_again, scale_again, state = make(tmp_path)
     assert state.restore()
     assert float(scale_again.value) == 64.0
