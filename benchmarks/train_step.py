@@ -22,6 +22,7 @@ from absl import flags as absl_flags
 
 import gpt_keras
 from trainers import args
+from trainers.insight import gemm_peak
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep, count_parameters
 from trainers.strategy import make_strategy
@@ -111,19 +112,6 @@ def step_flops(tokens: int) -> float:
         + CONFIG.num_layers * (4 * CONFIG.hidden_size + 3 * CONFIG.intermediate_size)
     )
     return 6.0 * matrices * tokens
-
-
-def gemm_peak(size: int = 1024) -> float:
-    """GFLOP/s of a float32 matrix product in TensorFlow."""
-    a = tf.random.normal((size, size))
-    multiply = tf.function(lambda: tf.matmul(a, a), autograph=False)
-    multiply()
-    times = []
-    for _ in range(20):
-        begin = time.perf_counter()
-        multiply().numpy()
-        times.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(times) / 1e9
 
 
 def table(result: dict) -> str:

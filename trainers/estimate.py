@@ -119,7 +119,7 @@ def estimate(step: TrainStep, source: BatchSource, max_steps: int) -> str:
     return "\n".join(lines)
 
 
-def step_flops(step: TrainStep, shape: Sequence[int]) -> float:
+def step_flops(step: TrainStep, shape: Sequence[int], frozen_computed: bool = True) -> float:
     """Of a step on (B, T) tokens: 6 a trained weight of a matrix and token, 2 a frozen one.
 
     And 12 L H h T a token for attention (Chowdhery et al., 2022, appendix B,
@@ -131,9 +131,10 @@ def step_flops(step: TrainStep, shape: Sequence[int]) -> float:
     matrices = [v for v in step.task.trainable_variables if len(v.shape) == 2]
     if not config.tie_embeddings:  # a look-up multiplies nothing
         matrices = [v for v in matrices if v is not step.task.backbone.embedding.table]
-    a_token = sum((6 if id(v) in trained else 2) * count_parameters([v]) for v in matrices)
-    attention = 4 * config.num_heads * config.head_dim * length
-    a_token += attention * (config.num_layers + 2 * (config.num_layers - step.first))
+    frozen = 2 if frozen_computed else 0
+    a_token = sum((6 if id(v) in trained else frozen) * count_parameters([v]) for v in matrices)
+    attention = 2 * config.num_heads * config.head_dim * length
+    a_token += attention * (frozen * step.first + 6 * (config.num_layers - step.first))
     return float(rows * length * a_token)
 
 

@@ -18,6 +18,7 @@ from trainers import args, data
 from trainers.evaluation import Evaluator
 from trainers.features import ClassificationFeatures
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
+from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
@@ -39,8 +40,8 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    finetune_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, optimizer_flags,
-    strategy_flags,
+    finetune_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, insight_flags,
+    optimizer_flags, strategy_flags,
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from trainers.batches import BatchSource
 from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
+from trainers.insight import Profile
 from trainers.loop import Loop, Schedule
 from trainers.loss_guard import LossGuard
 from trainers.loss_scale import LossScale
@@ -127,6 +128,7 @@ def fit(
             evaluator=evaluator,
             prepare=frozen("train"),
             write_samples=_sampler(task, flags),
+            profile=Profile.of(flags, folder.file("tensorboard")),
             log_seconds=flags.log_seconds,
         )
         loop.run()

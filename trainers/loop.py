@@ -12,6 +12,7 @@ from trainers.args import FlagValues, Stopped
 from trainers.batches import Batch, BatchSource, Prefetcher
 from trainers.board import Board
 from trainers.evaluation import Evaluator
+from trainers.insight import Insight, Profile
 from trainers.loss_guard import POLICIES, BadLossError, LossGuard
 from trainers.progress import ProgressBar
 from trainers.run_folder import RunFolder
@@ -114,6 +115,7 @@ class Loop:
         the best.
       prepare: applied to each batch, see `trainers.frozen.FrozenFeatures`.
       write_samples: gives prompts and what the model makes of them, for TensorBoard.
+      profile: traces some steps.
       log_seconds: between lines of progress.
     """
 
@@ -129,11 +131,13 @@ class Loop:
         evaluator: Evaluator | None = None,
         prepare: Callable[[Batch], Batch] | None = None,
         write_samples: Callable[[], tuple[Sequence[str], Sequence[str]]] | None = None,
+        profile: Profile | None = None,
         log_seconds: float = 10.0,
     ):
         self.step, self.source, self.schedule = step, source, schedule
         self.state, self.folder, self.guard, self.evaluator = state, folder, guard, evaluator
         self.prepare, self.write_samples = prepare, write_samples
+        self.insight, self.profile = Insight(step), profile or Profile()
         self.log_seconds = log_seconds
 
     def run(self) -> None:
@@ -151,6 +155,7 @@ class Loop:
             self.board = Board(self.folder.file("tensorboard"))
             stack.callback(self.board.close)
             self.signals = stack.enter_context(StopSignals())
+            stack.enter_context(self.profile)
             try:
                 self._run()
             except (BadLossError, Stopped):
@@ -169,11 +174,13 @@ class Loop:
         if self.schedule.evaluates(progress.step) and progress.evaluated_step != progress.step:
             self._evaluate()
         with Prefetcher(self.source, progress.step, last) as batches:
+            ready = time.monotonic()
             for step, batch in batches:
                 self._stop_if_asked()
                 if progress.stopped:
                     break
-                self._update(step, batch)
+                self._update(step, batch, time.monotonic() - ready)
+                ready = time.monotonic()
         self._stop_if_asked()
 
     def _save(self) -> None:
@@ -188,8 +195,9 @@ class Loop:
                 "--resume continues"
             )
 
-    def _update(self, step: int, batch: Batch) -> None:
+    def _update(self, step: int, batch: Batch, waited: float) -> None:
         progress, schedule = self.state.progress, self.schedule
+        self.profile.before(step)
         begin = time.monotonic()
         inputs = self.prepare(batch) if self.prepare else batch
         learning_rate = float(self.step.optimizer.learning_rate)
@@ -201,6 +209,8 @@ class Loop:
             self.guard.reject(step + 1, result, batch)
         progress.step = step + 1
         self._log(result, learning_rate, count_tokens(batch), seconds)
+        insight = self.insight.values(inputs, result, seconds, waited)
+        self.board.scalars("train", insight, progress.step)
         self.state.poll()
         if schedule.evaluates(progress.step):
             self._evaluate()

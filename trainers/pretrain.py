@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
+from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
@@ -50,8 +51,8 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    pretrain_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, optimizer_flags,
-    strategy_flags,
+    pretrain_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, insight_flags,
+    optimizer_flags, strategy_flags,
 )  # fmt: skip
 
 

@@ -8,13 +8,14 @@ import pytest
 import gpt_keras
 from trainers import args
 from trainers.fit import Data, fit, fit_flags
+from trainers.insight import insight_flags
 from trainers.loop import Schedule, count_tokens, loop_flags
 from trainers.loss_guard import BadLossError
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import make_strategy, strategy_flags
 
-FLAGS = (fit_flags, loop_flags, optimizer_flags, strategy_flags)
+FLAGS = (fit_flags, loop_flags, insight_flags, optimizer_flags, strategy_flags)
 LABELS = ("a", "b", "c")
 
 
