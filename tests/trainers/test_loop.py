@@ -1,5 +1,7 @@
 import json
+import os
 import resource
+import signal
 
 import keras
 import numpy as np
@@ -133,39 +135,74 @@ def test_without_eval_data_the_last_weights_are_kept(run, language_source):
     assert len(lines) == 2
 
 
-class Broken:
-    """A source whose third batch has no loss."""
+class Wrapped:
+    """A source that gives what another one gives."""
 
     def __init__(self, source):
-        self.source = source
+        self.source, self.count = source, 0
 
     def __getattr__(self, name):
         return getattr(self.source, name)
+
+    def batch(self, step):
+        return self.source.batch(step)
+
+
+class Broken(Wrapped):
+    """Its third batch has no loss."""
 
     def batch(self, step):
         batch = self.source.batch(step)
         return {**batch, "loss_mask": batch["loss_mask"] * np.nan} if step == 2 else batch
 
 
-def test_a_loss_that_is_no_number_ends_the_run_before_it(run, language_source, tmp_path):
+class Signalling(Wrapped):
+    """Its fifth batch comes with a SIGTERM."""
+
+    def batch(self, step):
+        self.count += 1
+        if self.count == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.source.batch(step)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_a_resume_leaves_it_out(
+    run, language_source, tmp_path
+):
+    """The losses are those of a run without that batch in the data."""
+    options = {"max_steps": 5, "schedule": "constant"}
     with pytest.raises(BadLossError, match=r"step 3: the loss is nan; .* lower --learning_rate"):
-        run(Broken(language_source), max_steps=5)
+        run(Broken(language_source), **options)
     assert [path.name for path in (tmp_path / "run" / "training_state").iterdir()] == [
         "checkpoint-2"
     ]
-    bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())
+    lines, progress, _ = run(Broken(language_source), resume=True, bad_loss="skip", **options)
+    bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())  # one line
+    assert bad["step"] == 3
     assert bad["sample_ids"] == language_source.batch(2)["sample_id"].tolist()
-
-    # Leaving it out is the same as if it had not been in the data.
-    options = {"max_steps": 5, "schedule": "constant", "bad_loss": "skip"}
-    lines, progress, _ = run(Broken(language_source), name="skipped", **options)
     assert progress.step == 5
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     assert [line["step"] for line in lines if line.get("skipped")] == [3]
     assert lines[2]["loss"] is None
+
     batch = language_source.batch
     language_source.batch = lambda step: batch(step + (step >= 2))
     expected, _, _ = run(language_source, name="without", **{**options, "max_steps": 4})
     assert [x for x in column(lines, "loss") if x] == column(expected, "loss")
+
+
+def test_stopped_in_an_evaluation_which_is_done_anew(run, language_source):
+    """The second evaluation, after step 2, is never finished; a resumed run begins with it."""
+    options = {"max_steps": 5, "eval_steps": 2, "early_stopping_patience": 9}
+    expected, *results = run(language_source, language_source, name="whole", **options)
+    with pytest.raises(args.Stopped, match="SIGTERM: stopped after step 2; --resume continues"):
+        run(language_source, Signalling(language_source), **options)
+    lines, *resumed = run(language_source, language_source, resume=True, **options)
+    for line in (*lines, *expected):
+        line.pop("tokens_per_second", None)
+    assert lines == expected
+    assert resumed[0] == results[0]
+    assert resumed[1].result() == results[1].result()
 
 
 def test_goes_on_where_checkpoints_do_not_fit(run, language_source, tmp_path, capsys):
