@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from trainers import args, finetune
+from trainers.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def finish(arguments, capsys):
     status = args.exit_status(finetune.main, finetune.FLAGS, arguments)
     printed = capsys.readouterr()
     assert status == 0, printed.err
-    return int(printed.out.split("resuming at step ")[1].split()[0])
+    return int(re.search(r"resuming at step (\d+)", printed.out)[1])
 
 
 def assert_same_run(folder, whole):
@@ -121,30 +123,34 @@ def test_stopped_and_resumed_equals_never_stopped(arguments, whole, tmp_path, ca
     assert_same_run(folder, whole)
 
 
+def inode(path):
+    return path.stat().st_ino if path.exists() else None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_random_moments(arguments, whole, tmp_path, capsys, seed):
-    """20 moments in all, from the start of the program on; some while a checkpoint is written."""
+    """20 moments in all: 4 while the program starts, 8 between checkpoints, 8 within one."""
     rng, folder = np.random.default_rng(seed), tmp_path / "killed"
-    for i in range(5):
+    metrics, state = folder / "metrics.jsonl", Checkpoints(folder / "training_state")
+    half_written = 0
+    for kind in rng.permutation(["start", "step", "step", "checkpoint", "checkpoint"]):
+        former, begin, seconds = inode(metrics), time.monotonic(), 2 * rng.random()
+        step = max(state.steps(), default=0) + rng.integers(1, 10)
+
+        def due(kind=kind, former=former, begin=begin, seconds=seconds, step=step):
+            if kind == "start":
+                return time.monotonic() > begin + seconds
+            # A new file, in which a resumed run keeps what it has not to do again.
+            if inode(metrics) == former or not has_done(step, folder):
+                return False
+            return kind == "step" or is_saving(folder)
+
         process = start(arguments(folder, "--resume"), folder)
-        if i % 5 == 4:
-            deadline = 0.0
-            condition = lambda: is_saving(folder)  # noqa: E731
-        else:
-            steps = len(read_lines(folder))
-            begun = lambda steps=steps: len(read_lines(folder)) != steps  # noqa: E731
-            deadline = rng.random() * 0.3
-            condition = begun if rng.random() < 0.8 else lambda: True
-        first = []
-
-        def due(condition=condition, deadline=deadline, first=first):
-            if not first and condition():
-                first.append(time.monotonic())
-            return first and time.monotonic() - first[0] >= deadline
-
         assert signal_when(due, signal.SIGKILL, process, folder) == -signal.SIGKILL
-    finish(arguments(folder, "--resume"), capsys)
+        half_written += is_saving(folder)
+    assert half_written, "no kill fell into a checkpoint"
+    assert finish(arguments(folder, "--resume"), capsys) > 0
     assert_same_run(folder, whole)
 
 
