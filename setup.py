@@ -41,6 +41,7 @@ setup(
         "uvicorn>=0.30",
     ],
     extras_require={
+        "tune": ["optuna>=5.0,<6"],  # trainers.tune
         "test": [
             "check-jsonschema>=0.39",  # carries the schema of docker-compose.yml
             "hypothesis>=6.100",
