@@ -19,6 +19,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "gguf>=0.17",
+        "grain>=0.2.18",
         "grpcio-health-checking>=1.70",
         "grpcio-reflection>=1.70",
         "jinja2>=3.1.6",

@@ -276,18 +276,32 @@ def train_data_flags(flags: FlagValues) -> None:
         "train_data",
         [],
         "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too",
+        ".zst; folders and globs too. For trainers.pretrain also folders of trainers.prepare_data, "
+        "as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
         flag_values=flags,
     )
     absl_flags.DEFINE_float(
         "eval_fraction",
         0.1,
-        "without --eval_data, the share of the training data held out by a hash of the text; "
-        "0: none",
+        "without --eval_data, the share of the training data held out by a hash of the text (of "
+        "prepared data: what was held out then); 0: none",
         lower_bound=0.0,
         upper_bound=0.9,
         flag_values=flags,
     )
+
+
+def text_flags(flags: FlagValues) -> None:
+    """Texts."""
+    absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
+    absl_flags.DEFINE_enum(
+        "text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document",
+        flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_string(
+        "data_encoding", "utf-8", "character encoding of the data files, but for Parquet",
+        flag_values=flags,
+    )  # fmt: skip
 
 
 def data_flags(flags: FlagValues) -> None:
@@ -302,14 +316,12 @@ def data_flags(flags: FlagValues) -> None:
         )
     )
     many("eval_data", [], "files, folders or globs to evaluate on, written as --train_data")
-    string("text_column", "text", "column of the text")
+    text_flags(flags)
     string("label_column", "label", "column of the label, for --task=classification")
     string("prompt_column", "prompt", "column of the prompt, for --task=causal_lm")
     string("completion_column", "completion", "column of what to learn to say after the prompt")
     string("messages_column", "messages", "column of the conversation, for --task=chat")
     many("labels", [], "names of the labels in index order; empty: those in the data, sorted")
-    enum("text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document")
-    string("data_encoding", "utf-8", "character encoding of the data files, but for Parquet")
     integer("max_length", 512, "tokens of a text or packed row; longer ones are cut", lower_bound=2)
     integer(
         "length_buckets",

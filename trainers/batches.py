@@ -38,7 +38,8 @@ class BatchSource(Protocol):
     - of a language model: `segment_ids` (B, T) int32 (1, 2, ... along the row, 0 padding),
       `loss_mask` (B, T) float32, the weight of predicting the token AT this position from those
       before it (0 on the first of a segment), `sample_id` (B,) int32, the row's number. Filler
-      rows are all padding, with sample_id -1.
+      rows are all padding, with sample_id -1. Batches out of shards also have `source_id` (B,)
+      int32, which of the sources of the mixture the row is from.
     """
 
     steps_per_epoch: int
@@ -139,7 +140,7 @@ class PackedBatches:
     """Batches of packed rows for language modelling; one shape.
 
     Args:
-      rows: see `trainers.packing.pack`.
+      rows: see `trainers.packing.pack`, or `trainers.shard_batches.ShardRows`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling of the rows.
       shuffle: True to train; False takes the rows in their order (evaluation).
@@ -178,19 +179,27 @@ class PackedBatches:
         epoch, index = divmod(step, self.steps_per_epoch)
         start = index * self.global_batch_size
         samples = self._order(epoch)[start : start + self.global_batch_size]
-        B, T = self.global_batch_size, self.rows.length
-        batch = {
-            "token_ids": np.full((B, T), self.pad_id, np.int32),
-            "segment_ids": np.zeros((B, T), np.int32),
-            "loss_mask": np.zeros((B, T), np.float32),
-            "sample_id": np.full(B, -1, np.int32),
-        }
-        for row, sample in enumerate(samples):
-            self.rows.fill(
-                sample, batch["token_ids"][row], batch["segment_ids"][row], batch["loss_mask"][row]
-            )
-        batch["sample_id"][: len(samples)] = samples
-        return batch
+        return fill_batch(self.rows, samples, self.global_batch_size, self.pad_id)
+
+
+def fill_batch(rows, samples: np.ndarray, global_batch_size: int, pad_id: int) -> Batch:
+    """A language model's batch of these rows, and filler rows after them.
+
+    Args:
+      rows: `trainers.packing.PackedRows` or `trainers.shard_batches.ShardRows`.
+      samples: numbers of rows, no more than `global_batch_size`.
+    """
+    B, T = global_batch_size, rows.length
+    batch = {
+        "token_ids": np.full((B, T), pad_id, np.int32),
+        "segment_ids": np.zeros((B, T), np.int32),
+        "loss_mask": np.zeros((B, T), np.float32),
+        "sample_id": np.full(B, -1, np.int32),
+    }
+    for at, row in enumerate(samples):
+        rows.fill(row, batch["token_ids"][at], batch["segment_ids"][at], batch["loss_mask"][at])
+    batch["sample_id"][: len(samples)] = samples
+    return batch
 
 
 class Prefetcher:

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from trainers.args import FlagValues
+from trainers import shards
+from trainers.args import FlagValues, UsageError
 from trainers.batches import (
     BatchSource,
     ClassificationBatches,
@@ -36,6 +37,12 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     Raises:
       ValueError: naming file, line, value and remedy.
     """
+    for pattern in patterns:
+        if shards.is_folder(pattern):
+            raise UsageError(
+                f"{pattern} holds shards, which are for --train_data of trainers.pretrain; give "
+                "files of texts"
+            )
     return read_records(
         patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
     )

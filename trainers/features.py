@@ -10,6 +10,7 @@ import numpy as np
 
 from gpt_keras.chat.template import render_segments
 
+END_OF_TEXT = "<|endoftext|>"  # of a tokenizer that is trained
 CHUNK_BYTES = (
     1 << 20
 )  # of text that goes to the tokenizer at once: its working memory is a multiple
@@ -233,6 +234,11 @@ def token_bytes(tokenizer) -> np.ndarray:
     sizes = np.array([len(token) for token in tokenizer.token_bytes.numpy()], np.int32)
     sizes[list(tokenizer.special_tokens.values())] = 0
     return sizes
+
+
+def end_of_text(tokenizer) -> int:
+    """The token that ends a document. Raises ValueError if there is none."""
+    return _special(tokenizer, "eos")
 
 
 def _special(tokenizer, name: str) -> int:

@@ -81,7 +81,19 @@ def pack(features: LanguageFeatures, length: int, packing: str = "auto") -> Pack
         firsts = len(features.row_splits) - 1  # nothing predicts these
         whole = features.is_target.sum() == len(features.values) - firsts
         packing = "concat" if whole else "best_fit"
-    sequences = itertools.pairwise(features.row_splits.tolist())
+    pieces, row_splits = lay_out(features.row_splits, length, packing)
+    return PackedRows(features, length, pieces, row_splits)
+
+
+def lay_out(splits: np.ndarray, length: int, packing: str) -> tuple[np.ndarray, np.ndarray]:
+    """`pieces` and `row_splits` of `PackedRows`.
+
+    Args:
+      splits: (n + 1,) int64, where each sequence begins and the last ends.
+      length: T, tokens of a row.
+      packing: as for `pack`, but for "auto".
+    """
+    sequences = itertools.pairwise(splits.tolist())
     if packing == "concat":
         rows = _concat(sequences, length)
     else:
@@ -90,7 +102,7 @@ def pack(features: LanguageFeatures, length: int, packing: str = "auto") -> Pack
             rows = _best_fit([row[0] for row in rows], length)
     row_splits = np.cumsum([0, *(len(row) for row in rows)])
     pieces = np.array([piece for row in rows for piece in row], np.int64)
-    return PackedRows(features, length, pieces, row_splits)
+    return pieces, row_splits
 
 
 def _concat(sequences: Iterable[tuple[int, int]], length: int) -> list[list[Piece]]:

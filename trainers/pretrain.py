@@ -7,6 +7,7 @@ well it compresses text it has not seen; they compare across tokenizers. The fin
 `<output_dir>/model`, a Hugging Face directory.
 """
 
+import json
 import os
 import shutil
 
@@ -15,14 +16,16 @@ from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
+from trainers.features import END_OF_TEXT
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
+from trainers.mixture import Mixture, open_mixture, shards_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import make_strategy, strategy_flags
 
-END_OF_TEXT = "<|endoftext|>"
+SHARDS_FILE = "shards.json"  # in the run's folder: digests of the manifests
 
 
 def pretrain_flags(flags: args.FlagValues) -> None:
@@ -33,7 +36,7 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
     absl_flags.DEFINE_string(
         "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "training data", flag_values=flags,
+        "training data, or take the one that made the shards", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     absl_flags.DEFINE_string(
@@ -51,8 +54,8 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    pretrain_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, insight_flags,
-    optimizer_flags, strategy_flags,
+    pretrain_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
+    insight_flags, optimizer_flags, strategy_flags,
 )  # fmt: skip
 
 
@@ -70,12 +73,9 @@ def main(flags: args.FlagValues) -> None:
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
-    train_records, eval_records = data.load_split("causal_lm", flags)
-    tokenizer = load_tokenizer(flags, folder, train_records)
-    config = make_config(flags, tokenizer)
-    texts = Data(
-        make_source(train_records, tokenizer, config, flags, shuffle=True),
-        make_source(eval_records, tokenizer, config, flags, shuffle=False),
+    mixture = open_mixture(flags.train_data, flags.tokenizer, flags.verify_shards)
+    tokenizer, config, texts = (
+        read_texts(flags, folder) if mixture is None else read_shards(mixture, flags, folder)
     )
     with strategy.scope():
         task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
@@ -85,6 +85,8 @@ def main(flags: args.FlagValues) -> None:
         return
     folder.begin()
     save_tokenizer(tokenizer, folder)
+    if mixture is not None:
+        folder.write_json(SHARDS_FILE, mixture.digests)
     progress, metrics = fit(task, texts, flags, folder, strategy)
     report = {"step": progress.step, "best_step": progress.best_step}
     if metrics is not None:
@@ -95,6 +97,47 @@ def main(flags: args.FlagValues) -> None:
     task.save_pretrained(folder.file("model"))
     print(f"\nmodel:       {folder.file('model')}")
     print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+
+
+def read_texts(flags: args.FlagValues, folder: RunFolder):
+    """Tokenizer, architecture and batches, out of files of texts."""
+    train_records, eval_records = data.load_split("causal_lm", flags)
+    tokenizer = load_tokenizer(flags, folder, train_records)
+    config = make_config(flags, tokenizer)
+    texts = Data(
+        make_source(train_records, tokenizer, config, flags, shuffle=True),
+        make_source(eval_records, tokenizer, config, flags, shuffle=False),
+    )
+    return tokenizer, config, texts
+
+
+def read_shards(mixture: Mixture, flags: args.FlagValues, folder: RunFolder):
+    """The same, out of prepared shards."""
+    check_same_shards(mixture, folder)
+    tokenizer = tokenizers.load(mixture.tokenizer_dir)
+    config = make_config(flags, tokenizer)
+    filler = preprocessing.filler(config)
+    if flags.eval_data:
+        records = data.load_records("causal_lm", flags.eval_data, flags)
+        held_out = make_source(records, tokenizer, config, flags, shuffle=False)
+    else:
+        held_out = mixture.eval_batches(flags, filler)
+    return tokenizer, config, Data(mixture.train_batches(flags, filler), held_out)
+
+
+def check_same_shards(mixture: Mixture, folder: RunFolder) -> None:
+    """Refuses to resume on data that was prepared anew, and differently, since the run began."""
+    path = folder.file(SHARDS_FILE)
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        before = json.load(file)
+    for name, digest in mixture.digests.items():
+        if before.get(name) != digest:
+            raise args.UsageError(
+                f"--train_data: the shards of {name!r} are not those that the run in {folder.path} "
+                "began with; put them back, or name another --output_dir"
+            )
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):

@@ -50,16 +50,32 @@ def read_records(
       ValueError: no such file, nothing in it, unknown extension, undecodable or malformed line,
         missing column; the message names file, line, value and remedy.
     """
-    choices = [columns] if isinstance(columns, Mapping) else list(columns)
-    if text_unit not in TEXT_UNITS:
-        raise ValueError(f"text_unit={text_unit!r}: give one of {', '.join(TEXT_UNITS)}")
     records = []
     for path in find_files(patterns):
         before = len(records)
-        records += [_select(where, row, choices) for where, row in _rows(path, text_unit, encoding)]
+        records += stream_records(path, columns, text_unit=text_unit, encoding=encoding)
         if len(records) == before:
             raise ValueError(f"{path}: no records in it; remove the file or fill it")
     return records
+
+
+def stream_records(
+    path: str,
+    columns: Columns | Sequence[Columns],
+    *,
+    text_unit: str = "file",
+    encoding: str = "utf-8",
+) -> Iterator[dict[str, Any]]:
+    """The records of one file, one after the other; arguments and errors as of `read_records`.
+
+    No more than a record is in memory, but for `.json`, of which it is the file, and Parquet, of
+    which it is a few thousand rows.
+    """
+    choices = [columns] if isinstance(columns, Mapping) else list(columns)
+    if text_unit not in TEXT_UNITS:
+        raise ValueError(f"text_unit={text_unit!r}: give one of {', '.join(TEXT_UNITS)}")
+    for where, row in _rows(path, text_unit, encoding):
+        yield _select(where, row, choices)
 
 
 def _select(where: str, row: Mapping[str, Any], choices: Sequence[Columns]) -> dict[str, Any]:
