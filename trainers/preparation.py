@@ -43,7 +43,7 @@ class Preparation:
     What has been added is safe once it fills a shard: then the shard's files are written, and last
     `journal-00000.json`, which says where the input was left. A process that is killed leaves
     files without a journal, which the next one writes anew. When all is whole, the folder takes
-    its final name.
+    its final name. Work in it with `with`.
 
     Args:
       output_dir: of the shards.
@@ -79,13 +79,14 @@ class Preparation:
                 f"--output_dir={output_dir}: exists, but holds no shards; name another"
             )
 
-    def begin(self) -> None:
+    def __enter__(self) -> "Preparation":
         """Takes the folder, and what is left of it from before."""
         os.makedirs(self.partial, exist_ok=True)
-        self._lock = open(self._file("lock"), "w")  # noqa: SIM115, held until the process ends
+        self._lock = open(self._file("lock"), "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise UsageError(
                 f"{self.partial}: another process is at work there; wait for it or stop it"
             ) from error
@@ -97,6 +98,10 @@ class Preparation:
             self._replay()
             self._check_inputs(before["inputs"])
         shards.write_json(plan, {"settings": self.settings, "inputs": self.inputs})
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.close()
 
     def add(
         self,

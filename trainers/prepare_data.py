@@ -93,7 +93,13 @@ def main(flags: args.FlagValues) -> None:
     if preparation.finished:
         print(f"prepared already: {preparation.path}")
         return
-    preparation.begin()
+    with preparation:
+        prepare(preparation, paths, flags)
+    print(report(shards.open_folder(preparation.path, verify=False)))
+
+
+def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValues) -> None:
+    """Reads, tokenizes and writes what is left to do."""
     directory = tokenizer_directory(preparation, paths, flags)
     tokenizer = tokenizers.load(directory)
     end_of_text(tokenizer)  # refuses one without
@@ -125,7 +131,6 @@ def main(flags: args.FlagValues) -> None:
             "eos_token_id": tokenizer.eos_token_id,
         }
     )
-    print(report(shards.open_folder(preparation.path, verify=False)))
 
 
 def settings(flags: args.FlagValues) -> dict:

@@ -8,6 +8,8 @@ import pytest
 
 import gpt_keras
 from gpt_keras import tokenizers
+from trainers import shards
+from trainers.preparation import Documents, Position, Preparation
 
 WORDS = ("the", "cat", "dog", "sat", "ran", "on", "a", "mat", "hat", "fast", "slow", "good", "bad")
 CONFIG = gpt_keras.GPTConfig(
@@ -116,3 +118,31 @@ def data_dir(tmp_path_factory):
         (path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (path / "texts.txt").write_text("\n".join(text() for _ in range(60)))
     return path
+
+
+@pytest.fixture
+def make_shards(model_dir):
+    """Function that makes a folder of shards out of token lists, and opens it."""
+
+    def make(path, train, held_out=(), per_shard=4, tokenizer=model_dir):
+        with Preparation(path, {"shard_tokens": per_shard}, []) as preparation:
+            preparation.save_tokenizer(tokenizers.load(tokenizer))
+            for at in range(0, max(len(train), len(held_out)), per_shard):
+                parts = {
+                    split: as_documents(documents[at : at + per_shard])
+                    for split, documents in (("train", train), ("eval", held_out))
+                }
+                preparation.add(parts, [bytes([at]) * 16], {"read": per_shard}, Position())
+                preparation.commit(np.uint16)
+            digest = shards.tokenizer_digest(tokenizer)
+            preparation.finish({"sha256": digest, "eos_token_id": 0})
+        return shards.open_folder(path)
+
+    return make
+
+
+def as_documents(token_lists):
+    """`Documents` of which each token but the first stands for two bytes."""
+    lengths = np.array([len(tokens) for tokens in token_lists], np.int64)
+    tokens = np.array([token for tokens in token_lists for token in tokens], np.uint16)
+    return Documents(tokens, lengths, 2 * int((lengths - 1).sum()))

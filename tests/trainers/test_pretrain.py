@@ -1,10 +1,16 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpt_keras
-from trainers import args, pretrain
+from trainers import args, prepare_data, pretrain
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ def texts(tmp_path):
 
 @pytest.fixture
 def command(texts, tmp_path, capsys):
-    def run(**values):
+    def arguments(**values):
         values = {
             "train_data": texts, "output_dir": tmp_path / "run", "vocab_size": 300,
             "hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 32, "xla": False,
@@ -31,10 +37,13 @@ def command(texts, tmp_path, capsys):
             "eval_fraction": 0.2,
             **values,
         }  # fmt: skip
-        arguments = [f"--{key}={value}" for key, value in values.items()]
-        status = args.exit_status(pretrain.main, pretrain.FLAGS, ["pretrain", *arguments])
+        return [f"--{key}={value}" for key, value in values.items()]
+
+    def run(**values):
+        status = args.exit_status(pretrain.main, pretrain.FLAGS, ["pretrain", *arguments(**values)])
         return status, capsys.readouterr()
 
+    run.arguments = arguments
     return run
 
 
@@ -74,3 +83,74 @@ def test_misuse(command, tmp_path):
         status, printed = command(**changes)
         assert (status, message in printed.err) == (expected, True), printed.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def mixed(make_shards, tmp_path):
+    """Flags of a run on two sources of shards."""
+    rng = np.random.default_rng(0)
+    documents = [[*np.sort(rng.integers(1, 290, rng.integers(2, 50))), 0] for _ in range(40)]
+    make_shards(tmp_path / "wiki", documents, documents[:6])
+    make_shards(tmp_path / "code", documents[:9])
+    return {
+        "train_data": f"wiki=0.7:{tmp_path / 'wiki'},code=0.3:{tmp_path / 'code'}",
+        "packing": "best_fit", "eval_steps": 10, "save_steps": 3, "log_seconds": 0,
+    }  # fmt: skip
+
+
+def losses(folder):
+    text = (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_run_on_shards_goes_on_exactly_after_a_kill(command, mixed, tmp_path):
+    status, printed = command(**mixed, output_dir=tmp_path / "whole")
+    assert status == 0, printed.err
+    killed, log = tmp_path / "killed", tmp_path / "log.txt"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = command.arguments(**mixed, output_dir=killed)
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainers.pretrain", *arguments],
+            stdout=stream, stderr=stream, env=environment,
+        )  # fmt: skip
+    while len(losses(killed)) < 8:
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    status, printed = command(**mixed, output_dir=killed, resume=True)
+    assert status == 0, printed.err
+    assert "resuming at step" in printed.out
+    np.testing.assert_allclose(losses(killed), losses(tmp_path / "whole"), rtol=1e-6)
+
+
+def test_run_resumes_on_the_same_shards_alone(command, mixed, make_shards, tmp_path):
+    assert command(**mixed, max_steps=1)[0] == 0
+    shutil.rmtree(tmp_path / "run" / "model")
+    shutil.rmtree(tmp_path / "code")
+    make_shards(tmp_path / "code", [[7, 8, 9, 0]] * 9)
+    status, printed = command(**mixed, max_steps=1, resume=True)
+    assert (status, "the shards of 'code' are not those that the run" in printed.err) == (2, True)
+
+
+def test_from_shakespeare_to_a_model(command, tmp_path):
+    plays = Path("data/shakespeare")
+    if not plays.is_dir():
+        pytest.skip("no data/shakespeare: python -m examples.fetch_data shakespeare")
+    (tmp_path / "plays").mkdir()
+    for name in ("phoenix_and_the_turtle_gut.txt", "passionate_pilgrim_gut.txt"):
+        os.symlink((plays / name).resolve(), tmp_path / "plays" / name)
+    arguments = [
+        "prepare_data", f"--train_data={tmp_path / 'plays'}", "--text_unit=paragraph",
+        f"--output_dir={tmp_path / 'shards'}", "--vocab_size=400", "--num_processes=1",
+    ]  # fmt: skip
+    assert args.exit_status(prepare_data.main, prepare_data.FLAGS, arguments) == 0
+    status, printed = command(train_data=tmp_path / "shards")
+    assert status == 0, printed.err
+    lines = [json.loads(line) for line in open(tmp_path / "run" / "metrics.jsonl")]  # noqa: SIM115
+    bits = [line["eval_bits_per_byte"] for line in lines if "eval_loss" in line]
+    assert bits[2] < bits[1] < bits[0]
+    model = gpt_keras.CausalLM.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.vocab_size == model.tokenizer.vocab_size == 400
