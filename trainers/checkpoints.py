@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from trainers.files import naming
+from trainers.files import write
 
 TENSORS, VALUES, MANIFEST = "state.safetensors", "progress.json", "manifest.json"
 
@@ -66,10 +66,10 @@ class Checkpoints:
         try:
             os.mkdir(partial)
             files = {
-                TENSORS: _write(os.path.join(partial, TENSORS), _safetensors(tensors)),
-                VALUES: _write(os.path.join(partial, VALUES), [_json(values)]),
+                TENSORS: write(os.path.join(partial, TENSORS), _safetensors(tensors)),
+                VALUES: write(os.path.join(partial, VALUES), [_json(values)]),
             }
-            _write(os.path.join(partial, MANIFEST), [_json({"files": files})])
+            write(os.path.join(partial, MANIFEST), [_json({"files": files})])
             _sync(partial)
             self._remove(step)
             os.rename(partial, place)
@@ -142,19 +142,6 @@ def _safetensors(tensors: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryvi
 
 def _json(values) -> bytes:
     return (json.dumps(values, indent=2) + "\n").encode()
-
-
-def _write(path: str, pieces) -> dict:
-    """Writes a file to the disk; its entry in the manifest."""
-    digest, size = hashlib.sha256(), 0
-    with naming(path), open(path, "wb") as file:
-        for piece in pieces:
-            file.write(piece)
-            digest.update(piece)
-            size += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _verify(path: str, entry: Mapping) -> None:

@@ -184,9 +184,14 @@ class Preparation:
         for path in sorted(glob.glob(self._file("tokenizer", "*"))):
             name = os.path.relpath(path, self.partial)
             self._files[name] = shards.describe_file(path)
-        manifest = shards.make_manifest(
-            {**self.settings, "inputs": self._sizes()}, tokenizer, self.counts, splits, self._files
-        )
+        manifest = {
+            "format": shards.FORMAT,
+            "preparation": {**self.settings, "inputs": self._sizes()},
+            "tokenizer": dict(tokenizer),
+            "documents": self.counts,
+            "splits": splits,
+            "files": self._files,
+        }
         shards.write_json(self._file(shards.MANIFEST), manifest)
         listed = {shards.MANIFEST, *self._files}
         for name in os.listdir(self.partial):

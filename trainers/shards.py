@@ -13,6 +13,8 @@ A folder of `trainers.prepare_data` holds, for the splits `train` and `eval`,
 
 import functools
 import hashlib
+import io
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from trainers.files import write
+
 MANIFEST = "manifest.json"
 SPLITS = ("train", "eval")
 MAX_TOKENS = 2**31 - 1  # of a shard, so that 4 bytes hold a place in it
 
-_FORMAT = "gpt-keras shards 1"
+FORMAT = "gpt-keras shards 1"
 _MAPPED = 256  # files mapped at once; each takes a file descriptor
 
 
@@ -123,12 +127,12 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
         ) from error
     try:
         manifest = json.loads(content)
-        known = manifest["format"] == _FORMAT
+        known = manifest["format"] == FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a manifest of shards; prepare the data anew") from error
     if not known:
         raise ValueError(
-            f"{where}: the format is {manifest['format']!r}, expected {_FORMAT!r}; prepare the "
+            f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; prepare the "
             "data anew"
         )
     _check_files(path, manifest["files"], verify)
@@ -179,15 +183,11 @@ def write_array(path: str, parts: Sequence[np.ndarray], dtype: np.dtype) -> dict
     Returns:
       `{"bytes": size, "sha256": digest}` of the file, which is on the disk by then.
     """
-    dtype, count = np.dtype(dtype).newbyteorder("<"), sum(map(len, parts))
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(part.astype(dtype, copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    return describe_file(path)
+    dtype, header = np.dtype(dtype).newbyteorder("<"), io.BytesIO()
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": (sum(map(len, parts)),)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    pieces = (part.astype(dtype, copy=False).tobytes() for part in parts)
+    return write(path, itertools.chain([header.getvalue()], pieces))
 
 
 def describe_file(path: str) -> dict[str, Any]:
@@ -197,38 +197,9 @@ def describe_file(path: str) -> dict[str, Any]:
 
 def write_json(path: str, value: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write(f"{path}.new", [text.encode()])
     os.replace(f"{path}.new", path)
-
-
-def make_manifest(
-    preparation: Mapping[str, Any],
-    tokenizer: Mapping[str, Any],
-    documents: Mapping[str, int],
-    splits: Mapping[str, Mapping],
-    files: Mapping[str, Mapping],
-) -> dict[str, Any]:
-    """The content of a manifest.
-
-    Args:
-      preparation: the flags that decide what is in the shards.
-      tokenizer: `sha256` and more of it.
-      documents: how many were read, dropped and why.
-      splits: of each its counts, lengths and `shards`.
-      files: name -> size and checksum.
-    """
-    return {
-        "format": _FORMAT,
-        "preparation": dict(preparation),
-        "tokenizer": dict(tokenizer),
-        "documents": dict(documents),
-        "splits": dict(splits),
-        "files": dict(files),
-    }
 
 
 def length_statistics(offsets: Iterable[np.ndarray]) -> dict[str, Any]:
