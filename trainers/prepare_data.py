@@ -52,7 +52,7 @@ def prepare_flags(flags: args.FlagValues) -> None:
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     integer("tokenizer_megabytes", 100, "text that a tokenizer is trained on, in MB", lower_bound=1)
     integer(
-        "shard_tokens", 2**26, "tokens after which a shard ends, with the document that it is in",
+        "shard_tokens", 2**26, "tokens after which a shard ends, give or take a megabyte of text",
         lower_bound=1, upper_bound=shards.MAX_TOKENS // 2,
     )  # fmt: skip
     integer(
@@ -88,6 +88,13 @@ def main(flags: args.FlagValues) -> None:
     for name in ("train_data", "output_dir"):
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
+    for pattern in flags.train_data:
+        output_dir = os.path.abspath(flags.output_dir)
+        if os.path.isdir(pattern) and output_dir.startswith(os.path.abspath(pattern) + os.sep):
+            raise args.UsageError(
+                f"--output_dir={flags.output_dir} lies in {pattern}, whose files are to be read; "
+                "name another"
+            )
     paths = find_files(flags.train_data)
     preparation = Preparation(flags.output_dir, settings(flags), [_describe(p) for p in paths])
     if preparation.finished:
@@ -302,17 +309,18 @@ class _Progress:
     """Prints how far it is, now and then."""
 
     def __init__(self, log_seconds: float):
-        self.log_seconds, self.begin = log_seconds, time.monotonic()
-        self.documents = self.tokens = 0
-        self.next = self.begin + log_seconds
+        self.log_seconds, self.begin = log_seconds, None  # with the first tokens
+        self.documents = self.tokens = self.first = 0
 
     def add(self, counts: dict[str, int], num_tokens: int) -> None:
         self.documents += counts["read"]
         self.tokens += num_tokens
         now = time.monotonic()
-        if now >= self.next:
+        if self.begin is None:
+            self.begin, self.first, self.next = now, self.tokens, now + self.log_seconds
+        elif now >= self.next:
             self.next = now + self.log_seconds
-            speed = self.tokens / (now - self.begin)
+            speed = (self.tokens - self.first) / (now - self.begin)
             print(
                 f"{self.documents:,} documents, {self.tokens:,} tokens, {speed:,.0f} tokens/s",
                 flush=True,

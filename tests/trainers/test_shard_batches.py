@@ -88,6 +88,14 @@ def test_a_pass_holds_each_row_once_in_an_order_of_seed_and_pass():
     assert batches.num_samples == number
 
 
+def test_the_order_is_that_of_earlier_versions():
+    """Runs that are resumed with a newer Grain must find the same order."""
+    rows = [make_rows([[71]], 8), make_rows([[22]], 8)]  # 10 rows and 3
+    batches = MixedBatches(rows, [0.7, 0.3], 6)
+    order = np.concatenate([batches.batch(step)["sample_id"] for step in (0, 1)])
+    assert order.tolist() == [1, 2, 4, 11, 5, 9, 10, 7, 8, 12, 6, 0]
+
+
 def test_any_batch_can_be_made_without_those_before_it():
     rows = [make_rows([[50] * 8], 8), make_rows([[40] * 3], 8)]
     whole, later = (MixedBatches(rows, [1, 2], 4, seed=1) for _ in range(2))

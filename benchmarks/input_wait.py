@@ -1,0 +1,92 @@
+"""Share of a pretraining step that waits for its batch, out of shards.
+
+    python -m benchmarks.input_wait --output=bench/input_wait.json
+
+Prepares Shakespeare's plays and the tweets, trains on a mixture of both with the real trainer, in
+both packings, and reads `input_wait` where the trainer writes it, for TensorBoard. The model of
+13.9 M parameters is that of `benchmarks.train_step`; the tiny one has steps as short as any, which
+no batch may delay.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+from absl import app, flags
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+MODELS = {
+    "13.9 M": {"num_layers": 6, "hidden_size": 384, "num_heads": 6},
+    "tiny": {"num_layers": 1, "hidden_size": 64, "num_heads": 2},
+}
+FIRST = 5  # steps that compile and warm up
+
+
+def run(module, **values):
+    arguments = [f"--{name}={value}" for name, value in values.items()]
+    command = [sys.executable, "-m", module, *arguments]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        sys.exit(f"input_wait: {module} failed")
+
+
+def read_scalar(folder, name):
+    """Its values in TensorBoard's files, by step."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+
+
+def main(_):
+    report = []
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        run(
+            "trainers.prepare_data", train_data="data/shakespeare/*_gut.txt",
+            text_unit="paragraph", output_dir=folder / "plays",
+        )  # fmt: skip
+        run(
+            "trainers.prepare_data", train_data="data/tweets/train.jsonl",
+            tokenizer=folder / "plays" / "tokenizer", output_dir=folder / "tweets",
+        )  # fmt: skip
+        for model, sizes in MODELS.items():
+            for packing in ("concat", "best_fit"):
+                output_dir = folder / f"{model}-{packing}"
+                run(
+                    "trainers.pretrain", packing=packing, max_length=256, global_batch_size=8,
+                    train_data=f"plays=0.7:{folder / 'plays'},tweets=0.3:{folder / 'tweets'}",
+                    eval_fraction=0, max_steps=flags.FLAGS.steps, save_steps=10**6,
+                    output_dir=output_dir, **sizes,
+                )  # fmt: skip
+                waits = read_scalar(output_dir / "tensorboard", "train/input_wait")[FIRST:]
+                seconds = read_scalar(output_dir / "tensorboard", "train/seconds")[FIRST:]
+                report.append(
+                    {
+                        "model": model,
+                        "packing": packing,
+                        "step_ms": 1e3 * statistics.median(seconds),
+                        "input_wait_mean": statistics.mean(waits),
+                        "input_wait_max": max(waits),
+                    }
+                )
+    print(f"{'model':10}{'packing':10}{'step':>10}{'waits':>9}{'longest':>9}")
+    for row in report:
+        print(
+            f"{row['model']:10}{row['packing']:10}{row['step_ms']:7.1f} ms"
+            f"{row['input_wait_mean']:9.2%}{row['input_wait_max']:9.2%}"
+        )
+    if flags.FLAGS.output:
+        path = Path(flags.FLAGS.output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    flags.DEFINE_string("output", "", "JSON file for the figures; empty: none")
+    flags.DEFINE_integer("steps", 40, "steps of each run", lower_bound=FIRST + 2)
+    app.run(main)
