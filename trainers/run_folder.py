@@ -17,8 +17,7 @@ HARMLESS = frozenset(
     ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas", "xla",
      "frozen_features", "sample_prompts", "remat", "keep_last", "keep_best", "bad_loss",
      "loss_spike", "profile_steps", "trials", "workers", "timeout_seconds", "keep_models",
-     "budgets", "tokens_per_parameter", "flops", "law",
-     "verify_shards")
+     "budgets", "tokens_per_parameter", "flops", "law", "verify_shards")
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from gpt_keras import GPTConfig, tokenizers
 from trainers import data, pretrain
 from trainers.args import UsageError
+from trainers.mixture import open_mixture
 from trainers.model_size import config_of_size, count_parameters
 from trainers.run_folder import RunFolder
 from trainers.scaling_law import FLOPS_PER_PARAMETER_AND_TOKEN, ParametricLaw, fit_law
@@ -87,9 +88,12 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
-    """Directory of the tokenizer that all runs have: the one given, or one trained once."""
+    """Directory of the tokenizer that all runs have: given, of the shards, or trained once."""
     if trainer.flags.tokenizer:
         return trainer.flags.tokenizer
+    mixture = open_mixture(trainer.flags.train_data, tokenizer="", verify=False)
+    if mixture is not None:
+        return mixture.tokenizer_dir
     if not os.path.isdir(folder.file("tokenizer")):
         records, _ = data.load_split("causal_lm", trainer.flags)
         pretrain.save_tokenizer(pretrain.load_tokenizer(trainer.flags, folder, records), folder)

@@ -166,3 +166,10 @@ def test_two_ratios_may_come_to_one_model():
     assert [count_parameters(run.config) for run in runs] == [
         count_parameters(config_of_size(1.0, 300))
     ]
+
+
+def test_a_sweep_on_shards_takes_their_tokenizer(make_shards, tmp_path):
+    shards = make_shards(tmp_path / "wiki", [[1, 2, 3, 0]])
+    for train_data in (shards.path, f"wiki=1:{shards.path}"):
+        trainer = Trainer.parse(["trainers.pretrain", f"--train_data={train_data}"])
+        assert sweep.make_tokenizer(trainer, folder=None) == shards.tokenizer_dir
