@@ -11,16 +11,18 @@ import os
 import shutil
 
 import keras
+import numpy as np
 from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
+from trainers.agreement import agree, digest, start
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
-from trainers.strategy import make_strategy, strategy_flags
+from trainers.strategy import broadcast, strategy_flags
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -61,12 +63,12 @@ def main(flags: args.FlagValues) -> None:
         raise args.UsageError("--train_data is missing")
     if flags.train_top_layers:
         raise args.UsageError("--train_top_layers is for --model of trainers.finetune")
-    strategy = make_strategy(flags.strategy, flags.num_replicas)
+    strategy = start(flags)
     if flags.config:
         context = checkpoint.read_config(flags.config).max_position_embeddings
         flags.max_length = min(flags.max_length, context)
-    folder = RunFolder(flags)
-    if folder.finished:
+    folder = RunFolder(flags, strategy.extended.should_checkpoint)
+    if broadcast(strategy, np.int32(folder.finished)):
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
@@ -77,6 +79,14 @@ def main(flags: args.FlagValues) -> None:
         make_source(train_records, tokenizer, config, flags, shuffle=True),
         make_source(eval_records, tokenizer, config, flags, shuffle=False),
     )
+    agree(
+        strategy,
+        lambda: {
+            "the architecture": str(config),
+            "the digest of --train_data": digest(texts.train.rows),
+            "the digest of the eval data": digest(texts.eval and texts.eval.rows),
+        },
+    )
     with strategy.scope():
         task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
     print(describe(task, texts, flags))
@@ -84,17 +94,19 @@ def main(flags: args.FlagValues) -> None:
         dry_run(task, texts, flags, strategy)
         return
     folder.begin()
-    save_tokenizer(tokenizer, folder)
+    if folder.writes:
+        save_tokenizer(tokenizer, folder)
     progress, metrics = fit(task, texts, flags, folder, strategy)
     report = {"step": progress.step, "best_step": progress.best_step}
     if metrics is not None:
         print(f"\neval data, best weights\n{metrics.report()}")
         report["eval"] = metrics.details()
-    show_samples(task, flags)
     folder.write_json("report.json", report)
-    task.save_pretrained(folder.file("model"))
-    print(f"\nmodel:       {folder.file('model')}")
-    print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    if folder.writes:
+        show_samples(task, flags)
+        task.save_pretrained(folder.file("model"))
+        print(f"\nmodel:       {folder.file('model')}")
+        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):
