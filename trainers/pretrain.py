@@ -22,7 +22,7 @@ from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
-from trainers.strategy import broadcast, strategy_flags
+from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -107,6 +107,7 @@ def main(flags: args.FlagValues) -> None:
         task.save_pretrained(folder.file("model"))
         print(f"\nmodel:       {folder.file('model')}")
         print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):

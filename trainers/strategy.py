@@ -173,5 +173,10 @@ def broadcast(strategy: tf.distribute.Strategy, value: np.ndarray) -> np.ndarray
     return _sum(strategy, strategy.experimental_distribute_values_from_function(place))
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns once all workers have called it."""
+    exchange(strategy, np.int32(0))
+
+
 def _sum(strategy: tf.distribute.Strategy, values) -> np.ndarray:
     return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
