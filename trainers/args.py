@@ -19,6 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+import tensorflow as tf
 import yaml
 from absl import flags as absl_flags
 
@@ -75,6 +76,15 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
     except OSError as error:
         name = f"{error.filename}: {error.strerror}" if error.filename else error
         print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
+        return FAILED
+    except tf.errors.OpError as error:
+        if "Collective ops is aborted" not in error.message:
+            raise
+        print(
+            f"{program}: error: another worker has ended or is out of reach; --resume continues "
+            f"from the last checkpoint: {_one_line(error.message)[:300]}",
+            file=sys.stderr,
+        )
         return FAILED
     except ValueError as error:
         if not _is_for_users(error, OUR_PACKAGES | {main.__module__.split(".")[0]}):
@@ -215,9 +225,13 @@ def _config_texts(where: str, node: yaml.Node, flag: absl_flags.Flag) -> list[st
 
 def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
     """Writes the values of all flags as YAML that `--config_file` reads back."""
-    values = {name: flags[name].value for name in _names(flags) if name != "config_file"}
     with open(path, "w", encoding="utf-8") as file:
-        yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(flag_values(flags), file, sort_keys=False, allow_unicode=True)
+
+
+def flag_values(flags: FlagValues) -> dict:
+    """Name -> value of all flags, after config files."""
+    return {name: flags[name].value for name in _names(flags) if name != "config_file"}
 
 
 def help_text(main, groups: Sequence[FlagGroup], program: str) -> str:

@@ -14,13 +14,16 @@ class Board:
 
     Args:
       folder: `tensorboard --logdir` of it, or of a folder above it.
+      writes: False shows nothing.
 
     Its methods raise OSError where the disk is full.
     """
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str, writes: bool = True):
         self.folder = folder
-        self._writer = tf.summary.create_file_writer(folder)
+        self._writer = (
+            tf.summary.create_file_writer(folder) if writes else tf.summary.create_noop_writer()
+        )
 
     @contextlib.contextmanager
     def _step(self, step: int):

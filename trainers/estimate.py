@@ -58,11 +58,12 @@ class Memory:
           tf.errors.OpError: XLA cannot compile the gradient.
         """
         batch = largest_batch(source)
-        replicas = step.strategy.num_replicas_in_sync
+        replicas = len(step.strategy.extended.worker_devices)
         trained, scratch = _bytes(step.variables), step.scratch_bytes(batch)
         logits = 0
         if isinstance(step.task, CausalLM):
-            tokens = batch["token_ids"].size // (replicas * step.micro_batches)
+            parts = step.strategy.num_replicas_in_sync * step.micro_batches
+            tokens = batch["token_ids"].size // parts
             logits = min(logits_bytes(tokens, step.task.config.vocab_size), scratch)
         weights = replicas * _bytes(step.task.variables)
         optimizer = replicas * _bytes(step.optimizer.variables)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from gpt_keras.losses import Loss
 from gpt_keras.tasks import Task
 from trainers.batches import Batch, BatchSource
-from trainers.strategy import distribute, gather
+from trainers.strategy import distribute, exchange, gather
 
 
 class Evaluator:
@@ -60,7 +61,8 @@ class Evaluator:
         return Loss(self._sum(loss.total), self._sum(loss.weight), logits)
 
     def _sum(self, value) -> float:
-        return sum(float(part) for part in self.strategy.experimental_local_results(value))
+        parts = self.strategy.experimental_local_results(value)
+        return float(exchange(self.strategy, sum(np.float64(part) for part in parts)).sum())
 
     def _replica_loss(self, batch) -> Loss:
         first = self.first if "features" in batch else 0

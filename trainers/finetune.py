@@ -10,11 +10,13 @@ eval data. Kill the run when you like: --resume continues it as if nothing had b
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
 from trainers import args, data
+from trainers.agreement import agree, digest, start
 from trainers.evaluation import Evaluator
 from trainers.features import ClassificationFeatures
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
@@ -22,7 +24,7 @@ from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
-from trainers.strategy import make_strategy, strategy_flags
+from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 
 def finetune_flags(flags: args.FlagValues) -> None:
@@ -49,11 +51,11 @@ def main(flags: args.FlagValues) -> None:
     for name in ("model", "task", "train_data"):
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
-    strategy = make_strategy(flags.strategy, flags.num_replicas)
+    strategy = start(flags)
     context = checkpoint.read_config(flags.model).max_position_embeddings
     flags.max_length = min(flags.max_length, context)
-    folder = RunFolder(flags)
-    if folder.finished:
+    folder = RunFolder(flags, strategy.extended.should_checkpoint)
+    if broadcast(strategy, np.int32(folder.finished)):
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
@@ -70,9 +72,11 @@ def main(flags: args.FlagValues) -> None:
             print(f"\n{name} data, best weights\n{result.report()}")
             report[name] = result.details()
     folder.write_json("report.json", report)
-    trainer.task.save_pretrained(folder.file("model"))
-    print(f"\nmodel:       {folder.file('model')}")
-    print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    if folder.writes:
+        trainer.task.save_pretrained(folder.file("model"))
+        print(f"\nmodel:       {folder.file('model')}")
+        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
 class FineTuner:
@@ -99,6 +103,15 @@ class FineTuner:
         # Read before the long run begins, so that a mistake in it shows at once.
         test = data.load_records(flags.task, flags.test_data, flags) if flags.test_data else None
         self._test_features = self._features("test", test) if test else None
+        agree(
+            strategy,
+            lambda: {
+                "the config.json of --model": str(config),
+                "the digest of --train_data": digest(train),
+                "the digest of the eval data": digest(evaluation),
+                "the digest of --test_data": digest(self._test_features),
+            },
+        )
         self.data = Data(
             self._source(train, shuffle=True),
             self._source(evaluation, shuffle=False) if evaluation else None,

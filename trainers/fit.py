@@ -2,14 +2,17 @@
 
 import contextlib
 import dataclasses
+import math
 
 import tensorflow as tf
 from absl import flags as absl_flags
 
 from gpt_keras.losses import Regularizers
 from gpt_keras.tasks import CausalLM, Task
+from trainers.agreement import agree, digest
 from trainers.args import FlagValues, UsageError
 from trainers.batches import BatchSource
+from trainers.cluster import Cluster
 from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
@@ -102,9 +105,13 @@ def fit(
         step.optimizer,
         keep_last=flags.keep_last,
         keep_best=flags.keep_best,
+        strategy=strategy,
     )
     _restore(state, folder)
+    weights = (v.value.numpy() for v in task.variables)
+    agree(strategy, lambda: {"the digest of the weights": digest(*weights)})
     guard = LossGuard(flags.bad_loss, flags.loss_spike, state.progress, folder)
+    suffix = "" if folder.writes else f"_worker{Cluster.from_environment().index}"
     with contextlib.ExitStack() as stack:
         stack.callback(folder.close)
 
@@ -112,7 +119,7 @@ def fit(
             """What keeps the frozen blocks' output of a source, or None."""
             if not first or not flags.frozen_features:
                 return None
-            path = folder.file(f"frozen_{name}.f32")
+            path = folder.file(f"frozen_{name}{suffix}.f32")
             return stack.enter_context(FrozenFeatures(path, task, strategy, first))
 
         evaluator = None
@@ -127,9 +134,9 @@ def fit(
             guard,
             evaluator=evaluator,
             prepare=frozen("train"),
-            write_samples=_sampler(task, flags),
-            profile=Profile.of(flags, folder.file("tensorboard")),
-            log_seconds=flags.log_seconds,
+            write_samples=_sampler(task, flags) if folder.writes else None,
+            profile=Profile.of(flags, folder.file("tensorboard")) if folder.writes else None,
+            log_seconds=flags.log_seconds if folder.writes else math.inf,
         )
         loop.run()
         metrics = evaluator() if evaluator else None

@@ -14,6 +14,7 @@ from trainers.args import FlagValues, UsageError
 from trainers.batches import Batch
 from trainers.estimate import step_flops
 from trainers.step import StepResult, TrainStep
+from trainers.strategy import num_workers
 
 
 def insight_flags(flags: FlagValues) -> None:
@@ -32,7 +33,7 @@ class Insight:
     """
 
     def __init__(self, step: TrainStep):
-        self.step, self.peak = step, gemm_peak()
+        self.step, self.peak = step, gemm_peak() * num_workers(step.strategy)
         self._process = psutil.Process()
 
     def values(

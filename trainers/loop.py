@@ -152,9 +152,9 @@ class Loop:
         self.step.notify = self.state.notify = self.guard.notify = self.bar.say
         with contextlib.ExitStack() as stack:
             stack.callback(self.bar.close)
-            self.board = Board(self.folder.file("tensorboard"))
+            self.board = Board(self.folder.file("tensorboard"), self.folder.writes)
             stack.callback(self.board.close)
-            self.signals = stack.enter_context(StopSignals())
+            self.signals = stack.enter_context(StopSignals(self.step.strategy))
             stack.enter_context(self.profile)
             try:
                 self._run()
@@ -189,10 +189,9 @@ class Loop:
         self.state.wait()
 
     def _stop_if_asked(self, *_) -> None:
-        if self.signals.received:
+        if name := self.signals.anywhere():
             raise Stopped(
-                f"{self.signals.received}: stopped after step {self.state.progress.step}; "
-                "--resume continues"
+                f"{name}: stopped after step {self.state.progress.step}; --resume continues"
             )
 
     def _update(self, step: int, batch: Batch, waited: float) -> None:
@@ -250,8 +249,9 @@ class Loop:
             )
         if self.write_samples is not None:
             self.board.texts("samples", *self.write_samples(), step)
-        text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-        self.bar.say(f"step {step}: eval {text}")
+        if self.folder.writes:
+            text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+            self.bar.say(f"step {step}: eval {text}")
         self.state.progress.evaluated_step = step
         if step > 0:  # where the run starts is only shown
             self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)

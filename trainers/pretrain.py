@@ -12,10 +12,12 @@ import os
 import shutil
 
 import keras
+import numpy as np
 from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
+from trainers.agreement import agree, digest, start
 from trainers.features import END_OF_TEXT
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
@@ -23,7 +25,7 @@ from trainers.loop import loop_flags
 from trainers.mixture import Mixture, open_mixture, shards_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
-from trainers.strategy import make_strategy, strategy_flags
+from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 SHARDS_FILE = "shards.json"  # in the run's folder: digests of the manifests
 
@@ -64,12 +66,12 @@ def main(flags: args.FlagValues) -> None:
         raise args.UsageError("--train_data is missing")
     if flags.train_top_layers:
         raise args.UsageError("--train_top_layers is for --model of trainers.finetune")
-    strategy = make_strategy(flags.strategy, flags.num_replicas)
+    strategy = start(flags)
     if flags.config:
         context = checkpoint.read_config(flags.config).max_position_embeddings
         flags.max_length = min(flags.max_length, context)
-    folder = RunFolder(flags)
-    if folder.finished:
+    folder = RunFolder(flags, strategy.extended.should_checkpoint)
+    if broadcast(strategy, np.int32(folder.finished)):
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
@@ -77,6 +79,7 @@ def main(flags: args.FlagValues) -> None:
     tokenizer, config, texts = (
         read_texts(flags, folder) if mixture is None else read_shards(mixture, flags, folder)
     )
+    agree(strategy, lambda: {"the architecture": str(config), **digests(texts, mixture, flags)})
     with strategy.scope():
         task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
     print(describe(task, texts, flags))
@@ -84,19 +87,22 @@ def main(flags: args.FlagValues) -> None:
         dry_run(task, texts, flags, strategy)
         return
     folder.begin()
-    save_tokenizer(tokenizer, folder)
-    if mixture is not None:
-        folder.write_json(SHARDS_FILE, mixture.digests)
+    if folder.writes:
+        save_tokenizer(tokenizer, folder)
+        if mixture is not None:
+            folder.write_json(SHARDS_FILE, mixture.digests)
     progress, metrics = fit(task, texts, flags, folder, strategy)
     report = {"step": progress.step, "best_step": progress.best_step}
     if metrics is not None:
         print(f"\neval data, best weights\n{metrics.report()}")
         report["eval"] = metrics.details()
-    show_samples(task, flags)
     folder.write_json("report.json", report)
-    task.save_pretrained(folder.file("model"))
-    print(f"\nmodel:       {folder.file('model')}")
-    print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    if folder.writes:
+        show_samples(task, flags)
+        task.save_pretrained(folder.file("model"))
+        print(f"\nmodel:       {folder.file('model')}")
+        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+    wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
 def read_texts(flags: args.FlagValues, folder: RunFolder):
@@ -123,6 +129,16 @@ def read_shards(mixture: Mixture, flags: args.FlagValues, folder: RunFolder):
     else:
         held_out = mixture.eval_batches(flags, filler)
     return tokenizer, config, Data(mixture.train_batches(flags, filler), held_out)
+
+
+def digests(texts: Data, mixture: Mixture | None, flags: args.FlagValues) -> dict[str, str]:
+    """Of the data, for the workers to compare; shards are known by their manifests."""
+    prepared = mixture and digest(mixture.digests)
+    held_out = prepared if prepared and not flags.eval_data else None
+    return {
+        "the digest of --train_data": prepared or digest(texts.train.rows),
+        "the digest of the eval data": held_out or digest(texts.eval and texts.eval.rows),
+    }
 
 
 def check_same_shards(mixture: Mixture, folder: RunFolder) -> None:

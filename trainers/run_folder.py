@@ -14,10 +14,11 @@ from trainers.files import naming
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
 # change the order of sums only; what is done with bad batches is decided when one has come.
 HARMLESS = frozenset(
-    ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas", "xla",
-     "frozen_features", "sample_prompts", "remat", "keep_last", "keep_best", "bad_loss",
-     "loss_spike", "profile_steps", "trials", "workers", "timeout_seconds", "keep_models",
-     "budgets", "tokens_per_parameter", "flops", "law", "verify_shards")
+    ("output_dir", "resume", "save_steps", "log_seconds", "strategy", "num_replicas",
+     "join_seconds", "gradient_accumulation_steps", "xla", "frozen_features", "sample_prompts",
+     "remat", "keep_last", "keep_best", "bad_loss", "loss_spike", "profile_steps", "trials",
+     "workers", "timeout_seconds", "keep_models", "budgets", "tokens_per_parameter", "flops", "law",
+     "verify_shards")
 )  # fmt: skip
 
 
@@ -30,17 +31,18 @@ class RunFolder:
 
     Args:
       flags: of the program, with `output_dir` and `resume`.
+      writes: False in all but one of the processes of a run; what they are told to write is not.
 
     Raises:
       UsageError: no folder given; the folder holds a run and `--resume` was not given; or it was,
         and a flag that changes results differs from that run's. Nothing has been written then.
     """
 
-    def __init__(self, flags: FlagValues):
+    def __init__(self, flags: FlagValues, writes: bool = True):
         if not flags.output_dir:
             raise UsageError("--output_dir is missing: name the folder that the run is to fill")
         self.path = os.path.abspath(os.path.expanduser(flags.output_dir))
-        self.flags = flags
+        self.flags, self.writes = flags, writes
         self.resumes = os.path.exists(self.file("config.yaml"))
         if self.resumes:
             self._check_resumable(flags)
@@ -57,7 +59,7 @@ class RunFolder:
         So a mistake in the data does not leave a folder that the next try is refused.
         """
         os.makedirs(self.path, exist_ok=True)
-        if not self.resumes:
+        if self.writes and not self.resumes:
             # By rename: a kill leaves no half of it, which a resume could not read.
             args.write_config(self.flags, self.file("config.yaml.new"))
             os.replace(self.file("config.yaml.new"), self.file("config.yaml"))
@@ -94,7 +96,7 @@ class RunFolder:
           evaluated: whether that step's evaluation is behind it.
         """
         for name in ("metrics.jsonl", "bad_batches.jsonl"):
-            if not os.path.exists(self.file(name)):
+            if not (self.writes and os.path.exists(self.file(name))):
                 continue
             kept = [
                 line
@@ -119,6 +121,8 @@ class RunFolder:
 
     def log(self, values: Mapping, name: str = "metrics.jsonl") -> None:
         """Adds a line to a JSONL file."""
+        if not self.writes:
+            return
         if name not in self._files:
             self._files[name] = open(  # noqa: SIM115, closed with the run
                 self.file(name), "a", encoding="utf-8"
@@ -129,6 +133,8 @@ class RunFolder:
 
     def write_json(self, name: str, value) -> None:
         """Writes a JSON file into the folder, whole or not at all."""
+        if not self.writes:
+            return
         path = self.file(f"{name}.new")
         with naming(path), open(path, "w", encoding="utf-8") as file:
             json.dump(value, file, indent=2, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 import os
 import threading
@@ -9,8 +10,10 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from trainers.checkpoints import Checkpoints, DamagedCheckpointError
+from trainers.strategy import broadcast, exchange_text, num_workers
 
 
 @dataclasses.dataclass
@@ -53,7 +56,8 @@ class TrainingState:
       optimizer: made for them.
       keep_last: newest checkpoints that are kept.
       keep_best: besides these, the ones of the best evaluations.
-      writes: False in all but one of the processes that share a folder; the others only read.
+      strategy: of the run. With several workers the chief alone writes and reads, and tells the
+        others what it has read.
       notify: is told, in one line, of a checkpoint that is damaged or could not be written.
     """
 
@@ -65,11 +69,13 @@ class TrainingState:
         *,
         keep_last: int = 2,
         keep_best: int = 1,
-        writes: bool = True,
+        strategy: tf.distribute.Strategy | None = None,
         notify: Callable[[str], None] = print,
     ):
         self.checkpoints, self.notify = Checkpoints(folder), notify
-        self.keep_last, self.keep_best, self.writes = keep_last, keep_best, writes
+        self.keep_last, self.keep_best = keep_last, keep_best
+        self._strategy = strategy or tf.distribute.get_strategy()
+        self._writes = self._strategy.extended.should_checkpoint
         self.progress = Progress()
         # Numbered, since Keras gives several slots of some optimizers one path.
         slots = enumerate(optimizer.variables)
@@ -99,7 +105,7 @@ class TrainingState:
             return
         self.wait()
         self._saved_step = step
-        if not self.writes:
+        if not self._writes:
             return
         tensors = {name: v.value.numpy() for name, v in self._variables.items()}  # copies
         values = copy.deepcopy(dataclasses.asdict(self.progress))
@@ -147,8 +153,13 @@ class TrainingState:
         Raises:
           ValueError: there are checkpoints, but each is damaged, or of another model.
         """
-        if self.writes:
-            self.checkpoints.remove_remains()
+        restored = self._restore() if self._writes else False
+        if restored := bool(broadcast(self._strategy, np.int32(restored))):
+            self._share()
+        return restored
+
+    def _restore(self) -> bool:
+        self.checkpoints.remove_remains()
         steps = self.checkpoints.steps()
         while steps:
             step = steps[-1]
@@ -172,6 +183,20 @@ class TrainingState:
 
     def restore_best(self) -> None:
         """Loads weights and optimizer of the best evaluation whose checkpoint is whole."""
+        if self._writes:
+            self._restore_best()
+        self._share()
+
+    def _share(self) -> None:
+        """Gives all workers the variables and the progress of the chief."""
+        if num_workers(self._strategy) == 1:
+            return
+        for variable in self._variables.values():
+            variable.assign(broadcast(self._strategy, variable.value.numpy()))
+        values = json.dumps(dataclasses.asdict(self.progress))
+        self.progress = Progress(**json.loads(exchange_text(self._strategy, values)[0]))
+
+    def _restore_best(self) -> None:
         self.wait()
         for step in _best(self.progress.scores, self._whole | {self.progress.step}):
             if step != self.progress.step:

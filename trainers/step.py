@@ -93,9 +93,9 @@ class TrainStep:
             self._gradient_of_micro_batch, jit_compile=self.xla, autograph=False
         )
         self._accumulate = tf.function(self._accumulate_on_replicas, autograph=False)
-        # Several replicas meet in the update, which XLA cannot compile on a CPU.
+        # Replicas meet here, and those of one process in the update: XLA cannot compile that.
         self._reduce = tf.function(self._reduce_on_replicas, autograph=False)
-        alone = self.strategy.num_replicas_in_sync == 1
+        alone = len(self.strategy.extended.worker_devices) == 1
         self._apply = tf.function(
             self._apply_on_replicas, jit_compile=self.xla and alone, autograph=False
         )
@@ -239,6 +239,7 @@ class TrainStep:
 
     def _reduce_on_replica(self, sums):
         context = tf.distribute.get_replica_context()
+        sums = tf.nest.map_structure(tf.identity, sums)  # on a device, which all_reduce looks for
         total, weight, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
         weight = tf.maximum(weight, 1e-9)
         norm = tf.linalg.global_norm(gradients) / weight

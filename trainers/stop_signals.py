@@ -4,19 +4,29 @@ import os
 import signal
 import threading
 
+import numpy as np
+import tensorflow as tf
+
+from trainers.strategy import exchange
+
 
 class StopSignals:
     """Within it, the first SIGTERM or SIGINT (Ctrl-C) is only noted; the second ends the process.
 
     Outside the main thread, where Python hands out no signals, it does nothing.
 
-    Attributes:
-      received: name of the signal, or None.
+    Args:
+      strategy: of the run.
     """
 
-    def __init__(self):
-        self.received: str | None = None
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy, self._received = strategy, 0
         self._former = {}
+
+    def anywhere(self) -> str | None:
+        """Name of a signal that any of the workers has received; a call of all of them."""
+        number = exchange(self._strategy, np.int32(self._received)).max()
+        return signal.Signals(number).name if number else None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -25,10 +35,11 @@ class StopSignals:
         return self
 
     def _note(self, number, frame):
-        self.received = signal.Signals(number).name
+        self._received = number
         self.__exit__()
         # Not by print, which may be what was interrupted.
-        os.write(2, f"{self.received}: stopping after this step; again: at once\n".encode())
+        name = signal.Signals(number).name
+        os.write(2, f"{name}: stopping after this step; again: at once\n".encode())
 
     def __exit__(self, *_):
         while self._former:

@@ -52,8 +52,8 @@ class Trainer:
     flags: FlagValues
 
     @classmethod
-    def parse(cls, texts: Sequence[str]) -> "Trainer":
-        """Of the `--trainer` flag.
+    def parse(cls, texts: Sequence[str], fixed: Sequence[str] = OURS) -> "Trainer":
+        """Of the `--trainer` flag; `fixed` are flags that are set for each run.
 
         Raises:
           UsageError: another program, or flags that it does not know or that are set for each run.
@@ -65,7 +65,7 @@ class Trainer:
                 f"write {' or '.join(TRAINERS)} and its flags at the end, after a lone --; {got}"
             )
         trainer = cls(module, tuple(arguments), _parse(module, arguments))
-        for name in OURS:
+        for name in fixed:
             if name in trainer.given:
                 raise UsageError(f"{module} --{name}: leave it out, each run is given its own")
         return trainer

@@ -278,14 +278,3 @@ def test_other_errors_of_the_thread_are_raised(tmp_path):
     run.state.save()
     with pytest.raises(IndexError):
         run.state.wait()
-
-
-def test_who_does_not_write_still_reads(tmp_path):
-    writer, reader = Run(tmp_path), Run(tmp_path, writes=False)
-    reader.train()
-    assert not reader.state.checkpoints.steps()
-    (tmp_path / "checkpoint-7.new").mkdir()
-    writer.train(2)
-    assert reader.state.restore()
-    assert reader.state.progress.step == 2
-    assert (tmp_path / "checkpoint-7.new").exists()

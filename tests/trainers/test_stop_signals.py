@@ -4,6 +4,7 @@ import signal
 import pytest
 
 from trainers.stop_signals import StopSignals
+from trainers.strategy import make_strategy
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -11,10 +12,10 @@ def test_the_first_is_noted_and_the_second_is_as_ever(name, capfd):
     number, former = signal.Signals[name], []
     before = signal.signal(number, lambda *_: former.append(1))
     try:
-        with StopSignals() as signals:
-            assert signals.received is None
+        with StopSignals(make_strategy()) as signals:
+            assert signals.anywhere() is None
             os.kill(os.getpid(), number)
-            assert signals.received == name
+            assert signals.anywhere() == name
             assert not former
             os.kill(os.getpid(), number)
             assert former == [1]
@@ -27,6 +28,6 @@ def test_the_first_is_noted_and_the_second_is_as_ever(name, capfd):
 
 def test_leaves_what_it_found():
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
-    with StopSignals():
+    with StopSignals(make_strategy()):
         pass
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before

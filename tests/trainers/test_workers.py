@@ -1,0 +1,201 @@
+"""Runs of several worker processes, that talk over loopback, against runs of one."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from trainers import args, finetune
+from trainers.cluster import free_addresses
+
+STEPS = 24
+ENVIRONMENT = {
+    **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "2",
+}  # fmt: skip
+
+
+def start_workers(*commands, folders=None, count=None):
+    """Processes of these commands (or of one, `count` times), with a TF_CONFIG that names them."""
+    commands = commands * (count or 1)
+    addresses, processes = free_addresses(len(commands)), []
+    for index, command in enumerate(commands):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        process = subprocess.Popen(
+            [sys.executable, *command], env={**ENVIRONMENT, "TF_CONFIG": config}, text=True,
+            cwd=folders and folders[index], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        processes.append(process)
+    return processes
+
+
+def finish(processes):
+    """(exit status, stdout, stderr) of each."""
+    try:
+        printed = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *texts) for p, texts in zip(processes, printed, strict=True)]
+
+
+def read_lines(folder):
+    """Whole lines of metrics.jsonl; none before it exists."""
+    try:
+        text = (folder / "metrics.jsonl").read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def assert_same(folder, other, rtol=2e-5):
+    """The same metrics at every step, and the same finished model."""
+    actual, expected = read_lines(folder), read_lines(other)
+    assert [line["step"] for line in actual] == [line["step"] for line in expected]
+    for name in ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy"):
+        values, reference = (
+            [line[name] for line in lines if name in line] for lines in (actual, expected)
+        )
+        np.testing.assert_allclose(values, reference, rtol=rtol, err_msg=name)
+    reports = [json.loads((path / "report.json").read_text()) for path in (folder, other)]
+    assert reports[0]["best_step"] == reports[1]["best_step"]
+    assert reports[0]["eval"]["loss"] == pytest.approx(reports[1]["eval"]["loss"], rel=rtol)
+
+
+def make_arguments(model_dir, data_dir, folder, workers=1, **values):
+    """A run in two parts a batch, with dropout and clipping.
+
+    Dropout's masks follow the part, so two workers do what one does in two micro-batches.
+    """
+    values = {
+        "model": model_dir, "task": "causal_lm", "text_unit": "line", "max_length": 24,
+        "train_data": data_dir / "texts.txt", "output_dir": folder, "dropout": 0.1,
+        "global_batch_size": 4, "gradient_accumulation_steps": 2 // workers,
+        "learning_rate": 3e-3, "max_grad_norm": 0.5, "max_steps": STEPS, "eval_steps": 8,
+        "save_steps": 4, "log_seconds": 0, "xla": False, "resume": True, **values,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+@pytest.fixture
+def arguments(model_dir, data_dir):
+    return functools.partial(make_arguments, model_dir, data_dir)
+
+
+def run_alone(arguments):
+    assert args.exit_status(finetune.main, finetune.FLAGS, ["finetune", *arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def alone(model_dir, data_dir, tmp_path_factory):
+    """Folder of a run of one worker that has kept all its checkpoints."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run_alone(make_arguments(model_dir, data_dir, folder, keep_last=99))
+    return folder
+
+
+def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path):
+    folder = tmp_path / "run"
+    launch = ["-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
+    launcher = subprocess.Popen(
+        [sys.executable, *launch, *arguments(folder, workers=2)], env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 100
+    while not any(line["step"] >= 9 and "loss" in line for line in read_lines(folder)):
+        assert launcher.poll() is None, launcher.stdout.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    children = ["ps", "-o", "pid=", "--ppid", str(launcher.pid)]
+    listed = subprocess.run(children, capture_output=True, text=True)
+    workers = [int(pid) for pid in listed.stdout.split()]
+    os.kill(workers[1], signal.SIGKILL)
+    printed = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 128 + signal.SIGKILL, printed
+    assert printed.endswith("trainers.launch: worker 1 was killed by SIGKILL\n")
+    assert "[worker 1] model:" not in printed  # the chief speaks for both
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
+    assert not (folder / "model").exists()
+    run_alone(arguments(folder))
+    assert_same(folder, alone)
+
+
+def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(alone, folder)
+    shutil.rmtree(folder / "model")
+    for path in (folder / "training_state").iterdir():
+        if int(path.name.split("-")[1]) > 12:
+            shutil.rmtree(path)
+    command = ["-m", "trainers.finetune", "--strategy=multi_worker", *arguments(folder, workers=2)]
+    (status, printed, error), other = finish(start_workers(command, count=2))
+    assert status == other[0] == 0, error + other[2]
+    assert "resuming at step 12" in printed
+    assert other[1] == ""
+    assert_same(folder, alone)
+    assert len(list((folder / "tensorboard").iterdir())) == 2  # one a start, not one a worker
+
+
+def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
+    """Its logits are gathered, and so is what the frozen blocks say of each sample."""
+    changes = {
+        "task": "classification", "train_data": data_dir / "labelled.jsonl", "dropout": 0,
+        "eval_data": data_dir / "labelled.jsonl", "train_top_layers": 1, "length_buckets": 1,
+        "xla": True, "max_steps": 12, "eval_steps": 5, "gradient_accumulation_steps": 1,
+    }  # fmt: skip
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    command = ["-m", "trainers.finetune", "--strategy=multi_worker"]
+    processes = start_workers([*command, *arguments(together, **changes)], count=2)
+    run_alone(arguments(alone, **changes))
+    for status, _, error in finish(processes):
+        assert status == 0, error
+    assert_same(together, alone)
+    reports = [json.loads((path / "report.json").read_text()) for path in (alone, together)]
+    assert reports[0]["eval"]["confusion_matrix"] == reports[1]["eval"]["confusion_matrix"]
+    assert not list(together.glob("*.f32"))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("flags", "--learning_rate is 0.003 on worker 0, 0.001 on worker 1;"),
+        ("data", "the digest of --train_data is "),
+        ("weights", "the digest of the weights is "),
+    ],
+)
+def test_workers_that_differ_refuse_to_start(
+    arguments, model_dir, data_dir, tmp_path, what, message
+):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for folder in folders:
+        shutil.copytree(model_dir, folder / "model")
+        shutil.copy(data_dir / "texts.txt", folder)
+    if what == "data":
+        path = folders[1] / "texts.txt"
+        path.write_text(path.read_text().replace("cat", "dog", 1))
+    if what == "weights":
+        path = folders[1] / "model" / "model.safetensors"
+        weights = safetensors.numpy.load_file(path)
+        weights["model.norm.weight"][3] += 1e-6
+        safetensors.numpy.save_file(weights, path, {"format": "pt"})
+    rate = {"learning_rate": 1e-3} if what == "flags" else {}
+    commands = [
+        ["-m", "trainers.finetune", "--strategy=multi_worker",
+         *arguments(tmp_path / "run", 2, model="model", train_data="texts.txt", **changes)]
+        for changes in ({}, rate)
+    ]  # fmt: skip
+    for status, _, error in finish(start_workers(*commands, folders=folders)):
+        assert status == 2, error
+        line = error.splitlines()[-1]
+        assert line.startswith(f"trainers.finetune: error: the workers differ: {message}"), error
+        if what != "data":  # where the data held out differs too
+            assert line.count(" is ") == 1, line
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
