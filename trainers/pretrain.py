@@ -148,8 +148,8 @@ def check_same_shards(mixture: Mixture, folder: RunFolder) -> None:
         return
     with open(path, encoding="utf-8") as file:
         before = json.load(file)
-    for name, digest in mixture.digests.items():
-        if before.get(name) != digest:
+    for name, manifest in mixture.digests.items():
+        if before.get(name) != manifest:
             raise args.UsageError(
                 f"--train_data: the shards of {name!r} are not those that the run in {folder.path} "
                 "began with; put them back, or name another --output_dir"
