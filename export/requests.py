@@ -34,6 +34,34 @@ class Request(NamedTuple):
     stopped: tf.Tensor
     enough: tf.Tensor
 
+    @classmethod
+    def new(cls, done, since) -> "Request":
+        """One that has no slots yet."""
+        zeros = tf.zeros_like(done, tf.int32)
+        never = tf.zeros_like(done)
+        return cls(
+            slots=zeros,
+            tickets=tf.cast(zeros, tf.int64),
+            done=done,
+            seen=tf.cast(zeros, tf.int64),
+            since=since,
+            trouble=tf.constant(FINE),
+            lengths=zeros,
+            stopped=never,
+            enough=never,
+        )
+
+    @classmethod
+    def specs(cls) -> "Request":
+        """Of its tensors."""
+        dtypes = (
+            tf.int32, tf.int64, tf.bool, tf.int64, tf.int64, tf.int32, tf.int32, tf.bool, tf.bool,
+        )  # fmt: skip
+        specs = cls(*(tf.TensorSpec([None], dtype) for dtype in dtypes))
+        return specs._replace(
+            since=tf.TensorSpec([], tf.int64), trouble=tf.TensorSpec([], tf.int32)
+        )
+
 
 class News(NamedTuple):
     """The m tokens that a visit takes along, of all texts of the request.
@@ -50,6 +78,24 @@ class News(NamedTuple):
     logprob: tf.Tensor
     top_logprobs: tf.Tensor
     top_tokens: tf.Tensor
+
+    @classmethod
+    def specs(cls) -> "News":
+        """Of its tensors."""
+        numbers, matrix = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
+        return cls(
+            text=numbers,
+            column=numbers,
+            token=numbers,
+            logprob=tf.TensorSpec([None], tf.float32),
+            top_logprobs=tf.TensorSpec([None, None], tf.float32),
+            top_tokens=matrix,
+        )
+
+    @classmethod
+    def nothing(cls) -> "News":
+        """No tokens."""
+        return cls(*(tf.zeros([0] * spec.shape.rank, spec.dtype) for spec in cls.specs()))
 
     def added_to(self, said: Said) -> Said:
         """With these tokens in their places."""
@@ -77,3 +123,8 @@ def owned(table, request):
 def progress(table, request):
     """(B,) int64, a number that grows with each step of a text; of no meaning without a slot."""
     return tf.gather(table.slots.filled + table.slots.length, request.slots)
+
+
+def put(tensor, rows, values):
+    """`tensor` with other entries at `rows`, (n,) int."""
+    return tf.tensor_scatter_nd_update(tensor, rows[:, None], values)

@@ -12,8 +12,8 @@ import tensorflow as tf
 RUNNING, STOPPED, FULL = 0, 1, 2  # values of `finish`
 CREDIT = 4  # steps that a text is taken along without its owner having come by
 LEASE_MS = 2_000  # a slot is taken from its owner when he has been away for so long ...
-LEASE_VISITS = 128  # ... and others have come by so often: a pause of the machine ends no lease
-ABSENT_MS = 500  # whoever is first in the queue and stays away for so long loses his place
+LEASE_ROUNDS = 16  # ... and everybody else may have come so often: a pause ends no lease
+ABSENT_MS, ABSENT_ROUNDS = 500, 2  # the same for the place of whoever is first in the queue
 
 
 class Slots(NamedTuple):
@@ -91,17 +91,20 @@ class First(NamedTuple):
 
     Attributes:
       since: ms, when it began to wait; 0 where there is none.
-      seen: ms, when it was here last.
+      visited_ms, visited: as of a slot.
     """
 
     since: tf.Tensor
-    seen: tf.Tensor
+    visited_ms: tf.Tensor
+    visited: tf.Tensor
 
-    def or_else(self, since, now):
-        """The first of this one and another that waits `since` then and is here now."""
-        gone = (self.since == 0) | (now - self.seen > ABSENT_MS)
-        earlier = gone | (since <= self.since)
-        return First(tf.where(earlier, since, self.since), tf.where(earlier, now, self.seen))
+    def or_else(self, other: "First", visitors: int) -> "First":
+        """The first of this one and of another, which is here now; see `away` for `visitors`."""
+        gone = (self.since == 0) | away(
+            self, other.visited_ms, other.visited, ABSENT_MS, ABSENT_ROUNDS * visitors
+        )
+        earlier = gone | (other.since <= self.since)
+        return First(*(tf.where(earlier, b, a) for a, b in zip(self, other, strict=True)))
 
 
 class Table(NamedTuple):
@@ -130,12 +133,26 @@ class Table(NamedTuple):
         return tf.concat([tf.stack(self.slots, axis=1), row[None]], axis=0)
 
 
+def visitors(num_slots: int) -> int:
+    """The most requests that visit the table in turn: owners, and one who waits at the door."""
+    return num_slots + 1
+
+
+def away(visitor: Slots | First, now_ms, visit, milliseconds, visits):
+    """Whether a visitor has been away for longer than both of these.
+
+    Time alone would not do, since machines stand still, rounds of visits may be long, and clocks
+    are set; nor visits, of which there are thousands a second where there is nothing to compute.
+    """
+    return (now_ms - visitor.visited_ms > milliseconds) & (visit - visitor.visited > visits)
+
+
 def release(slots: Slots, now_ms, visit) -> Slots:
     """Frees the slots whose owner is gone for good.
 
     At once and for all who look, or the text would go on in blocks that another has got meanwhile.
     """
-    gone = (now_ms - slots.visited_ms > LEASE_MS) & (visit - slots.visited > LEASE_VISITS)
+    gone = away(slots, now_ms, visit, LEASE_MS, LEASE_ROUNDS * visitors(slots.ticket.shape[0]))
     return slots._replace(ticket=tf.where(gone, tf.zeros_like(slots.ticket), slots.ticket))
 
 
@@ -156,8 +173,8 @@ def remembered(slots: Slots, tokens, prompt, block):
     return tf.minimum(tf.reduce_sum(same, axis=1), most) // block
 
 
-class Admission(NamedTuple):
-    """A slot for a text.
+class Room(NamedTuple):
+    """A slot for a text, and blocks.
 
     Attributes:
       fits: () bool; nothing else counts where it is False.
@@ -174,8 +191,8 @@ class Admission(NamedTuple):
     filled: tf.Tensor
 
 
-def admit(slots: Slots, pages, num_blocks, block, needed, known) -> Admission:
-    """Gives a slot and blocks to a text, if there are any.
+def find_room(slots: Slots, pages, num_blocks, block, needed, known) -> Room:
+    """A slot and blocks for a text, if there are any.
 
     Blocks that several slots have are free when none of these is in work. What the texts in free
     slots have left behind goes as late as possible, the oldest first.
@@ -213,7 +230,7 @@ def admit(slots: Slots, pages, num_blocks, block, needed, known) -> Admission:
     intact = tf.where(tf.range(tf.size(intact)) == slot, 0, intact)
     filled = tf.minimum(slots.filled, tf.cast(intact * block, tf.int64))
     row = tf.concat([own[:shared], given], 0)
-    return Admission(
+    return Room(
         fits=tf.reduce_any(free) & (tf.size(given) == needed - shared),
         slot=slot,
         pages=tf.pad(row, [[0, M - tf.size(row)]]),

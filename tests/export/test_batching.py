@@ -258,7 +258,7 @@ def test_requests_that_are_stopped_leave_the_others_alone(server, loaded):
 def test_a_text_whose_lease_has_ended_writes_no_more(tmp_path, monkeypatch):
     """Its prompt waits behind a long one, so it has all its credit when its blocks are gone."""
     monkeypatch.setattr(slots, "LEASE_MS", 60)
-    monkeypatch.setattr(slots, "LEASE_VISITS", 10)
+    monkeypatch.setattr(slots, "LEASE_ROUNDS", 1)
     monkeypatch.setattr(step, "CHUNK", 64)
     rng, context = np.random.default_rng(1), 8192
     model = make_model(eos_token_ids=(), max_position_embeddings=context)
@@ -327,6 +327,18 @@ def test_whoever_waits_longest_is_first(tmp_path):
 
         at_once([lambda i=i: call(i) for i in range(len(lengths))])
     assert order == sorted(order)
+
+
+def test_those_who_wait_do_not_hold_up_those_who_run(tmp_path):
+    server = Server(make_model(eos_token_ids=()), tmp_path, slots=2)
+    with verification.load(server.path) as loaded:
+        ask(loaded, [[9]], max_new_tokens=[2])
+        before = stats(loaded)
+        at_once([lambda i=i: ask(loaded, [[9 + i]], max_new_tokens=[30]) for i in range(40)])
+        after = stats(loaded)
+    steps, visits = (after[name] - before[name] for name in ("steps", "visits"))
+    assert steps >= 40 * 30 / 2
+    assert visits < 4 * steps  # each step the owners of two slots come by, and one who waits
 
 
 def test_models_and_versions_do_not_share(server, loaded, tmp_path):

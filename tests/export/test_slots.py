@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export import slots
-from export.slots import ABSENT_MS, LEASE_MS, LEASE_VISITS
+from export.slots import ABSENT_MS, ABSENT_ROUNDS, LEASE_MS, LEASE_ROUNDS
 
 S, M, BLOCKS, BLOCK = 5, 3, 9, 2
 
@@ -47,9 +47,9 @@ def test_put_and_take():
     [
         (0, 0, 0, True),
         (3, 0, 0, False),
-        (3, LEASE_MS + 1, LEASE_VISITS + 1, True),
-        (3, LEASE_MS, LEASE_VISITS + 1, False),
-        (3, 10 * LEASE_MS, LEASE_VISITS, False),  # the machine stood still: nobody came by
+        (3, LEASE_MS + 1, LEASE_ROUNDS * (S + 1) + 1, True),
+        (3, LEASE_MS, LEASE_ROUNDS * (S + 1) + 1, False),
+        (3, 10 * LEASE_MS, LEASE_ROUNDS * (S + 1), False),  # the machine stood still
     ],
 )
 def test_a_lease(ticket, away_ms, visits, free):
@@ -58,21 +58,25 @@ def test_a_lease(ticket, away_ms, visits, free):
     assert found.ticket.numpy().tolist() == [0 if free else ticket] * S
 
 
+LONG, OFTEN = ABSENT_MS + 1, ABSENT_ROUNDS * 4 + 1
+
+
 @pytest.mark.parametrize(
-    ("first", "since", "now", "expected"),
+    ("first", "other", "expected"),
     [
-        ((0, 0), 70, 100, (70, 100)),  # nobody is
-        ((50, 90), 70, 100, (50, 90)),  # that one waits longer
-        ((50, 90), 40, 100, (40, 100)),
-        ((50, 90), 50, 100, (50, 100)),  # the same one is here again
-        ((50, 90), 70, 90 + ABSENT_MS, (50, 90)),
-        ((50, 90), 70, 91 + ABSENT_MS, (70, 91 + ABSENT_MS)),  # gone
+        ((0, 0, 0), (70, 100, 9), (70, 100, 9)),  # nobody is
+        ((50, 90, 8), (70, 100, 9), (50, 90, 8)),  # that one waits longer
+        ((50, 90, 8), (40, 100, 9), (40, 100, 9)),
+        ((50, 90, 8), (50, 100, 9), (50, 100, 9)),  # the same one is here again
+        ((50, 0, 0), (70, LONG, OFTEN), (70, LONG, OFTEN)),  # gone
+        ((50, 0, 0), (70, LONG - 1, OFTEN), (50, 0, 0)),
+        ((50, 0, 0), (70, LONG, OFTEN - 1), (50, 0, 0)),  # a round of visits took long
     ],
 )
-def test_who_is_first(first, since, now, expected):
-    table = make_table()._replace(first=slots.First(*(tf.constant(n, tf.int64) for n in first)))
-    found = slots.Table.of(table.matrix()).first.or_else(since, now)
-    assert tuple(n.numpy() for n in found) == expected
+def test_who_is_first(first, other, expected):
+    first, other = (slots.First(*(tf.constant(n, tf.int64) for n in x)) for x in (first, other))
+    kept = slots.Table.of(make_table()._replace(first=first).matrix()).first
+    assert tuple(n.numpy() for n in kept.or_else(other, visitors=4)) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def admit(filled, visited, free, pages, needed, tokens, prompt):
     ticket = tf.where(free, tf.constant(0, tf.int64), 1)
     entries = table.slots._replace(ticket=ticket, filled=filled, visited=visited)
     known = slots.remembered(entries, tokens[:, : tf.size(prompt)], prompt, BLOCK)
-    return slots.admit(entries, pages, BLOCKS, BLOCK, needed, known)
+    return slots.find_room(entries, pages, BLOCKS, BLOCK, needed, known)
 
 
 @settings(max_examples=40, deadline=None)
@@ -176,7 +180,7 @@ def test_the_oldest_leftovers_go_first():
         return found.pages.numpy().tolist(), found.filled.numpy().tolist()
 
     assert blocks(3) == ([7, 8, 9], [4, 4, 4, 0, 0])
-    found = slots.admit(
+    found = slots.find_room(
         make_table().slots._replace(filled=filled, visited=visited), pages, 6, BLOCK, 3,
         tf.zeros([S], tf.int32),
     )  # fmt: skip
