@@ -14,7 +14,6 @@ A visitor takes the new tokens of his texts along. Between visits he looks for s
 which the step knows nothing of; a few tokens too many may have been computed by then.
 """
 
-import functools
 import uuid
 
 import tensorflow as tf
@@ -89,21 +88,27 @@ class Batcher:
         text_tail = tf.fill(tf.shape(lengths), "")  # this and the next: `StopStrings.follow_all`
         count = tf.fill(tf.shape(lengths), NEVER)
 
-        def turn(turns, request, said, text_tail, count):
-            before = request.lengths
-            request, news = turns(request, token_ids, lengths, options)
+        def turn(new, request, said, text_tail, count):
+            before, inputs = request.lengths, (request, token_ids, lengths, options)
+            # At first straight to the table, so that those who come together begin together.
+            request, news = tf.cond(
+                ~new & tf.reduce_all(request.tickets == 0),
+                lambda: self._door(*inputs),
+                lambda: self._visits(*inputs),
+            )
             said = news.added_to(said)
             if stop is not None:
                 text_tail, count = stop.follow_all(
                     text_tail, count, said.tokens, before, request.lengths
                 )
-            return request._replace(enough=count < NEVER), said, text_tail, count
+            request = request._replace(enough=count < NEVER)
+            return tf.constant(False), request, said, text_tail, count
 
-        state = turn(self._door, request, said, text_tail, count)
+        state = (tf.constant(True), request, said, text_tail, count)
         shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), state)
-        request, said, _, count = tf.while_loop(
-            lambda request, *_: ~tf.reduce_all(request.done),
-            functools.partial(turn, self._visits),
+        _, request, said, _, count = tf.while_loop(
+            lambda _, request, *__: ~tf.reduce_all(request.done),
+            turn,
             state,
             shape_invariants=shapes,
             parallel_iterations=1,
@@ -133,7 +138,7 @@ class Batcher:
         return {k: v[None] for k, v in (figures | counters._asdict()).items()}
 
     def _enter(self, request: Request, prompts, lengths, options) -> tuple[Request, News]:
-        """Visits until one of the texts has a slot, while others that have none wait outside.
+        """Visits until a text has a slot, while other requests that have none wait outside.
 
         Or each of them would visit in turn, and those who have slots would wait for them all.
         """
