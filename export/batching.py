@@ -20,10 +20,22 @@ import tensorflow as tf
 
 from export import checks
 from export.admission import Admission
+from export.apart import apart
 from export.capacity import Capacity, memories
 from export.kv_blocks import BlockPool
 from export.memory import Memory
-from export.requests import FINE, LOST, WAITED, News, Request, owned, progress, put, waits
+from export.requests import (
+    FINE,
+    LOST,
+    WAITED,
+    News,
+    Request,
+    chosen,
+    owned,
+    progress,
+    put,
+    waits,
+)  # fmt: skip
 from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, release
 from export.step import Step
 from export.turns import Turns
@@ -157,21 +169,18 @@ class Batcher:
         table = table._replace(slots=release(table.slots, now, counters.visits), counters=counters)
         here = owned(table, request)
         lost = tf.reduce_any((request.tickets > 0) & ~here)
-        table = table._replace(
-            slots=table.slots.put(
-                tf.boolean_mask(request.slots, here),
-                credit=CREDIT,
-                visited_ms=now,
-                visited=table.counters.visits,
-            ).put(
-                tf.boolean_mask(request.slots, here & request.enough),
-                finish=STOPPED,
-            )
+        slots = table.slots.put(
+            chosen(request.slots, here),
+            credit=CREDIT,
+            visited_ms=now,
+            visited=table.counters.visits,
         )
+        slots = slots.put(chosen(request.slots, here & request.enough), finish=STOPPED)
+        table = table._replace(slots=slots)
         tickets = request.tickets
         table, request = tf.cond(
             tf.reduce_any(waits(request)),
-            lambda: self._admission(table, request, prompts, lengths, options, now),
+            lambda: apart(self._admission, table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
         # Whoever has come to let a text go need not wait for a step, and whoever has got room lets
@@ -224,8 +233,10 @@ class Batcher:
         lengths = tf.where(
             owned(table, request), tf.cast(mine.length, tf.int32) - prompt, request.lengths
         )
-        text = tf.repeat(tf.range(tf.size(lengths)), lengths - request.lengths)  # (m,)
-        column = tf.ragged.range(request.lengths, lengths).flat_values
+        count = lengths - request.lengths
+        new = tf.where(tf.range(tf.reduce_max(count)) < count[:, None])  # (m, 2)
+        text, column = tf.unstack(tf.cast(new, tf.int32), axis=1)
+        column += tf.gather(request.lengths, text)
         slots, position = tf.gather(request.slots, text), tf.gather(prompt, text) + column
         where = tf.stack([slots, position], axis=1)
         lately = tf.stack([slots, position % CREDIT], axis=1)
@@ -254,7 +265,7 @@ class Batcher:
 
     def _give_up(self, table, request, trouble):
         """Frees all slots of the request, and ends it."""
-        slots = tf.boolean_mask(request.slots, owned(table, request))
+        slots = chosen(request.slots, owned(table, request))
         request = request._replace(done=tf.ones_like(request.done), trouble=trouble)
         return table._replace(slots=table.slots.put(slots, ticket=0)), request
 

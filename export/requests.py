@@ -128,3 +128,8 @@ def progress(table, request):
 def put(tensor, rows, values):
     """`tensor` with other entries at `rows`, (n,) int."""
     return tf.tensor_scatter_nd_update(tensor, rows[:, None], values)
+
+
+def chosen(tensor, mask):
+    """Entries of `tensor` (n,) where `mask` (n,) is; `tf.boolean_mask` takes six times the ops."""
+    return tf.gather(tensor, tf.where(mask)[:, 0])

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from export.apart import apart
 from export.capacity import SETTINGS
 from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
+from export.requests import chosen
 from export.slots import CREDIT, FULL, RUNNING, STOPPED, Table
 from gpt_keras.generation import likeliest, logprob_of
 from gpt_keras.options import LOGPROBS
@@ -49,15 +51,15 @@ class Step:
         others = tf.gather(others, tf.argsort(tf.gather(slots.ticket, others), stable=True))
         pending = tf.gather(slots.length - slots.filled, others)  # (P,)
         room = CHUNK - tf.cumsum(pending, exclusive=True)
-        others = tf.boolean_mask(others, room > 0)
+        others = chosen(others, room > 0)
         counts = tf.minimum(pending, room)[: tf.size(others)]
 
         def with_prompts():
-            return self._compute(table, singles, others, counts)
+            return apart(self._compute, table, singles, others, counts)
 
         def without():
             return tf.cond(
-                tf.size(singles) > 0, lambda: self._compute(table, singles), lambda: table
+                tf.size(singles) > 0, lambda: apart(self._compute, table, singles), lambda: table
             )
 
         return tf.cond(tf.size(others) > 0, with_prompts, without)
@@ -114,8 +116,8 @@ class Step:
         """
         filled = slots.filled + tf.cast(counts, tf.int64)
         complete = filled == slots.length
-        last = tf.boolean_mask(tf.cumsum(counts) - 1, complete)
-        rows_, deciding = tf.boolean_mask(rows, complete), slots.take(tf.where(complete)[:, 0])
+        last = chosen(tf.cumsum(counts) - 1, complete)
+        rows_, deciding = chosen(rows, complete), slots.take(tf.where(complete)[:, 0])
         logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
         settings = dict(zip(SETTINGS, tf.unstack(self._settings.rows(rows_), axis=1), strict=True))
         penalties = Penalties(
