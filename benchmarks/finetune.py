@@ -3,8 +3,8 @@
     python -m benchmarks.finetune --output=finetune.json
 
 All weights learn from 8 x 128 tokens of tweets, laid end to end; see `benchmarks.contenders`.
-Needs the data of `python -m examples.fetch_data smollm2 tweets`, and `torch` and `transformers`,
-which is left out where they are not installed.
+Needs the data of `python -m examples.fetch_data smollm2 tweets` and `python -m
+examples.prepare_tweets`; torch is left out where `torch` or `transformers` is not installed.
 """
 
 import tempfile
