@@ -290,7 +290,7 @@ def train_data_flags(flags: FlagValues) -> None:
         "train_data",
         [],
         "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too. For trainers.pretrain also folders of trainers.prepare_data, "
+        ".zst; folders and globs too. For language models also folders of trainers.prepare_data, "
         "as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
         flag_values=flags,
     )

@@ -40,8 +40,8 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     for pattern in patterns:
         if shards.is_folder(pattern):
             raise UsageError(
-                f"{pattern} holds shards, which are for --train_data of trainers.pretrain; give "
-                "files of texts"
+                f"{pattern} holds shards, which are for --train_data of trainers.pretrain or "
+                "trainers.finetune --task=causal_lm; give files of texts"
             )
     return read_records(
         patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding

@@ -22,6 +22,7 @@ from trainers.features import ClassificationFeatures
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
+from trainers.mixture import Mixture, open_mixture, shards_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
@@ -42,8 +43,8 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    finetune_flags, args.train_data_flags, args.data_flags, fit_flags, loop_flags, insight_flags,
-    optimizer_flags, strategy_flags,
+    finetune_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
+    insight_flags, optimizer_flags, strategy_flags,
 )  # fmt: skip
 
 
@@ -59,12 +60,15 @@ def main(flags: args.FlagValues) -> None:
         print(f"this run is finished: the model is in {folder.file('model')}")
         return
     keras.utils.set_random_seed(flags.seed)
-    trainer = FineTuner(flags, strategy)
+    mixture = read_mixture(flags, folder)
+    trainer = FineTuner(flags, strategy, mixture)
     print(describe(trainer.task, trainer.data, flags))
     if flags.dry_run:
         dry_run(trainer.task, trainer.data, flags, strategy)
         return
     folder.begin()
+    if mixture is not None:
+        mixture.write_digests(folder)
     progress, metrics = fit(trainer.task, trainer.data, flags, folder, strategy)
     report = {"step": progress.step, "best_step": progress.best_step}
     for name, result in (("eval", metrics), ("test", trainer.test())):
@@ -79,15 +83,33 @@ def main(flags: args.FlagValues) -> None:
     wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
+def read_mixture(flags: args.FlagValues, folder: RunFolder) -> Mixture | None:
+    """The shards to train on, the same as when the run began; None if --train_data names files."""
+    texts = flags.task == "causal_lm"
+    mixture = open_mixture(flags.train_data, "", verify=flags.verify_shards and texts)
+    if mixture is None:
+        return None
+    if not texts:
+        raise args.UsageError(
+            f"--task={flags.task}: --train_data names shards, which hold texts alone; they are for "
+            "--task=causal_lm, so give files"
+        )
+    mixture.check_same(folder)
+    return mixture
+
+
 class FineTuner:
     """A pretrained model and the data to fine-tune it on.
 
     Args:
       flags: of the program.
       strategy: the model is made under its scope.
+      mixture: shards to train on, or None: the files that the flags name.
     """
 
-    def __init__(self, flags: args.FlagValues, strategy: tf.distribute.Strategy):
+    def __init__(
+        self, flags: args.FlagValues, strategy: tf.distribute.Strategy, mixture: Mixture | None
+    ):
         self.flags, self.strategy = flags, strategy
         config = checkpoint.read_config(flags.model)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
@@ -95,10 +117,15 @@ class FineTuner:
             raise ValueError(f"--model={flags.model}: has no tokenizer.json; put one there")
         self.filler = preprocessing.filler(config)
         self.labels = tuple(flags.labels) or config.id2label
-        train_records, eval_records = data.load_split(flags.task, flags)
-        train = self._features("training", train_records)
-        if isinstance(train, ClassificationFeatures):
-            self.labels = train.label_names
+        if mixture is None:
+            train_records, eval_records = data.load_split(flags.task, flags)
+            train = self._features("training", train_records)
+            if isinstance(train, ClassificationFeatures):
+                self.labels = train.label_names
+        else:
+            mixture.check_tokenizer(self.tokenizer, flags.model)
+            train = mixture.digests  # stands for the data where workers compare
+            eval_records = flags.eval_data and data.load_records(flags.task, flags.eval_data, flags)
         evaluation = self._features("eval", eval_records) if eval_records else None
         # Read before the long run begins, so that a mistake in it shows at once.
         test = data.load_records(flags.task, flags.test_data, flags) if flags.test_data else None
@@ -112,10 +139,14 @@ class FineTuner:
                 "the digest of --test_data": digest(self._test_features),
             },
         )
-        self.data = Data(
-            self._source(train, shuffle=True),
-            self._source(evaluation, shuffle=False) if evaluation else None,
-        )
+        held_out = self._source(evaluation, shuffle=False) if evaluation else None
+        if mixture is None:
+            self.data = Data(self._source(train, shuffle=True), held_out)
+        else:
+            self.data = Data(
+                mixture.train_batches(flags, self.filler),
+                held_out or mixture.eval_batches(flags, self.filler),
+            )
         with strategy.scope():
             self.task = self._load()
 

@@ -1,17 +1,23 @@
 """Mixture: the shards that --train_data names, with their weights."""
 
+import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from absl import flags as absl_flags
 
+from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import FlagValues, UsageError
 from trainers.batches import PackedBatches
+from trainers.run_folder import RunFolder
 from trainers.shard_batches import MixedBatches, ShardRows
+
+SHARDS_FILE = "shards.json"  # in a run's folder: digests of the manifests
 
 _WEIGHTED = re.compile(r"([\w.-]+)=([^:/]*):(.+)")  # wiki=0.7:DIR
 
@@ -47,6 +53,55 @@ class Mixture:
     def digests(self) -> dict[str, str]:
         """Of each source the digest of its manifest."""
         return {n: folder.digest for n, folder in zip(self.names, self.folders, strict=True)}
+
+    def write_digests(self, folder: RunFolder) -> None:
+        """Notes in a run's folder what the run is trained on."""
+        folder.write_json(SHARDS_FILE, self.digests)
+
+    def check_same(self, folder: RunFolder) -> None:
+        """Refuses to resume on data that was prepared anew, and differently, since the run began.
+
+        Raises:
+          UsageError: naming the source.
+        """
+        path = folder.file(SHARDS_FILE)
+        if not os.path.exists(path):
+            return
+        with open(path, encoding="utf-8") as file:
+            before = json.load(file)
+        for name, manifest in self.digests.items():
+            if before.get(name) != manifest:
+                raise UsageError(
+                    f"--train_data: the shards of {name!r} are not those that the run in "
+                    f"{folder.path} began with; put them back, or name another --output_dir"
+                )
+
+    def check_tokenizer(self, tokenizer: Tokenizer, model: str) -> None:
+        """Refuses a model whose tokenizer is not the one of the shards, where ids mean other texts.
+
+        Args:
+          tokenizer: the model's.
+          model: value of --model.
+
+        Raises:
+          ValueError: naming both.
+        """
+        with tempfile.TemporaryDirectory() as directory:  # a .gguf file has no tokenizer.json
+            tokenizer.save(directory)
+            its = shards.tokenizer_digest(directory)
+        made_by = self.folders[0].manifest["tokenizer"]
+        if its != made_by["sha256"]:
+            raise ValueError(
+                f"--model={model}: its tokenizer has the SHA-256 {its[:12]}…, but the shards of "
+                f"{self.folders[0].path} were made with {made_by['sha256'][:12]}…; prepare the "
+                "data anew with --tokenizer=DIR, the directory of the model"
+            )
+        if tokenizer.eos_token_id != made_by["eos_token_id"]:
+            raise ValueError(
+                f"--model={model}: ends texts with token {tokenizer.eos_token_id}, but those in "
+                f"the shards of {self.folders[0].path} end with {made_by['eos_token_id']}; prepare "
+                "the data anew with --tokenizer=DIR, the directory of the model"
+            )
 
     def train_batches(self, flags: FlagValues, pad_id: int) -> MixedBatches:
         """Of --global_batch_size rows."""

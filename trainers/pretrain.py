@@ -7,7 +7,6 @@ well it compresses text it has not seen; they compare across tokenizers. The fin
 `<output_dir>/model`, a Hugging Face directory.
 """
 
-import json
 import os
 import shutil
 
@@ -26,8 +25,6 @@ from trainers.mixture import Mixture, open_mixture, shards_flags
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
-
-SHARDS_FILE = "shards.json"  # in the run's folder: digests of the manifests
 
 
 def pretrain_flags(flags: args.FlagValues) -> None:
@@ -90,7 +87,7 @@ def main(flags: args.FlagValues) -> None:
     if folder.writes:
         save_tokenizer(tokenizer, folder)
         if mixture is not None:
-            folder.write_json(SHARDS_FILE, mixture.digests)
+            mixture.write_digests(folder)
     progress, metrics = fit(task, texts, flags, folder, strategy)
     report = {"step": progress.step, "best_step": progress.best_step}
     if metrics is not None:
@@ -119,7 +116,7 @@ def read_texts(flags: args.FlagValues, folder: RunFolder):
 
 def read_shards(mixture: Mixture, flags: args.FlagValues, folder: RunFolder):
     """The same, out of prepared shards."""
-    check_same_shards(mixture, folder)
+    mixture.check_same(folder)
     tokenizer = tokenizers.load(mixture.tokenizer_dir)
     config = make_config(flags, tokenizer)
     filler = preprocessing.filler(config)
@@ -139,21 +136,6 @@ def digests(texts: Data, mixture: Mixture | None, flags: args.FlagValues) -> dic
         "the digest of --train_data": prepared or digest(texts.train.rows),
         "the digest of the eval data": held_out or digest(texts.eval and texts.eval.rows),
     }
-
-
-def check_same_shards(mixture: Mixture, folder: RunFolder) -> None:
-    """Refuses to resume on data that was prepared anew, and differently, since the run began."""
-    path = folder.file(SHARDS_FILE)
-    if not os.path.exists(path):
-        return
-    with open(path, encoding="utf-8") as file:
-        before = json.load(file)
-    for name, manifest in mixture.digests.items():
-        if before.get(name) != manifest:
-            raise args.UsageError(
-                f"--train_data: the shards of {name!r} are not those that the run in {folder.path} "
-                "began with; put them back, or name another --output_dir"
-            )
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):

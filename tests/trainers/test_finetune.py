@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ import tensorflow as tf
 import yaml
 
 import gpt_keras
+from gpt_keras import tokenizers
 from trainers import args, evaluate, finetune
+from trainers.features import document_features
+from trainers.records import read_records
 
 SMALL = {"xla": False, "global_batch_size": 8, "learning_rate": 3e-3, "max_length": 24}
 
@@ -88,6 +93,88 @@ def test_language_model_on_texts_held_out_by_hash(command, data_dir, tmp_path):
     assert 0 < report["bits_per_byte"] < bits
     losses = [line["eval_loss"] for line in read_lines(tmp_path / "run") if "eval_loss" in line]
     assert losses[-1] < losses[0]
+
+
+@pytest.fixture
+def documents(model_dir, data_dir):
+    """Token ids of each line of `texts.txt`."""
+    lines = read_records([str(data_dir / "texts.txt")], [{"text": "text"}], text_unit="line")
+    features = document_features(lines, tokenizers.load(model_dir))
+    return [part.tolist() for part in np.split(features.values, features.row_splits[1:-1])]
+
+
+def test_shards_train_as_the_texts_they_were_made_of(
+    command, documents, make_shards, data_dir, tmp_path
+):
+    make_shards(tmp_path / "shards", documents[6:], documents[:6], per_shard=1000)
+    lines = (data_dir / "texts.txt").read_text().splitlines()
+    (tmp_path / "texts.txt").write_text("\n".join(lines[6:]))
+    options = {
+        "task": "causal_lm", "text_unit": "line", "packing": "best_fit", "max_steps": 6,
+        "learning_rate": 1e-2,
+    }  # fmt: skip
+    files = {**options, "train_data": tmp_path / "texts.txt", "eval_fraction": 0}
+    printed = command(**files, dry_run=True)[1]
+    # A batch of all rows, so that their order does not matter.
+    rows = int(re.search(r"train: +(\d+) samples", printed.out)[1])
+    shards = {**options, "train_data": tmp_path / "shards"}
+    for name, values in (("of_files", files), ("of_shards", shards)):
+        status, printed = command(**values, global_batch_size=rows, output_dir=tmp_path / name)
+        assert status == 0, printed.err
+    losses = [
+        [line["loss"] for line in read_lines(tmp_path / name) if "loss" in line]
+        for name in ("of_files", "of_shards")
+    ]
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    evaluations = [line for line in read_lines(tmp_path / "of_shards") if "eval_loss" in line]
+    assert evaluations[-1]["eval_loss"] < evaluations[0]["eval_loss"]
+    assert gpt_keras.CausalLM.from_pretrained(tmp_path / "of_shards" / "model").tokenizer
+
+
+def test_mixture_with_eval_files(command, documents, make_shards, data_dir, tmp_path):
+    make_shards(tmp_path / "wiki", documents[:30], documents[:6])
+    make_shards(tmp_path / "code", documents[30:])
+    status, printed = command(
+        task="causal_lm", train_data=f"wiki=3:{tmp_path}/wiki,code=1:{tmp_path}/code",
+        eval_data=data_dir / "texts.txt", text_unit="line", max_steps=20, train_top_layers=1,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    assert "eval:   " in printed.out
+    losses = [line["eval_loss"] for line in read_lines(tmp_path / "run") if "eval_loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_shards_that_do_not_fit(command, documents, make_shards, tmp_path):
+    make_shards(tmp_path / "shards", documents)
+    tokenizers.train_byte_level_bpe(["a b c"] * 9, 300, ["<|endoftext|>"]).save(tmp_path / "other")
+    other = make_shards(tmp_path / "other_shards", documents, tokenizer=tmp_path / "other").path
+    cases = [
+        ({"train_data": other}, 1, "its tokenizer has the SHA-256"),
+        ({"task": "chat"}, 2, "--task=chat: --train_data names shards, which hold texts alone"),
+        ({"task": "classification", "train_data": f"a=1:{tmp_path}/shards"}, 2, "give files"),
+        ({"train_data": f"a=0:{tmp_path}/shards"}, 2, "source 'a' has the weight '0'"),
+        ({"global_batch_size": 4096}, 1, "global_batch_size=4096 is larger than the data"),
+        ({"eval_data": tmp_path / "shards"}, 2, "holds shards, which are for --train_data of"),
+    ]
+    for changes, expected, message in cases:
+        options = {"task": "causal_lm", "train_data": tmp_path / "shards", **changes}
+        status, printed = command(**options)
+        assert (status, message in printed.err) == (expected, True), printed.err
+        assert printed.err.count("\n") == 1, printed.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resumes_on_the_same_shards_alone(command, documents, make_shards, tmp_path):
+    make_shards(tmp_path / "shards", documents)
+    options = {"task": "causal_lm", "train_data": tmp_path / "shards", "max_steps": 1}
+    status, printed = command(**options)
+    assert status == 0, printed.err
+    shutil.rmtree(tmp_path / "run" / "model")
+    shutil.rmtree(tmp_path / "shards")
+    make_shards(tmp_path / "shards", documents[1:])
+    status, printed = command(**options, resume=True)
+    assert (status, "the shards of 'shards' are not those that" in printed.err) == (2, True)
 
 
 def test_chat_learns_what_the_assistant_says(command, data_dir, tmp_path):

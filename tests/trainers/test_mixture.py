@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from gpt_keras import tokenizers
@@ -62,6 +64,21 @@ def test_what_is_refused(wiki, code, make_shards, tmp_path):
             open_mixture(*train_data)
     with pytest.raises(ValueError, match=r"--tokenizer=.*has the SHA-256"):
         open_mixture(wiki, tokenizer=str(tokenizer))
+
+
+def test_the_tokenizer_of_a_model_is_that_of_the_shards(wiki, model_dir, tmp_path):
+    mixture = open_mixture(wiki)
+    mixture.check_tokenizer(tokenizers.load(model_dir), "DIR")
+    other = tokenizers.train_byte_level_bpe(["a b c"], 300, ["<|endoftext|>"])
+    with pytest.raises(ValueError, match=r"--model=DIR: .*wiki were made with .*--tokenizer=DIR"):
+        mixture.check_tokenizer(other, "DIR")
+
+    tokenizers.load(model_dir).save(tmp_path)  # the same, but that texts end otherwise
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["eos_token"] = "<|im_end|>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"--model=DIR: ends texts with token 2, .* end with 0"):
+        mixture.check_tokenizer(tokenizers.load(tmp_path), "DIR")
 
 
 def test_programs_for_files_say_what_shards_are_for(wiki):

@@ -109,6 +109,19 @@ def test_killed_and_resumed_equals_never_killed(arguments, whole, tmp_path, caps
     assert_same_run(folder, whole)
 
 
+def test_killed_and_resumed_on_shards(arguments, make_shards, tmp_path, capsys):
+    documents = [[7, 8 + i % 9, *range(9, 9 + i % 20), 0] for i in range(90)]
+    sources = (make_shards(tmp_path / name, documents, documents[:9]).path for name in "ab")
+    mixture = "--train_data=a=3:{},b=1:{}".format(*sources)
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert args.exit_status(finetune.main, finetune.FLAGS, arguments(whole, mixture)) == 0
+    process = start(arguments(folder, mixture), folder)
+    status = signal_when(lambda: has_done(31, folder), signal.SIGKILL, process, folder)
+    assert status == -signal.SIGKILL
+    assert 24 <= finish(arguments(folder, mixture, "--resume"), capsys) < 60
+    assert_same_run(folder, whole)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_stopped_and_resumed_equals_never_stopped(arguments, whole, tmp_path, capsys, name):
     folder = tmp_path / "stopped"

@@ -168,11 +168,12 @@ def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
     [
         ("flags", "--learning_rate is 0.003 on worker 0, 0.001 on worker 1;"),
         ("data", "the digest of --train_data is "),
+        ("shards", "the digest of --train_data is "),
         ("weights", "the digest of the weights is "),
     ],
 )
 def test_workers_that_differ_refuse_to_start(
-    arguments, model_dir, data_dir, tmp_path, what, message
+    arguments, model_dir, data_dir, make_shards, tmp_path, what, message
 ):
     folders = [tmp_path / "0", tmp_path / "1"]
     for folder in folders:
@@ -186,10 +187,15 @@ def test_workers_that_differ_refuse_to_start(
         weights = safetensors.numpy.load_file(path)
         weights["model.norm.weight"][3] += 1e-6
         safetensors.numpy.save_file(weights, path, {"format": "pt"})
+    data = {"train_data": "texts.txt"}
+    if what == "shards":
+        data["train_data"] = "shards"
+        for i, folder in enumerate(folders):
+            make_shards(folder / "shards", [[7, 8, 9 + i, 0]] * 40)
     rate = {"learning_rate": 1e-3} if what == "flags" else {}
     commands = [
         ["-m", "trainers.finetune", "--strategy=multi_worker",
-         *arguments(tmp_path / "run", 2, model="model", train_data="texts.txt", **changes)]
+         *arguments(tmp_path / "run", 2, model="model", **data, **changes)]
         for changes in ({}, rate)
     ]  # fmt: skip
     for status, _, error in finish(start_workers(*commands, folders=folders)):
