@@ -100,8 +100,9 @@ class WandbWriter:
                 settings=wandb.Settings(console="off"),
             )
         except (wandb.Error, ValueError) as error:
+            reason = str(error).rstrip(".")
             raise UsageError(
-                f"--wandb_project={project}: {error}; set WANDB_API_KEY, or WANDB_MODE=offline"
+                f"--wandb_project={project}: {reason}; set WANDB_API_KEY, or WANDB_MODE=offline"
             ) from error
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

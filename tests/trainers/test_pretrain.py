@@ -116,6 +116,14 @@ def test_misuse(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_board_that_is_not_there_is_misuse(command, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    status, printed = command(wandb_project="mine")
+    assert status == 2
+    assert "--wandb_project=mine: wandb is not installed; pip install" in printed.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def mixed(make_shards, tmp_path):
     """Flags of a run on two sources of shards."""
