@@ -15,12 +15,12 @@ setup: $(VENV)/.ready  ## make .venv with the pinned dependencies
 
 $(VENV)/.ready: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune,wandb]'
 	touch $@
 
 # torch and transformers, the peers, come into the same environment but only when asked for.
 $(VENV)/.bench-ready: $(VENV)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune,wandb,bench]'
 	touch $@
 
 data: setup  ## fetch real weights and texts into data/

@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "tune": ["optuna>=5.0,<6"],  # trainers.tune
+        "wandb": ["wandb>=0.31,<1"],  # --wandb_project
         "test": [
             "check-jsonschema>=0.39",  # carries the schema of docker-compose.yml
             "hypothesis>=6.100",

@@ -125,8 +125,13 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def ours(make_task: Callable[[], gpt_keras.CausalLM], token_ids: np.ndarray, xla: bool):
-    """`trainers.step.TrainStep` on (B, T) token ids."""
+def ours(
+    make_task: Callable[[], gpt_keras.CausalLM],
+    token_ids: np.ndarray,
+    xla: bool,
+    measure: bool = False,
+):
+    """`trainers.step.TrainStep` on (B, T) token ids; `measure` as there."""
     strategy = make_strategy()
     with strategy.scope():
         task = make_task()
@@ -140,7 +145,7 @@ def ours(make_task: Callable[[], gpt_keras.CausalLM], token_ids: np.ndarray, xla
         "segment_ids": np.ones_like(token_ids),
         "loss_mask": np.ones(token_ids.shape, np.float32),
     }
-    return lambda: step(batch, 0).loss
+    return lambda: step(batch, 0, measure=measure).loss
 
 
 def torch_eager(make_model: Callable, token_ids: np.ndarray, threads: int):

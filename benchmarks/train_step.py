@@ -47,6 +47,7 @@ def main(flags: args.FlagValues) -> None:
 
     contenders = {
         "gpt-keras XLA": lambda: ours(make, token_ids, xla=True),
+        "gpt-keras XLA, measured by parts": lambda: ours(make, token_ids, xla=True, measure=True),
         "gpt-keras graph": lambda: ours(make, token_ids, xla=False),
         "HF torch eager": lambda: torch_eager(hugging_face_llama, token_ids, flags.threads),
         "KerasHub XLA": lambda: keras_hub_llama(token_ids, xla=True),

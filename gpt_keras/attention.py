@@ -86,15 +86,21 @@ def dot_product_attention(q, k, v, bias):
     """
     _, H, T, h = ops.shape(q)
     _, K, S, _ = ops.shape(k)
+    weights = ops.cast(attention_weights(q, k, bias), v.dtype)  # (B, H, T, S)
+    context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)
+    return ops.reshape(context, (-1, H, T, h))  # (B, H, T, h)
+
+
+def attention_weights(q, k, bias):
+    """softmax(q k^T + bias), (B, H, T, S) float32; arguments as of `dot_product_attention`."""
+    _, H, T, h = ops.shape(q)
+    _, K, S, _ = ops.shape(k)
     # The query heads of a group become extra rows of one product: nothing is repeated in memory.
     grouped = ops.reshape(q, (-1, K, H // K * T, h))  # (B, K, G*T, h)
     scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
     # A layer of half precision gets its arguments cast, the bias too.
     scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + ops.cast(bias, "float32")
-    # Not ops.softmax, which warns of a single token's single score.
-    weights = ops.cast(tf.nn.softmax(scores), v.dtype)
-    context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)
-    return ops.reshape(context, (-1, H, T, h))  # (B, H, T, h)
+    return tf.nn.softmax(scores)  # not ops.softmax, which warns of a single token's single score
 
 
 def causal_attention(q, k, v, bias):
@@ -173,11 +179,7 @@ class Attention(ConfigLayer):
         """
         H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
         T = ops.shape(x)[1]  # a number in decoding: one unknown size needs no op to find it
-        heads = ops.reshape(self.qkv(x), (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
-        if rotation is not None:
-            heads = rotation(heads)
-        else:
-            heads = heads * ops.cast(head_scale(self.config), heads.dtype)
+        heads = self._heads(x, T, rotation)
         if cache is None:
             attend = causal_attention if self.config.causal else dot_product_attention
             context = attend(*part_heads(heads, H, K), bias)  # (B, H, T, h)
@@ -186,6 +188,20 @@ class Attention(ConfigLayer):
             context, cache = cache.attend(heads)
         y = self.out(ops.reshape(context, (-1, T, H * h)))
         return y if cache is None else (y, cache)
+
+    def weights_of(self, x, rotation=None, bias=None):
+        """What each token takes from each: (B, H, T, T) float32; arguments as of `call`."""
+        heads = self._heads(x, ops.shape(x)[1], rotation)
+        q, k, _ = part_heads(heads, self.config.num_heads, self.config.num_kv_heads)
+        return attention_weights(q, k, bias)
+
+    def _heads(self, x, T, rotation):
+        """Queries, keys and values (B, T, H+2K, h), the keys divided by sqrt(h)."""
+        H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
+        heads = ops.reshape(self.qkv(x), (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
+        if rotation is not None:
+            return rotation(heads)
+        return heads * ops.cast(head_scale(self.config), heads.dtype)
 
 
 def part_heads(heads, H, K):

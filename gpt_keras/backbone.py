@@ -114,6 +114,26 @@ class GPTBackbone(ConfigModel):
             x = recomputed(block, call)(x) if remat else call(x)
         return x
 
+    def attention_weights(self, token_ids, layers):
+        """What each token takes from each in some blocks, to be looked at.
+
+        Args:
+          token_ids: (B, T) int.
+          layers: numbers of blocks.
+
+        Returns:
+          (B, H, T, T) float32 of each: row t is what token t takes, and sums to 1.
+        """
+        seen = visibility(self.config, keras.ops.shape(token_ids)[1])
+        turn = rotation(self.config, seen.positions) if self.config.rotary else None
+        x, weights = self.embed(token_ids, seen.positions), {}
+        for i, block in enumerate(self.blocks[: max(layers) + 1]):
+            if i in layers:
+                x_norm = block.attention_norm(x)
+                weights[i] = block.attention.weights_of(x_norm, rotation=turn, bias=seen.bias)
+            x = block(x, rotation=turn, bias=seen.bias)
+        return [weights[i] for i in layers]
+
     def decode(self, token_ids, positions, caches: list[LayerCache]):
         """Hidden states of new tokens that follow those in the caches.
 

@@ -18,11 +18,14 @@ class Loss(NamedTuple):
       total: () float32, sum of weight * loss over the targets, in nats.
       weight: () float32, sum of the weights.
       logits: (B, C) float32 of a classifier, else None.
+      rows: (B, 2) float32, `total` and `weight` of each row of a language model, else None. For
+        insight: no gradient goes through it.
     """
 
     total: object
     weight: object
     logits: object = None
+    rows: object = None
 
 
 class Regularizers(NamedTuple):
@@ -74,7 +77,7 @@ def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
       regularizers: see `Regularizers`.
 
     Returns:
-      () float32, nats.
+      () float32, nats; and what each target adds to it (N,) float32, which has no gradient.
     """
     chunks = _num_chunks(hidden.shape[0], head.shape[1])
 
@@ -83,24 +86,24 @@ def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
         kernel = tf.cast(head, hidden.dtype)
 
         def run(x, targets, weights):
-            """Of some rows (n, D): loss (), gradients of the rows (n, D) and the head (D, V)."""
+            """Of some rows (n, D): losses (n,), gradients of the rows (n, D), the head (D, V)."""
             logits = tf.cast(tf.matmul(x, kernel), tf.float32)  # (n, V)
-            total, d_logits = _forward_backward(logits, targets, weights, regularizers)
+            terms, d_logits = _forward_backward(logits, targets, weights, regularizers)
             d_logits = tf.cast(d_logits, x.dtype)
             d_x = tf.matmul(d_logits, kernel, transpose_b=True)  # (n, D)
-            return total, d_x, tf.cast(tf.matmul(x, d_logits, transpose_a=True), tf.float32)
+            return terms, d_x, tf.cast(tf.matmul(x, d_logits, transpose_a=True), tf.float32)
 
         if chunks == 1:
-            total, d_hidden, d_head = run(hidden, targets, weights)
+            terms, d_hidden, d_head = run(hidden, targets, weights)
         else:
-            total, d_hidden, d_head = _one_after_the_other(
+            terms, d_hidden, d_head = _one_after_the_other(
                 run, chunks, head.shape, hidden, targets, weights
             )
 
-        def gradient(upstream):
+        def gradient(upstream, _):
             return tf.cast(upstream, hidden.dtype) * d_hidden, upstream * d_head
 
-        return total, gradient
+        return (tf.reduce_sum(terms), terms), gradient
 
     return fused(tf.convert_to_tensor(hidden), tf.convert_to_tensor(head))
 
@@ -111,7 +114,7 @@ def logits_bytes(num_rows: int, vocab_size: int) -> int:
 
 
 def _one_after_the_other(run, chunks, head_shape, *rows):
-    """`run` on chunks of the rows, each after the one before: sums, but `d_x` (N, D) joined.
+    """`run` on chunks of the rows, each after the one before: `d_head` summed, the rest joined.
 
     In a loop, since XLA would run parts of a plain sequence side by side, with all their logits.
     """
@@ -121,20 +124,21 @@ def _one_after_the_other(run, chunks, head_shape, *rows):
     filled = [tf.pad(x, [[0, chunks * size - N]] + [[0, 0]] * (len(x.shape) - 1)) for x in rows]
     filled = [tf.reshape(x, (chunks, size, *x.shape[1:])) for x in filled]  # (chunks, n, ...)
 
-    def add(i, total, d_x, d_head):
+    def add(i, terms, d_x, d_head):
         more, part, product = run(*(x[i] for x in filled))
-        return i + 1, total + more, d_x.write(i, part), d_head + product
+        return i + 1, terms.write(i, more), d_x.write(i, part), d_head + product
 
+    terms = tf.TensorArray(tf.float32, chunks, element_shape=(size,))
     d_x = tf.TensorArray(rows[0].dtype, chunks, element_shape=filled[0].shape[1:])
-    sums = 0, tf.zeros(()), d_x, tf.zeros(head_shape)
-    _, total, d_x, d_head = tf.while_loop(
-        lambda i, *_: i < chunks, add, sums, parallel_iterations=1
+    _, terms, d_x, d_head = tf.while_loop(
+        lambda i, *_: i < chunks, add, (0, terms, d_x, tf.zeros(head_shape)), parallel_iterations=1
     )
-    return total, tf.reshape(d_x.stack(), (chunks * size, -1))[:N], d_head
+    d_x = tf.reshape(d_x.stack(), (chunks * size, -1))
+    return tf.reshape(terms.stack(), (-1,))[:N], d_x[:N], d_head
 
 
 def _forward_backward(logits, targets, weights, regularizers):
-    """Loss of a chunk, () float32, and its gradient with respect to the logits (n, V) float32."""
+    """Losses (n,) float32 of a chunk, and their gradient with respect to the logits (n, V)."""
     smoothing, z_loss = regularizers
     losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
         features=logits, labels=targets
@@ -147,7 +151,7 @@ def _forward_backward(logits, targets, weights, regularizers):
         # d_logits is softmax - target so far; log Z has the gradient softmax.
         pull = (2 * z_loss * log_z)[:, None]  # (n, 1)
         d_logits += pull * d_logits + (pull + smoothing) * tf.one_hot(targets, V) - smoothing / V
-    return tf.reduce_sum(losses * weights), d_logits * weights[:, None]
+    return losses * weights, d_logits * weights[:, None]
 
 
 def _num_chunks(num_rows: int | None, vocab_size: int) -> int:

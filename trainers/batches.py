@@ -29,6 +29,7 @@ class BatchSource(Protocol):
       num_samples: texts of an epoch, or packed rows.
       num_tokens: real tokens of an epoch (no padding).
       num_bytes: bytes of text that the predicted tokens of an epoch stand for (0: unknown).
+      source_names: names of several sources that batches are mixed from; empty for one.
 
     A batch holds int32 `token_ids` (B, T), right-padded, and
 
@@ -47,6 +48,7 @@ class BatchSource(Protocol):
     num_samples: int
     num_tokens: int
     num_bytes: int
+    source_names: Sequence[str]
 
     def batch(self, step: int) -> Batch:
         """The batch of this step, 0 being the first of the first epoch."""
@@ -71,6 +73,8 @@ class ClassificationBatches:
     Raises:
       ValueError: a batch to train on larger than the data.
     """
+
+    source_names = ()
 
     def __init__(
         self,
@@ -149,6 +153,8 @@ class PackedBatches:
     Raises:
       ValueError: a batch to train on larger than the data.
     """
+
+    source_names = ()
 
     def __init__(
         self,

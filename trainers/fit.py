@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -12,18 +13,20 @@ from gpt_keras.tasks import CausalLM, Task
 from trainers.agreement import agree, digest
 from trainers.args import FlagValues, UsageError
 from trainers.batches import BatchSource
+from trainers.board import Board
 from trainers.cluster import Cluster
 from trainers.estimate import estimate
 from trainers.evaluation import Evaluator
 from trainers.frozen import FrozenFeatures
-from trainers.insight import Profile
+from trainers.insight import AttentionMaps, Insight, Profile, check_insight
 from trainers.loop import Loop, Schedule
 from trainers.loss_guard import LossGuard
 from trainers.loss_scale import LossScale
 from trainers.optimizer import make_optimizer, make_schedule
+from trainers.parts import layer_rates
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
-from trainers.step import TrainStep, count_parameters, layer_rates, trained_variables
+from trainers.step import TrainStep, count_parameters, trained_variables
 
 
 def fit_flags(flags: FlagValues) -> None:
@@ -97,7 +100,7 @@ def fit(
       The progress at the end, and the metrics of the best weights on the eval data or None.
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
-    step = make_step(task, schedule, flags, strategy)
+    step = make_step(task, schedule, flags, strategy, data.train.source_names)
     first = step.first
     state = TrainingState(
         folder.file("training_state"),
@@ -132,9 +135,12 @@ def fit(
             state,
             folder,
             guard,
+            stack.enter_context(Board.of(flags, folder)),
+            Insight(step, flags.insight_steps),
             evaluator=evaluator,
             prepare=frozen("train"),
             write_samples=_sampler(task, flags) if folder.writes else None,
+            attention=AttentionMaps(task, flags.attention_prompts) if folder.writes else None,
             profile=Profile.of(flags, folder.file("tensorboard")) if folder.writes else None,
             log_seconds=flags.log_seconds if folder.writes else math.inf,
         )
@@ -144,7 +150,11 @@ def fit(
 
 
 def make_step(
-    task: Task, schedule: Schedule, flags: FlagValues, strategy: tf.distribute.Strategy
+    task: Task,
+    schedule: Schedule,
+    flags: FlagValues,
+    strategy: tf.distribute.Strategy,
+    sources: Sequence[str],
 ) -> TrainStep:
     """The update that the flags ask for."""
     with strategy.scope():
@@ -163,6 +173,7 @@ def make_step(
         regularizers=Regularizers(flags.label_smoothing, flags.z_loss),
         remat=flags.remat,
         loss_scale=loss_scale,
+        sources=sources,
         seed=flags.seed,
         xla=flags.xla,
     )
@@ -175,7 +186,8 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
       UsageError: it would not fit into memory.
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
-    print(estimate(make_step(task, schedule, flags, strategy), data.train, schedule.max_steps))
+    step = make_step(task, schedule, flags, strategy, data.train.source_names)
+    print(estimate(step, data.train, schedule.max_steps))
 
 
 def _restore(state: TrainingState, folder: RunFolder) -> None:
@@ -213,6 +225,7 @@ def describe(task: Task, data: Data, flags: FlagValues) -> str:
         variables, first = trained_variables(task, flags.train_top_layers)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+    check_insight(task, flags)
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
     make_schedule(flags, schedule.max_steps)
     trained, total = count_parameters(variables), count_parameters(task.trainable_variables)

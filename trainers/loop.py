@@ -12,7 +12,7 @@ from trainers.args import FlagValues, Stopped
 from trainers.batches import Batch, BatchSource, Prefetcher
 from trainers.board import Board
 from trainers.evaluation import Evaluator
-from trainers.insight import Insight, Profile
+from trainers.insight import AttentionMaps, Insight, Profile
 from trainers.loss_guard import POLICIES, BadLossError, LossGuard
 from trainers.progress import ProgressBar
 from trainers.run_folder import RunFolder
@@ -111,10 +111,13 @@ class Loop:
       state: restored already, if the run resumes.
       folder: takes the metrics.
       guard: judges the losses.
+      board: shows the run.
+      insight: says what of each step.
       evaluator: of the dev data; without one there is no early stopping, and the last weights are
         the best.
       prepare: applied to each batch, see `trainers.frozen.FrozenFeatures`.
       write_samples: gives prompts and what the model makes of them, for TensorBoard.
+      attention: drawn at each evaluation.
       profile: traces some steps.
       log_seconds: between lines of progress.
     """
@@ -127,17 +130,20 @@ class Loop:
         state: TrainingState,
         folder: RunFolder,
         guard: LossGuard,
+        board: Board,
+        insight: Insight,
         *,
         evaluator: Evaluator | None = None,
         prepare: Callable[[Batch], Batch] | None = None,
         write_samples: Callable[[], tuple[Sequence[str], Sequence[str]]] | None = None,
+        attention: AttentionMaps | None = None,
         profile: Profile | None = None,
         log_seconds: float = 10.0,
     ):
         self.step, self.source, self.schedule = step, source, schedule
         self.state, self.folder, self.guard, self.evaluator = state, folder, guard, evaluator
-        self.prepare, self.write_samples = prepare, write_samples
-        self.insight, self.profile = Insight(step), profile or Profile()
+        self.board, self.insight, self.profile = board, insight, profile or Profile()
+        self.prepare, self.write_samples, self.attention = prepare, write_samples, attention
         self.log_seconds = log_seconds
 
     def run(self) -> None:
@@ -152,8 +158,6 @@ class Loop:
         self.step.notify = self.state.notify = self.guard.notify = self.bar.say
         with contextlib.ExitStack() as stack:
             stack.callback(self.bar.close)
-            self.board = Board(self.folder.file("tensorboard"), self.folder.writes)
-            stack.callback(self.board.close)
             self.signals = stack.enter_context(StopSignals(self.step.strategy))
             stack.enter_context(self.profile)
             try:
@@ -200,7 +204,8 @@ class Loop:
         begin = time.monotonic()
         inputs = self.prepare(batch) if self.prepare else batch
         learning_rate = float(self.step.optimizer.learning_rate)
-        result = self.step(inputs, step, self.guard.limit())
+        measure = self.insight.measures(step)
+        result = self.step(inputs, step, self.guard.limit(), measure)
         seconds = time.monotonic() - begin
         if result.applied:
             self.guard.accept(result.loss)
@@ -249,6 +254,8 @@ class Loop:
             )
         if self.write_samples is not None:
             self.board.texts("samples", *self.write_samples(), step)
+        if self.attention is not None:
+            self.attention.show(self.board, step)
         if self.folder.writes:
             text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
             self.bar.say(f"step {step}: eval {text}")

@@ -110,7 +110,12 @@ class Mixture:
             for folder in self.folders
         ]
         return MixedBatches(
-            rows, self.weights, flags.global_batch_size, seed=flags.seed, pad_id=pad_id
+            rows,
+            self.weights,
+            flags.global_batch_size,
+            names=self.names,
+            seed=flags.seed,
+            pad_id=pad_id,
         )
 
     def eval_batches(self, flags: FlagValues, pad_id: int) -> PackedBatches | None:

@@ -93,6 +93,7 @@ class MixedBatches:
         None takes all rows as one source, each once an epoch. With weights, an epoch is as many
         rows as there are, while each source begins anew whenever it is through.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
+      names: of the sources.
       seed: of the shuffling.
       pad_id: token id of the padding.
 
@@ -106,11 +107,13 @@ class MixedBatches:
         weights: Sequence[float] | None,
         global_batch_size: int,
         *,
+        names: Sequence[str] = (),
         seed: int = 0,
         pad_id: int = 0,
     ):
         self._sources, self._splits = sources, np.cumsum([0, *(s.num_rows for s in sources)])
         self.length = sources[0].length
+        self.source_names = tuple(names) if len(sources) > 1 else ()
         self.num_samples = int(self._splits[-1])
         what = f"rows of {self.length} tokens"
         check_batch_size(global_batch_size, self.num_samples, what, shuffle=True)

@@ -13,6 +13,7 @@ from tensorflow.compiler.xla.service import hlo_pb2  # no public name for what X
 from gpt_keras import losses
 from gpt_keras.tasks import Task
 from trainers.loss_scale import LossScale
+from trainers.parts import parts_of
 from trainers.strategy import distribute
 
 
@@ -23,6 +24,10 @@ class StepResult(NamedTuple):
       loss: mean over the targets of the global batch, in nats, before the update; regularizers
         included.
       grad_norm: global norm of the mean gradient, before clipping.
+      source_losses: (S,) the same of the rows of each of `sources`; nan where there are none.
+      grad_norms: (P,) norms of the mean gradient by part of the model, see `parts_of`.
+      update_ratio: norm of the change of the weights over that of the weights, if it was measured.
+      update_ratios: (P,) the same by part.
       traced: this batch shape is new, so the step took longer than the next ones will.
       applied: False where the batch was left out, and no weight has changed.
       overflowed: so since float16's gradients were not finite; the loss scale has been halved.
@@ -30,6 +35,10 @@ class StepResult(NamedTuple):
 
     loss: float
     grad_norm: float
+    source_losses: Sequence[float] = ()
+    grad_norms: Sequence[float] = ()
+    update_ratio: float | None = None
+    update_ratios: Sequence[float] = ()
     traced: bool = False
     applied: bool = True
     overflowed: bool = False
@@ -56,6 +65,7 @@ class TrainStep:
       regularizers: of the loss, see `gpt_keras.losses`.
       remat: compute the inside of each block anew for the gradient: less memory, the same result.
       loss_scale: for float16, or None.
+      sources: names of those whose losses are told apart, by the batch's `source_id`.
       seed: of dropout.
       xla: compile the gradient.
       notify: is told, in one line, of what takes long or went another way.
@@ -74,6 +84,7 @@ class TrainStep:
         regularizers: losses.Regularizers = losses.PLAIN,
         remat: bool = False,
         loss_scale: LossScale | None = None,
+        sources: Sequence[str] = (),
         seed: int = 0,
         xla: bool = True,
         notify: Callable[[str], None] = print,
@@ -82,7 +93,8 @@ class TrainStep:
         self.strategy, self.first = strategy, first
         self.micro_batches, self.max_grad_norm = gradient_accumulation_steps, max_grad_norm
         self.regularizers, self.remat, self.loss_scale = regularizers, remat, loss_scale
-        self.xla, self.notify = xla, notify
+        self.sources, self.xla, self.notify = tuple(sources), xla, notify
+        self.parts, self._part_of = parts_of(task, self.variables)
         self._dropout = _DropoutSeeds(task, seed)
         self._shapes: set[tuple[int, ...]] = set()  # of the batches that ran
         self._trace()
@@ -99,9 +111,15 @@ class TrainStep:
         self._apply = tf.function(
             self._apply_on_replicas, jit_compile=self.xla and alone, autograph=False
         )
+        self._weights = tf.function(self._weights_on_replicas, autograph=False)
+        self._ratios = tf.function(self._ratios_on_replicas, autograph=False)
 
     def __call__(
-        self, batch: dict[str, np.ndarray], step: int, limit: float = math.inf
+        self,
+        batch: dict[str, np.ndarray],
+        step: int,
+        limit: float = math.inf,
+        measure: bool = False,
     ) -> StepResult:
         """Updates the weights, unless loss or gradient are no numbers or the loss is too large.
 
@@ -110,6 +128,7 @@ class TrainStep:
             micro-batches.
           step: batches before this one; dropout depends on it.
           limit: the largest loss that is not.
+          measure: the update too, which for its while needs room for the weights once more.
         """
         shape = batch["token_ids"].shape
         self._check_rows(shape[0])
@@ -119,7 +138,7 @@ class TrainStep:
         if self.xla and traced:
             self.notify(f"compiling the step for batches of {shape[0]} x {shape[1]} tokens (XLA)")
         try:
-            result = self._update(inputs, step, limit)
+            result = self._update(inputs, step, limit, measure)
         except tf.errors.OpError as error:
             if not self.xla or not traced:
                 raise
@@ -128,26 +147,31 @@ class TrainStep:
             self.notify(f"XLA cannot compile this step; going on without (--noxla): {reason}")
             self.xla = False
             self._trace()
-            result = self._update(inputs, step, limit)
+            result = self._update(inputs, step, limit, measure)
         self._shapes.add(shape)
         return result._replace(traced=traced)
 
-    def _update(self, inputs, step, limit: float) -> StepResult:
-        loss, norm, scale, gradients = self._reduce(self._accumulate(inputs, step))
-        loss, norm = float(loss), float(norm)
+    def _update(self, inputs, step, limit: float, measure: bool) -> StepResult:
+        *numbers, scale, gradients = self._reduce(self._accumulate(inputs, step))
+        result = StepResult(*(number.numpy().tolist() for number in numbers))
+        loss, norm = result.loss, result.grad_norm
         if self.loss_scale is not None and not math.isfinite(norm):
             halved = self.loss_scale.halve()
             self.notify(
                 f"gradients not finite in float16: step left out, loss scale now {halved:g}"
             )
-            return StepResult(loss, norm, applied=False, overflowed=True)
+            return result._replace(applied=False, overflowed=True)
         # Decided here and not by a condition in the update, which then took XLA a quarter longer.
         applied = math.isfinite(loss) and math.isfinite(norm) and loss <= limit
         if applied:
+            before = self._weights() if measure else None
             self._apply(gradients, scale)
+            if measure:
+                ratio, ratios = (x.numpy().tolist() for x in self._ratios(before))
+                result = result._replace(update_ratio=ratio, update_ratios=ratios)
             if self.loss_scale is not None:
                 self.loss_scale.count()
-        return StepResult(loss, norm, applied=applied)
+        return result._replace(applied=applied)
 
     def scratch_bytes(self, batch: dict[str, np.ndarray]) -> int:
         """Memory of the gradient of a micro-batch of `batch` besides weights and gradients, by XLA.
@@ -179,7 +203,7 @@ class TrainStep:
         return self.strategy.run(self._accumulate_on_replica, (batch, step))
 
     def _accumulate_on_replica(self, batch, step):
-        """Sums over this replica's rows: loss, weight, gradient of each variable."""
+        """Sums over this replica's rows: see `_gradient_of_micro_batch`."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         part = step * (self.strategy.num_replicas_in_sync * self.micro_batches)
         part += tf.cast(replica, tf.int64) * self.micro_batches
@@ -197,7 +221,8 @@ class TrainStep:
                 tf.add, sums, self._gradient(one, part + tf.cast(i, tf.int64))
             )
 
-        zeros = tf.zeros(()), tf.zeros(()), [tf.zeros(v.shape, v.dtype) for v in self.variables]
+        sums = tf.zeros((max(1, len(self.sources)), 2))
+        zeros = sums, [tf.zeros(v.shape, v.dtype) for v in self.variables]
         # One at a time, or the activations of several would be in memory.
         _, sums = tf.while_loop(
             lambda i, _: i < self.micro_batches, add, (0, zeros), parallel_iterations=1
@@ -205,7 +230,10 @@ class TrainStep:
         return sums
 
     def _gradient_of_micro_batch(self, batch, part):
-        """Sums over the rows: loss, weight, gradient of each variable. `part` seeds dropout."""
+        """Sums over the rows: (S, 2) loss and weight by source, gradient of each variable.
+
+        `part` seeds dropout.
+        """
         variables = [v.value for v in self.variables]
         if self.loss_scale is not None:
             batch = self._scale_weights(batch)
@@ -219,7 +247,13 @@ class TrainStep:
                 )
             loss = self.task.batch_loss(batch, features, self.regularizers)
         gradients = tape.gradient(loss.total, variables, unconnected_gradients="zero")
-        return loss.total, loss.weight, [tf.convert_to_tensor(g) for g in gradients]
+        return self._sums(loss, batch), [tf.convert_to_tensor(g) for g in gradients]
+
+    def _sums(self, loss: losses.Loss, batch):
+        """(S, 2) loss and weight by source; S is 1 where none are told apart."""
+        if not self.sources:
+            return tf.stack([loss.total, loss.weight])[None]
+        return tf.math.unsorted_segment_sum(loss.rows, batch["source_id"], len(self.sources))
 
     def _scale_weights(self, batch):
         """The batch with its weights times the loss scale, over their number.
@@ -232,7 +266,10 @@ class TrainStep:
         return {**batch, **scaled}
 
     def _reduce_on_replicas(self, sums):
-        """Mean loss, norm of the mean gradient; sums of gradients, and the factor they need."""
+        """Mean loss, norm of the mean gradient, both by parts; the factor that gradients need.
+
+        And the gradients, still sums.
+        """
         *numbers, gradients = self.strategy.run(self._reduce_on_replica, (sums,))
         first = self.strategy.experimental_local_results  # all replicas hold the same
         return *(first(number)[0] for number in numbers), gradients
@@ -240,19 +277,40 @@ class TrainStep:
     def _reduce_on_replica(self, sums):
         context = tf.distribute.get_replica_context()
         sums = tf.nest.map_structure(tf.identity, sums)  # on a device, which all_reduce looks for
-        total, weight, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        sums, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+        total, weight = tf.unstack(tf.reduce_sum(sums, axis=0))
         weight = tf.maximum(weight, 1e-9)
-        norm = tf.linalg.global_norm(gradients) / weight
+        norm, norms = (x / weight for x in self._norms(gradients))
         scale = 1.0 / weight
         if self.max_grad_norm:
             scale *= self.max_grad_norm / tf.maximum(norm, self.max_grad_norm)
-        return total / weight, norm, scale, gradients
+        source_losses = (sums[:, 0] / sums[:, 1])[: len(self.sources)]
+        return total / weight, norm, source_losses, norms, scale, gradients
+
+    def _norms(self, values):
+        """Norm of all that is given for the variables, and (P,) of the parts."""
+        squares = tf.stack([2 * tf.nn.l2_loss(x) for x in values])
+        parts = tf.math.unsorted_segment_sum(squares, self._part_of, len(self.parts))
+        return tf.sqrt(tf.reduce_sum(squares)), tf.sqrt(parts)
 
     def _apply_on_replicas(self, gradients, scale):
         self.strategy.run(self._apply_on_replica, (gradients, scale))
 
     def _apply_on_replica(self, gradients, scale):
         self.optimizer.apply([g * tf.cast(scale, g.dtype) for g in gradients], self.variables)
+
+    def _weights_on_replicas(self):
+        return self.strategy.run(lambda: [tf.convert_to_tensor(v) for v in self.variables])
+
+    def _ratios_on_replicas(self, before):
+        ratios = self.strategy.run(self._ratios_on_replica, (before,))
+        return [self.strategy.experimental_local_results(ratio)[0] for ratio in ratios]
+
+    def _ratios_on_replica(self, before):
+        """Norm of the change of the weights over their norm before it, () and by part (P,)."""
+        now = map(tf.convert_to_tensor, self.variables)
+        changes = self._norms([new - old for new, old in zip(now, before, strict=True)])
+        return [tf.math.divide_no_nan(*x) for x in zip(changes, self._norms(before), strict=True)]
 
 
 class _DropoutSeeds:
@@ -309,17 +367,3 @@ def trained_variables(task: Task, top_layers: int = 0) -> tuple[list[keras.Varia
 
 def count_parameters(variables: Sequence[keras.Variable]) -> int:
     return sum(math.prod(v.shape) for v in variables)
-
-
-def layer_rates(task: Task, variables: Sequence[keras.Variable], decay: float) -> list[float]:
-    """Shares of the learning rate for `--layer_lr_decay`, smaller the lower the layer.
-
-    The last norm and the head have 1, the last block `decay`, the one below `decay`^2 ..., the
-    embedding, tied to the head or not, the lowest (as in ELECTRA, Clark et al., 2020).
-    """
-    embedding, blocks = task.backbone.embedding, task.backbone.blocks
-    power = {id(v): len(blocks) - i for i, b in enumerate(blocks) for v in b.trainable_variables}
-    for v in embedding.trainable_variables:
-        if v is embedding.table or v is not embedding.head:
-            power[id(v)] = len(blocks) + 1
-    return [decay ** power.get(id(v), 0) for v in variables]

@@ -131,15 +131,17 @@ class CausalLM(Task):
         """
         D = self.config.hidden_size
         hidden = self.backbone.final_norm(features[:, :-1])  # (B, T-1, D)
-        weights = ops.reshape(batch["loss_mask"][:, 1:], (-1,))  # (B*(T-1),)
-        total = head_cross_entropy(
+        weights = batch["loss_mask"][:, 1:]  # (B, T-1)
+        total, terms = head_cross_entropy(
             ops.reshape(hidden, (-1, D)),
             self.backbone.embedding.head.value,
             ops.reshape(batch["token_ids"][:, 1:], (-1,)),
-            weights,
+            ops.reshape(weights, (-1,)),
             regularizers,
         )
-        return Loss(total, ops.sum(weights))
+        terms = ops.reshape(terms, ops.shape(weights))  # (B, T-1)
+        rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
+        return Loss(total, ops.sum(weights), rows=rows)
 
     def new_metrics(self, num_bytes=0):
         """Args: num_bytes: of the text that the evaluated tokens stand for; 0 if unknown."""

@@ -26,10 +26,15 @@ def seen(config, length, **masks):
 
 
 def numpy_attention(q, k, v, visible):
-    k, v = (np.repeat(x, q.shape[1] // k.shape[1], axis=1) for x in (k, v))
+    v = np.repeat(v, q.shape[1] // v.shape[1], axis=1)
+    return numpy_weights(q, k, visible) @ v
+
+
+def numpy_weights(q, k, visible):
+    k = np.repeat(k, q.shape[1] // k.shape[1], axis=1)
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True)) * visible[:, None]
-    return weights / weights.sum(-1, keepdims=True) @ v
+    return weights / weights.sum(-1, keepdims=True)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
@@ -143,9 +148,11 @@ def test_layer_against_numpy(tiny):
         weight.assign(RNG.normal(size=weight.shape))
     kernel, qkv_bias, out, out_bias = (w.numpy() for w in layer.weights)
     heads = (x @ kernel + qkv_bias).reshape(2, 5, 10, 2).swapaxes(1, 2)  # (B, H + 2K, T, h)
-    context = numpy_attention(
-        heads[:, :6], heads[:, 6:8], heads[:, 8:], np.tril(np.ones((1, 5, 5)))
-    )
+    q, k, v = heads[:, :6], heads[:, 6:8], heads[:, 8:]
+    visible = np.tril(np.ones((1, 5, 5)))
+    weights = layer.weights_of(x, bias=bias)
+    np.testing.assert_allclose(weights, numpy_weights(q, k, visible), rtol=1e-3, atol=1e-5)
+    context = numpy_attention(q, k, v, visible)
     expected = context.swapaxes(1, 2).reshape(2, 5, 12) @ out + out_bias
     np.testing.assert_allclose(layer(x, bias=bias), expected, rtol=1e-3, atol=1e-4)
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from gpt_keras.attention import MASKED, dot_product_attention, part_heads, visibility
 from gpt_keras.backbone import Block, GPTBackbone
 from gpt_keras.layers import split_columns
+from gpt_keras.rotary import rotation
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
@@ -89,6 +90,22 @@ def test_transform_in_parts(config):
     x = backbone.transform(x, seen, last=1)
     x = backbone.transform(x, seen, first=1)
     np.testing.assert_array_equal(backbone.final_norm(x), backbone(IDS, padding_mask=mask))
+
+
+def test_attention_weights_are_those_by_which_values_are_added_up(config):
+    """A block's attention is their product with the values, through the last projection."""
+    backbone, seen = GPTBackbone(config), visibility(config, 9)
+    for layer, weights in zip([1, 0], backbone.attention_weights(IDS, [1, 0]), strict=True):
+        np.testing.assert_allclose(np.sum(weights, -1), 1, rtol=1e-5)
+        x = backbone.transform(backbone.embed(IDS, seen.positions), seen, last=layer)
+        block = backbone.blocks[layer]
+        x = block.attention_norm(x)
+        values = block.attention.qkv(x).numpy().reshape(2, 9, 10, 2)[:, :, 8:]  # (B, T, K, h)
+        values = np.repeat(values.swapaxes(1, 2), 3, axis=1)  # (B, H, T, h)
+        context = (weights.numpy() @ values).swapaxes(1, 2).reshape(2, 9, 12)
+        turn = rotation(config, seen.positions) if config.rotary else None
+        close(block.attention.out(context), block.attention(x, rotation=turn, bias=seen.bias))
+        assert np.any(np.triu(weights[0, 0], 1)) == (not config.causal)
 
 
 class ConcatenatedCache:

@@ -46,7 +46,7 @@ def test_chunks_change_neither_loss_nor_gradient(
         return 0.5 * losses.cross_entropy(hidden @ head, targets, weights, regularizers)
 
     def chunked(hidden, head):
-        return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights, regularizers)
+        return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights, regularizers)[0]
 
     def with_gradients(loss):
         with tf.GradientTape() as tape:
@@ -59,6 +59,13 @@ def test_chunks_change_neither_loss_nor_gradient(
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, reference, atol=2e-6)
+    _, terms = losses.head_cross_entropy(*case, regularizers)
+    one_by_one = [
+        losses.cross_entropy(hidden[i : i + 1] @ head, targets[i : i + 1], weights[i : i + 1],
+                             regularizers)
+        for i in range(N)
+    ]  # fmt: skip
+    np.testing.assert_allclose(terms, one_by_one, rtol=1e-5)
 
 
 def test_regularizers_are_those_of_the_papers(case):
@@ -81,7 +88,7 @@ def test_label_smoothing_is_that_of_torch(case):
         label_smoothing=0.2,
         reduction="none",
     )
-    loss = losses.head_cross_entropy(*case, losses.Regularizers(label_smoothing=0.2))
+    loss, _ = losses.head_cross_entropy(*case, losses.Regularizers(label_smoothing=0.2))
     np.testing.assert_allclose(loss, (reference.numpy() * weights.numpy()).sum(), rtol=1e-6)
 
 
@@ -99,7 +106,7 @@ def test_xla_never_has_all_logits(case, monkeypatch):
 
     @tf.function(jit_compile=True, autograph=False)
     def loss(hidden, head):
-        return losses.head_cross_entropy(hidden, head, targets, weights)
+        return losses.head_cross_entropy(hidden, head, targets, weights)[0]
 
     program = loss.experimental_get_compiler_ir(hidden, head)(stage="optimized_hlo")
     assert f"f32[4,{V}]" in program  # a chunk's, in a loop
@@ -113,7 +120,7 @@ def test_number_of_rows_may_be_unknown(case):
 
     @tf.function(input_signature=[tf.TensorSpec((None, D)), tf.TensorSpec((None,), tf.int32)])
     def loss(hidden, targets):
-        return losses.head_cross_entropy(hidden, head, targets, weights)
+        return losses.head_cross_entropy(hidden, head, targets, weights)[0]
 
     np.testing.assert_allclose(loss(hidden, targets), numpy_loss(*case), rtol=1e-6)
 
@@ -125,6 +132,6 @@ def test_half_precision_is_summed_in_float32(case, monkeypatch, elements):
     with tf.GradientTape() as tape:
         tape.watch(head)
         half = tf.cast(hidden, tf.bfloat16)
-        loss = losses.head_cross_entropy(half, head, targets, weights)
+        loss, _ = losses.head_cross_entropy(half, head, targets, weights)
     assert loss.dtype == tape.gradient(loss, head).dtype == tf.float32
     np.testing.assert_allclose(loss, numpy_loss(*case), rtol=0.02)

@@ -177,6 +177,21 @@ def test_live_logits_and_gradients(live, side):
 
 
 @pytest.mark.oracle
+def test_live_attention_weights(live):
+    import torch
+
+    reference, model, _ = live
+    reference.set_attn_implementation("eager")  # the only one that gives them
+    token_ids = np.random.default_rng(3).integers(3, model.config.vocab_size, (2, 11))
+    with torch.no_grad():
+        theirs = reference.base_model(torch.tensor(token_ids), output_attentions=True).attentions
+    ours = model.backbone.attention_weights(token_ids.astype(np.int32), range(3))
+    assert len(ours) == len(theirs) == 3
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.oracle
 def test_live_saved_directory_loads_in_transformers(live):
     import torch
 

@@ -31,6 +31,7 @@ def config():
 class LanguageSource:
     """A `BatchSource` of random tokens, two segments a row."""
 
+    source_names = ()
     steps_per_epoch, shapes, num_samples, num_tokens, num_bytes = 3, [(8, 12)], 24, 288, 300
 
     def batch(self, step):
@@ -48,6 +49,7 @@ class LanguageSource:
 class LabelSource:
     """A `BatchSource` of two lengths; a text's label follows from its last token."""
 
+    source_names = ()
     steps_per_epoch, shapes, num_samples, num_tokens, num_bytes = 4, [(8, 6), (8, 10)], 30, 200, 0
 
     def batch(self, step):

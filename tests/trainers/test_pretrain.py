@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gpt_keras
 from trainers import args, prepare_data, pretrain
@@ -62,6 +63,35 @@ def test_learns_a_language_from_nothing(command, tmp_path):
     assert len(model.generate(["apple"], max_new_tokens=4)) == 1
 
 
+def events(folder):
+    """Tag -> steps, of all that TensorBoard finds in a run."""
+    found = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0}).Reload()  # 0: all
+    return {tag: [e.step for e in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+
+
+def test_what_tensorboard_shows(command, mixed, tmp_path):
+    status, printed = command(
+        **mixed, sample_prompts="apple", attention_prompts="a b", insight_steps=5, max_steps=12,
+        num_layers=2, gradient_accumulation_steps=2,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    steps, every = events(tmp_path / "run"), list(range(1, 13))
+    for name in (
+        "loss", "perplexity", "bits_per_byte", "grad_norm", "learning_rate", "tokens_per_second",
+        "seconds", "input_wait", "gflops", "of_gemm_peak", "memory_gb",
+    ):  # fmt: skip
+        assert steps.pop(f"train/{name}") == every, name
+    assert steps.pop("train/loss_of/wiki") == every
+    assert set(steps.pop("train/loss_of/code")) <= set(every)
+    for part in ("embedding", "block_0", "block_1", "head"):
+        assert steps.pop(f"train/grad_norm_of/{part}") == [5, 10]
+        assert steps.pop(f"train/update_ratio_of/{part}") == [5, 10]
+    assert steps.pop("train/update_ratio") == [5, 10]
+    for name in ("eval/bits_per_byte", "samples", "attention/0/block_0", "attention/0/block_1"):
+        assert steps.pop(name) == [0, 10, 12], name
+    assert set(steps) == {"eval/loss", "eval/perplexity"}
+
+
 def test_a_given_tokenizer_and_config_are_used(command, model_dir, tmp_path):
     status, printed = command(tokenizer=model_dir, config=model_dir, max_steps=1, max_length=500)
     assert status == 0, printed.err
@@ -78,10 +108,19 @@ def test_misuse(command, tmp_path):
         ({"vocab_size": 100}, 2, "vocab_size"),
         ({"tokenizer": tmp_path}, 1, "no such file"),
         ({"train_data": ""}, 2, "--train_data is missing"),
+        ({"attention_prompts": ""}, 2, "--attention_prompts=: has no token to draw"),
     ]
     for changes, expected, message in cases:
         status, printed = command(**changes)
         assert (status, message in printed.err) == (expected, True), printed.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_board_that_is_not_there_is_misuse(command, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    status, printed = command(wandb_project="mine")
+    assert status == 2
+    assert "--wandb_project=mine: wandb is not installed; pip install" in printed.err
     assert not (tmp_path / "run").exists()
 
 

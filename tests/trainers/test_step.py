@@ -13,7 +13,8 @@ from gpt_keras.losses import Regularizers
 from trainers import loss_scale
 from trainers.loss_scale import LossScale
 from trainers.optimizer import OPTIMIZERS, Adafactor, AdamW, Lion, Muon
-from trainers.step import TrainStep, layer_rates, trained_variables
+from trainers.parts import layer_rates
+from trainers.step import TrainStep, trained_variables
 from trainers.strategy import make_strategy
 
 LABELS = ("a", "b", "c")
@@ -134,21 +135,6 @@ def test_gradients_that_no_scale_makes_finite_end_the_run(config, language_sourc
         step(language_source.batch(0), 1)
 
 
-def test_layers_learn_the_less_the_lower_they_are(config):
-    for tied in (True, False):
-        task = gpt_keras.CausalLM(config.replace(tie_embeddings=tied))
-        variables = task.trainable_variables
-        rates = layer_rates(task, variables, 0.5)
-        by_layer = {}
-        for variable, rate in zip(variables, rates, strict=True):
-            name = variable.path.split("/")[0 if "embedding" not in variable.path else -1]
-            by_layer.setdefault(name, set()).add(rate)
-        expected = {"table": {0.125}, "block_0": {0.25}, "block_1": {0.5}, "final_norm": {1.0}}
-        assert by_layer == expected | ({} if tied else {"head": {1.0}})
-    task = gpt_keras.SequenceClassifier(config.replace(id2label=LABELS))
-    assert layer_rates(task, [task.score.kernel], 0.5) == [1.0]
-
-
 def test_clipping_matters(losses, language_source):
     assert losses(language_source, max_grad_norm=1e-9)[-1] != pytest.approx(
         losses(language_source)[-1], rel=1e-3
@@ -184,6 +170,83 @@ def test_a_bad_batch_changes_nothing(config, language_source, xla):
     assert np.any(variables[0].numpy() != before[0])
 
 
+def plain_losses(task, batch):
+    """Keras' cross-entropy of each target (B, T-1), with the model called as a whole."""
+    logits = task(batch["token_ids"], segment_ids=batch["segment_ids"])[:, :-1]
+    loss = keras.losses.sparse_categorical_crossentropy(
+        batch["token_ids"][:, 1:], logits, from_logits=True
+    )
+    return loss * batch["loss_mask"][:, 1:]
+
+
+@pytest.mark.parametrize("options", [{}, {"xla": True}, {"gradient_accumulation_steps": 4}])
+def test_norms_by_part_are_those_of_plain_gradients_and_weights(config, language_source, options):
+    task, batch = gpt_keras.CausalLM(config.replace(tie_embeddings=False)), language_source.batch(0)
+    variables = task.trainable_variables
+    optimizer = AdamW(variables, 1e-2)
+    step = TrainStep(task, variables, optimizer, make_strategy(), **{"xla": False, **options})
+    assert step.parts == ["embedding", "block_0", "block_1", "head"]
+    parts = [
+        [task.backbone.embedding.table],
+        *(block.trainable_variables for block in task.backbone.blocks),
+        [task.backbone.embedding.head, *task.backbone.final_norm.trainable_variables],
+    ]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(plain_losses(task, batch)) / batch["loss_mask"][:, 1:].sum()
+    by_part = [[tf.convert_to_tensor(g) for g in gs] for gs in tape.gradient(loss, parts)]
+    before = [[v.numpy() for v in part] for part in parts]
+    result = step(batch, 0, measure=True)
+    changes = [
+        [v.numpy() - old for v, old in zip(part, olds, strict=True)]
+        for part, olds in zip(parts, before, strict=True)
+    ]
+
+    def norm(values):
+        return np.sqrt(sum(np.square(v).sum() for v in values))
+
+    np.testing.assert_allclose(result.grad_norms, list(map(norm, by_part)), rtol=1e-4)
+    expected = [norm(c) / norm(b) for c, b in zip(changes, before, strict=True)]
+    np.testing.assert_allclose(result.update_ratios, expected, rtol=1e-5)
+    assert min(expected) > 1e-3
+    whole = norm(map(norm, changes)) / norm(map(norm, before))
+    assert result.update_ratio == pytest.approx(whole, rel=1e-5)
+    assert step(batch, 1).update_ratio is None
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_to_measure_changes_no_update(config, language_source, xla):
+    results = []
+    for measure in (False, True):
+        keras.utils.set_random_seed(5)
+        task = gpt_keras.CausalLM(config)
+        optimizer = AdamW(task.trainable_variables, 1e-2)
+        step = TrainStep(task, task.trainable_variables, optimizer, make_strategy(), xla=xla)
+        for i in range(3):
+            step(language_source.batch(i), i, measure=measure)
+        results.append([v.numpy() for v in (*task.variables, *optimizer.variables)])
+    for plain, measured in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, measured)
+
+
+@pytest.mark.parametrize("options", [{}, {"xla": True}, {"gradient_accumulation_steps": 4}])
+@pytest.mark.parametrize("elements", [40 * 9, 1 << 23], ids=["chunks", "whole"])
+def test_loss_of_each_source(config, language_source, monkeypatch, options, elements):
+    monkeypatch.setattr(gpt_keras.losses, "CHUNK_ELEMENTS", elements)
+    task, batch = gpt_keras.CausalLM(config), language_source.batch(0)
+    batch["source_id"] = np.array([0, 3, 1, 1, 0, 1, 1, 1], np.int32)
+    step = TrainStep(
+        task, task.trainable_variables, AdamW(task.trainable_variables, 1e-2), make_strategy(),
+        sources=("a", "b", "none", "d"), **{"xla": False, **options},
+    )  # fmt: skip
+    losses, weights = plain_losses(task, batch).numpy(), batch["loss_mask"][:, 1:]
+    rows = [batch["source_id"] == i for i in range(4)]
+    expected = [losses[r].sum() / weights[r].sum() if r.any() else np.nan for r in rows]
+    result = step(batch, 0)
+    np.testing.assert_allclose(result.source_losses, expected, rtol=1e-5)
+    shares = [weights[r].sum() / weights.sum() for r in rows]
+    assert result.loss == pytest.approx(np.nansum(np.multiply(shares, expected)), rel=1e-5)
+
+
 def test_rows_that_do_not_divide_are_refused(losses, language_source):
     message = "global_batch_size=8 is not a multiple of num_replicas=1 x .*steps=3"
     with pytest.raises(ValueError, match=message):
@@ -211,6 +274,16 @@ print(json.dumps(tests["all_kinds"](strategy, fixtures["CONFIG"], *sources)))
         np.testing.assert_allclose(mirrored[kind], expected, rtol=tolerance, err_msg=kind)
 
 
+class Mixed:
+    """A source whose rows are of two sources by turns."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def batch(self, step):
+        return {**self.source.batch(step), "source_id": np.arange(8, dtype=np.int32) % 2}
+
+
 def all_kinds(strategy, config, language_source, label_source):
     """Losses, and the sum of a weight's moving average, of all that a step can do."""
     results = {}
@@ -233,16 +306,19 @@ def all_kinds(strategy, config, language_source, label_source):
         step = TrainStep(
             task, task.trainable_variables, optimizer, strategy, max_grad_norm=0.5, xla=False,
             gradient_accumulation_steps=2, remat=kind == "remat", loss_scale=scale,
-            notify=lambda line: None,
+            sources=() if kind == "classifier" else ("a", "b"), notify=lambda line: None,
         )  # fmt: skip
-        source = label_source if kind == "classifier" else language_source
+        source = label_source if kind == "classifier" else Mixed(language_source)
         if half:  # too large a scale at first; how often it is halved depends on the cut
             scale.value.assign(2.0**28)
             while step(source.batch(0), 0).overflowed:
                 pass
         values = [step(source.batch(i), i).loss for i in range(3)]
         assert not step(source.batch(3), 3, limit=0.0).applied
-        values.append(step(source.batch(3), 3).loss)
+        result = step(source.batch(3), 3, measure=True)
+        values += [result.loss, *result.source_losses]
+        if not half:  # where the signs of small gradients, which are all that Lion sees, may differ
+            values += [*result.grad_norms, *result.update_ratios]
         with optimizer.averaged():
             values.append(float(np.sum(task.trainable_variables[1].numpy())))
         results[kind] = values

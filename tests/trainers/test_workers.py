@@ -80,7 +80,8 @@ def make_arguments(model_dir, data_dir, folder, workers=1, **values):
         "train_data": data_dir / "texts.txt", "output_dir": folder, "dropout": 0.1,
         "global_batch_size": 4, "gradient_accumulation_steps": 2 // workers,
         "learning_rate": 3e-3, "max_grad_norm": 0.5, "max_steps": STEPS, "eval_steps": 8,
-        "save_steps": 4, "log_seconds": 0, "xla": False, "resume": True, **values,
+        "save_steps": 4, "log_seconds": 0, "xla": False, "resume": True,
+        "attention_prompts": "the cat", **values,
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in values.items()]
 
