@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 
+import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
 
@@ -24,6 +25,7 @@ from trainers.optimizer import make_optimizer, make_schedule
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
 from trainers.step import TrainStep, count_parameters, layer_rates, trained_variables
+from trainers.strategy import broadcast
 
 
 def fit_flags(flags: FlagValues) -> None:
@@ -107,7 +109,7 @@ def fit(
         keep_best=flags.keep_best,
         strategy=strategy,
     )
-    _restore(state, folder)
+    _restore(state, folder, strategy)
     weights = (v.value.numpy() for v in task.variables)
     agree(strategy, lambda: {"the digest of the weights": digest(*weights)})
     guard = LossGuard(flags.bad_loss, flags.loss_spike, state.progress, folder)
@@ -178,8 +180,8 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
     print(estimate(make_step(task, schedule, flags, strategy), data.train, schedule.max_steps))
 
 
-def _restore(state: TrainingState, folder: RunFolder) -> None:
-    if not folder.resumes:
+def _restore(state: TrainingState, folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
+    if not broadcast(strategy, np.int32(folder.resumes)):  # others may not see the chief's folder
         return
     restored, progress = state.restore(), state.progress
     folder.truncate(progress.step if restored else -1, progress.evaluated_step == progress.step)

@@ -2,6 +2,9 @@
 the workers tell each other besides gradients.
 """
 
+import signal
+import threading
+
 import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -81,7 +84,11 @@ def _multi_worker() -> tf.distribute.Strategy:
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.AUTO if gpus else communication.RING
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    if threading.current_thread() is threading.main_thread():
+        # Its preemption notifier has caught SIGTERM, which would have no effect any more.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
 
 def _logical_cpus(count: int):
