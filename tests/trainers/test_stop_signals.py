@@ -3,7 +3,8 @@ import signal
 
 import pytest
 
-from trainers.stop_signals import StopSignals
+from trainers.args import Stopped
+from trainers.stop_signals import StopSignals, stopping_at_once
 from trainers.strategy import make_strategy
 
 
@@ -31,3 +32,11 @@ def test_leaves_what_it_found():
     with StopSignals(make_strategy()):
         pass
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_at_once_and_resumable(name):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="--resume continues"), stopping_at_once():
+        os.kill(os.getpid(), signal.Signals[name])
+    assert signal.getsignal(signal.SIGTERM) is before
