@@ -15,6 +15,7 @@ from trainers.args import FlagValues, UsageError
 from trainers.cluster import Cluster
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker")
+PACK_BYTES = 8 << 20  # of gradients that go round together, so that packing and sending overlap
 
 
 def strategy_flags(flags: FlagValues) -> None:
@@ -85,7 +86,8 @@ def _multi_worker() -> tf.distribute.Strategy:
     communication = tf.distribute.experimental.CommunicationImplementation
     gpus = tf.config.list_physical_devices("GPU")
     options = tf.distribute.experimental.CommunicationOptions(
-        implementation=communication.AUTO if gpus else communication.RING
+        implementation=communication.AUTO if gpus else communication.RING,
+        bytes_per_pack=0 if gpus else PACK_BYTES,
     )
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
