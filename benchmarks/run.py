@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-BENCHMARKS = ("decode", "train_step", "memory", "tokenizer")
+BENCHMARKS = ("decode", "train_step", "workers", "memory", "tokenizer")
 
 
 def main(_):

@@ -26,10 +26,17 @@ def start(flags: args.FlagValues) -> tf.distribute.Strategy:
     Of several workers the chief alone prints from here on, but for errors and warnings.
 
     Raises:
-      UsageError, ValueError: see `make_strategy` and `agree`.
+      UsageError, ValueError: see `make_strategy` and `agree`; the batch does not divide.
     """
     strategy = make_strategy(flags.strategy, flags.num_replicas, flags.join_seconds)
     agree(strategy, lambda: program_facts(flags))
+    parts = strategy.num_replicas_in_sync * flags.gradient_accumulation_steps
+    if flags.global_batch_size % parts:
+        raise args.UsageError(
+            f"--global_batch_size={flags.global_batch_size}: is not a multiple of "
+            f"{strategy.num_replicas_in_sync} replicas x --gradient_accumulation_steps="
+            f"{flags.gradient_accumulation_steps}; change one of them"
+        )
     if not strategy.extended.should_checkpoint:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, until the end
     return strategy

@@ -78,11 +78,12 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
         print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
         return FAILED
     except tf.errors.OpError as error:
-        if "Collective ops is aborted" not in error.message:
+        _, aborted, reason = error.message.rpartition("Collective ops is aborted by: ")
+        if not aborted:
             raise
         print(
             f"{program}: error: another worker has ended or is out of reach; --resume continues "
-            f"from the last checkpoint: {_one_line(error.message)[:300]}",
+            f"from the last checkpoint: {_one_line(reason)[:200]}",
             file=sys.stderr,
         )
         return FAILED

@@ -82,28 +82,33 @@ class Cluster:
         cannot say for which.
 
         Raises:
-          ValueError: one did not come in time, or has another TF_CONFIG.
+          ValueError: one did not come in time, or has another TF_CONFIG; this one's port is taken.
         """
         deadline = time.monotonic() + seconds
         try:
-            if self.index:
-                self._report(deadline, seconds)
-            else:
-                self._call_roll(deadline)
+            with self._listen() as server:
+                if self.index:
+                    self._report(deadline, seconds)
+                else:
+                    self._call_roll(server, deadline)
         except TimeoutError as error:
             raise ValueError(f"{error} within --join_seconds={seconds:g}") from error
 
-    def _call_roll(self, deadline: float) -> None:
-        """The chief's part."""
-        host, port = _host_and_port(self.addresses[0])
-        here: dict[int, socket.socket] = {}
-        answer = f"{self.name(0)} has been stopped"
+    def _listen(self) -> socket.socket:
+        """Where TensorFlow will listen, which could not say so clearly that it cannot."""
+        host, port = _host_and_port(self.addresses[self.index])
         # All interfaces, as TensorFlow will: the name may be one that others know this host by.
         where = host if _is_loopback(host) else ""
         try:
-            server = socket.create_server((where, port), backlog=len(self.addresses))
+            return socket.create_server((where, port), backlog=len(self.addresses))
         except OSError as error:
-            raise ValueError(f"{self.name(0)}: cannot listen there: {error.strerror}") from error
+            name = self.name(self.index)
+            raise ValueError(f"{name}: cannot listen there: {os.strerror(error.errno)}") from error
+
+    def _call_roll(self, server: socket.socket, deadline: float) -> None:
+        """The chief's part."""
+        here: dict[int, socket.socket] = {}
+        answer = f"{self.name(0)} has been stopped"
         try:
             with server:
                 self._gather(server, here, deadline)

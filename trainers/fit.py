@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
 
@@ -27,6 +28,7 @@ from trainers.parts import layer_rates
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
 from trainers.step import TrainStep, count_parameters, trained_variables
+from trainers.strategy import broadcast
 
 
 def fit_flags(flags: FlagValues) -> None:
@@ -110,7 +112,7 @@ def fit(
         keep_best=flags.keep_best,
         strategy=strategy,
     )
-    _restore(state, folder)
+    _restore(state, folder, strategy)
     weights = (v.value.numpy() for v in task.variables)
     agree(strategy, lambda: {"the digest of the weights": digest(*weights)})
     guard = LossGuard(flags.bad_loss, flags.loss_spike, state.progress, folder)
@@ -190,8 +192,8 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
     print(estimate(step, data.train, schedule.max_steps))
 
 
-def _restore(state: TrainingState, folder: RunFolder) -> None:
-    if not folder.resumes:
+def _restore(state: TrainingState, folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
+    if not broadcast(strategy, np.int32(folder.resumes)):  # others may not see the chief's folder
         return
     restored, progress = state.restore(), state.progress
     folder.truncate(progress.step if restored else -1, progress.evaluated_step == progress.step)

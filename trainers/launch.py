@@ -10,9 +10,7 @@ it, also with another number of workers.
 """
 
 import contextlib
-import ctypes
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,10 +24,12 @@ from absl import flags as absl_flags
 from trainers import args
 from trainers.cluster import free_addresses
 from trainers.trainer_process import (
-    PR_SET_PDEATHSIG,
     Share,
     Trainer,
     shares,
+    signal_processes,
+    start_process,
+    stop_processes,
     trainer_flags,
     with_trainer_flags,
 )
@@ -74,23 +74,10 @@ class Workers:
     def __init__(self, command: Sequence[str], parts: Sequence[Share]):
         addresses = free_addresses(len(parts))
         self._processes, self._readers = [], []
-        libc = ctypes.CDLL(None)
         for index, part in enumerate(parts):
             task = {"type": "worker", "index": index}
             config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={
-                    **os.environ, "PYTHONUNBUFFERED": "1", **part.environment, "TF_CONFIG": config,
-                },
-                start_new_session=True,  # so Ctrl-C reaches us alone, and we pass it on once
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-            )  # fmt: skip
-            if part.cores:
-                os.sched_setaffinity(process.pid, part.cores)
+            process = start_process(command, part, subprocess.PIPE, {"TF_CONFIG": config})
             reader = threading.Thread(target=_print_lines, args=(index, process.stdout))
             reader.start()
             self._processes.append(process)
@@ -106,8 +93,8 @@ class Workers:
             while failed is None and any(p.poll() is None for p in self._processes):
                 time.sleep(POLL_SECONDS)
                 failed = next((i for i, p in enumerate(self._processes) if p.poll()), None)
-            if failed is not None:
-                self._stop()
+            if failed is not None:  # the others may wait for it in vain
+                stop_processes(self._processes, GRACE_SECONDS)
         for reader in self._readers:
             reader.join()
         if failed is None:
@@ -124,7 +111,7 @@ class Workers:
         """Within it, signals go to the workers."""
 
         def pass_on(number, frame):
-            self._send(number)
+            signal_processes(self._processes, number)
 
         numbers = (signal.SIGTERM, signal.SIGINT)
         former = [signal.signal(number, pass_on) for number in numbers]
@@ -133,22 +120,6 @@ class Workers:
         finally:
             for number, handler in zip(numbers, former, strict=True):
                 signal.signal(number, handler)
-
-    def _send(self, number: int) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                os.killpg(process.pid, number)
-
-    def _stop(self) -> None:
-        """Ends those that still run: they may wait in vain for the one that failed."""
-        deadline = time.monotonic() + GRACE_SECONDS
-        self._send(signal.SIGTERM)
-        for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-        self._send(signal.SIGKILL)
-        for process in self._processes:
-            process.wait()
 
 
 def _print_lines(index: int, stream) -> None:

@@ -10,7 +10,6 @@ small models of several sizes for each budget, fits the same law to their losses
 `scaling.png` (loss against compute), `scaling.json` and the runs into its folder.
 """
 
-import signal
 import sys
 
 from absl import flags as absl_flags
@@ -25,6 +24,7 @@ from trainers.scaling_law import (
     LAWS,
     ParametricLaw,
 )
+from trainers.stop_signals import stopping_at_once
 from trainers.trainer_process import Trainer, trainer_flags, with_trainer_flags
 
 
@@ -92,13 +92,10 @@ def main(flags: args.FlagValues) -> None:
         print(describe(sweep.plan(budgets, ratios, trainer.flags.vocab_size, trainer)))
         return
     folder.begin()
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
-    try:
+    with stopping_at_once():
         tokenizer = sweep.make_tokenizer(trainer, folder)
         runs = sweep.plan(budgets, ratios, sweep.vocabulary(tokenizer), trainer)
         sweep.execute(runs, trainer, tokenizer, folder)
-    finally:
-        signal.signal(signal.SIGTERM, former)
     results = [sweep.read_result(run, folder) for run in runs]
     try:
         law = sweep.fit_results(results)

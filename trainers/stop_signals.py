@@ -1,5 +1,6 @@
-"""StopSignals: SIGTERM and SIGINT end a run between two steps."""
+"""StopSignals: SIGTERM and SIGINT end a run between two steps, a search or sweep at once."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -7,6 +8,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from trainers.args import Stopped
 from trainers.strategy import exchange
 
 
@@ -44,3 +46,15 @@ class StopSignals:
     def __exit__(self, *_):
         while self._former:
             signal.signal(*self._former.popitem())
+
+
+@contextlib.contextmanager
+def stopping_at_once():
+    """Within it, SIGTERM and Ctrl-C end in `Stopped`, for what is resumable at any moment."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped("stopped; --resume continues") from error
+    finally:
+        signal.signal(signal.SIGTERM, former)

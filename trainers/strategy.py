@@ -2,6 +2,11 @@
 the workers tell each other besides gradients.
 """
 
+import contextlib
+import faulthandler
+import signal
+import threading
+
 import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -10,6 +15,7 @@ from trainers.args import FlagValues, UsageError
 from trainers.cluster import Cluster
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker")
+PACK_BYTES = 8 << 20  # of gradients that go round together, so that packing and sending overlap
 
 
 def strategy_flags(flags: FlagValues) -> None:
@@ -60,7 +66,8 @@ def make_strategy(
     """
     if name == "multi_worker":
         Cluster.from_environment().meet(join_seconds)
-        return _multi_worker()
+        with _sigterm_kept(), _time_limit(join_seconds):
+            return _multi_worker()
     gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
@@ -79,9 +86,37 @@ def _multi_worker() -> tf.distribute.Strategy:
     communication = tf.distribute.experimental.CommunicationImplementation
     gpus = tf.config.list_physical_devices("GPU")
     options = tf.distribute.experimental.CommunicationOptions(
-        implementation=communication.AUTO if gpus else communication.RING
+        implementation=communication.AUTO if gpus else communication.RING,
+        bytes_per_pack=0 if gpus else PACK_BYTES,
     )
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+
+
+@contextlib.contextmanager
+def _sigterm_kept():
+    """TensorFlow's workers catch SIGTERM, to no effect: within it it waits, and then is as ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float):
+    """Ends the process with status 1 and a traceback if it takes longer.
+
+    TensorFlow waits an hour for a worker that has died since they met, and holds Python's lock.
+    """
+    faulthandler.dump_traceback_later(max(seconds, 1.0), exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _logical_cpus(count: int):

@@ -1,9 +1,10 @@
 """TrainerProcess: a run of a trainer as a process of its own, watched by its run folder.
 
-What starts trainers (`trainers.tune`, `trainers.scaling`) takes their command line after a lone
-`--`, and knows their flags before anything starts.
+What starts trainers (`trainers.tune`, `trainers.scaling`, `trainers.launch`) takes their command
+line after a lone `--`, and knows their flags before anything starts.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib
@@ -12,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from absl import flags as absl_flags
@@ -114,21 +116,9 @@ class TrainerProcess:
 
     def __init__(self, command: Sequence[str], folder: str, share: "Share | None" = None):
         self.folder, self.log = folder, f"{folder}.log"
-        share = share or Share()
-        libc = ctypes.CDLL(None)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         with open(self.log, "a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **share.environment},
-                start_new_session=True,  # so Ctrl-C reaches us alone, and we end it in order
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-            )
-        if share.cores:
-            os.sched_setaffinity(self._process.pid, share.cores)
+            self._process = start_process(command, share or Share(), log)
         self._metrics = _Tail(os.path.join(folder, "metrics.jsonl"))
 
     @property
@@ -152,14 +142,7 @@ class TrainerProcess:
 
     def stop(self) -> None:
         """Ends it: SIGTERM, and SIGKILL if it does not follow."""
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signum)
-            try:
-                self._process.wait(GRACE_SECONDS)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+        stop_processes([self._process], GRACE_SECONDS)
 
     def last_line(self) -> str:
         """What it printed last: the error, if it failed."""
@@ -219,3 +202,47 @@ def shares(count: int, num_gpus: int) -> list[Share]:
             environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
         result.append(Share(frozenset(cores[i::count]), environment))
     return result
+
+
+def start_process(
+    command: Sequence[str], share: Share, output, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen:
+    """A process on its share of the machine, which dies with this one, however this one ends.
+
+    Args:
+      output: file, or what `subprocess` takes for one, of all that it prints.
+      environment: more variables.
+    """
+    libc = ctypes.CDLL(None)
+    own = {"PYTHONUNBUFFERED": "1", **share.environment, **(environment or {})}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **own},
+        start_new_session=True,  # so Ctrl-C reaches us alone, and we end it in order
+        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
+    if share.cores:
+        os.sched_setaffinity(process.pid, share.cores)
+    return process
+
+
+def signal_processes(processes: Sequence[subprocess.Popen], number: int) -> None:
+    """Sends a signal to those of `start_process` that run, and to what they have started."""
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+
+
+def stop_processes(processes: Sequence[subprocess.Popen], seconds: float) -> None:
+    """Ends them: SIGTERM, and SIGKILL for those that do not follow within these seconds."""
+    deadline = time.monotonic() + seconds
+    signal_processes(processes, signal.SIGTERM)
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    signal_processes(processes, signal.SIGKILL)
+    for process in processes:
+        process.wait()

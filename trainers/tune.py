@@ -10,7 +10,6 @@ failed trial. Trials that look worse than the others did are pruned. Kill the se
 `--config_file` of the trainer. Needs Optuna: pip install 'gpt-keras[tune]'.
 """
 
-import signal
 import sys
 
 import tensorflow as tf
@@ -19,6 +18,7 @@ from absl import flags as absl_flags
 from trainers import args
 from trainers.run_folder import RunFolder
 from trainers.search_space import Dimension, parse_space
+from trainers.stop_signals import stopping_at_once
 from trainers.trainer_process import Trainer, shares, trainer_flags, with_trainer_flags
 
 DIRECTIONS = {
@@ -103,13 +103,12 @@ def main(flags: args.FlagValues) -> None:
     gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_visible_devices([], "GPU")  # they are the trials'
     folder.begin()
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
-    try:
-        with Study(trainer, space, metric, direction, flags, folder) as study:
-            study.run(shares(flags.workers, len(gpus)))
-            best = study.best
-    finally:
-        signal.signal(signal.SIGTERM, former)
+    with (
+        stopping_at_once(),
+        Study(trainer, space, metric, direction, flags, folder) as study,
+    ):
+        study.run(shares(flags.workers, len(gpus)))
+        best = study.best
     if best is None:
         raise ValueError("no trial came to its end; see trials.json in the output folder")
     config = folder.file("best.yaml")

@@ -95,11 +95,13 @@ def test_strangers_do_not_disturb(addresses, data):
         chief.result()
 
 
-def test_an_address_in_use(addresses):
-    host, port = addresses[0].split(":")
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_address_in_use(addresses, index):
+    host, port = addresses[index].split(":")
     with socket.create_server((host, int(port))):
-        (error,) = meet([Cluster(addresses, 0)])
-    assert f"worker 0 ({addresses[0]}): cannot listen there: Address already in use" in str(error)
+        (error,) = meet([Cluster(addresses, index)])
+    expected = f"worker {index} ({addresses[index]}): cannot listen there: Address already in use"
+    assert str(error) == expected
 
 
 def config(cluster, kind="worker", index=0):

@@ -109,6 +109,12 @@ def test_misuse(command, tmp_path):
         ({"tokenizer": tmp_path}, 1, "no such file"),
         ({"train_data": ""}, 2, "--train_data is missing"),
         ({"attention_prompts": ""}, 2, "--attention_prompts=: has no token to draw"),
+        (
+            {"gradient_accumulation_steps": 3},
+            2,
+            "--global_batch_size=8: is not a multiple of 1 "
+            "replicas x --gradient_accumulation_steps=3; change one of them",
+        ),
     ]
     for changes, expected, message in cases:
         status, printed = command(**changes)

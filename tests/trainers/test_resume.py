@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,13 +47,18 @@ def start(arguments, folder):
         return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
 
 
-def signal_when(condition, number, process, folder):
-    """Sends a signal as soon as the condition holds; the exit status."""
-    log, deadline = folder.parent / "log.txt", time.monotonic() + 300
+def wait_until(condition, process, log):
+    """Returns as soon as the condition holds, before the process ends."""
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.0005)
+
+
+def signal_when(condition, number, process, folder):
+    """Sends a signal as soon as the condition holds; the exit status."""
+    wait_until(condition, process, folder.parent / "log.txt")
     process.send_signal(number)
     return process.wait(60)
 
@@ -140,30 +147,91 @@ def inode(path):
     return path.stat().st_ino if path.exists() else None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_random_moments(arguments, whole, tmp_path, capsys, seed):
-    """20 moments in all: 4 while the program starts, 8 between checkpoints, 8 within one."""
-    rng, folder = np.random.default_rng(seed), tmp_path / "killed"
+def stops_while_saving(pid, folder):
+    """Holds the process if it is writing a checkpoint: whoever kills it now leaves half of one."""
+    if not is_saving(folder):
+        return False
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        time.sleep(0.0005)
+    if is_saving(folder):
+        return True
+    os.kill(pid, signal.SIGCONT)
+    return False
+
+
+def random_moments(rng, folder):
+    """For each of five starts of a run, a function of its writer's pid: is it to be killed now?
+
+    One moment is while the program starts, two are between checkpoints, two within one.
+    """
     metrics, state = folder / "metrics.jsonl", Checkpoints(folder / "training_state")
-    half_written = 0
     for kind in rng.permutation(["start", "step", "step", "checkpoint", "checkpoint"]):
         former, begin, seconds = inode(metrics), time.monotonic(), 2 * rng.random()
         step = max(state.steps(), default=0) + rng.integers(1, 10)
 
-        def due(kind=kind, former=former, begin=begin, seconds=seconds, step=step):
+        def due(pid, kind=kind, former=former, begin=begin, seconds=seconds, step=step):
             if kind == "start":
                 return time.monotonic() > begin + seconds
             # A new file, in which a resumed run keeps what it has not to do again.
             if inode(metrics) == former or not has_done(step, folder):
                 return False
-            return kind == "step" or is_saving(folder)
+            return kind == "step" or stops_while_saving(pid, folder)
 
-        process = start(arguments(folder, "--resume"), folder)
-        assert signal_when(due, signal.SIGKILL, process, folder) == -signal.SIGKILL
-        half_written += is_saving(folder)
-    assert half_written, "no kill fell into a checkpoint"
-    assert finish(arguments(folder, "--resume"), capsys) > 0
+        yield due
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_random_moments(arguments, tmp_path, capsys, seed):
+    """20 moments in all."""
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    more = "--max_steps=200", "--resume"  # enough that none ends before its moment
+    assert args.exit_status(finetune.main, finetune.FLAGS, arguments(whole, *more)) == 0
+    for due in random_moments(np.random.default_rng(seed), folder):
+        process = start(arguments(folder, *more), folder)
+        condition = functools.partial(due, process.pid)
+        assert signal_when(condition, signal.SIGKILL, process, folder) == -signal.SIGKILL
+    assert finish(arguments(folder, *more), capsys) > 0
+    assert_same_run(folder, whole)
+
+
+def launch(arguments, folder):
+    """Two workers, and what they print."""
+    command = [sys.executable, "-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with open(folder.parent / "log.txt", "ab") as stream:
+        return subprocess.Popen(
+            [*command, *arguments[1:]], stdout=stream, stderr=stream, env=environment
+        )
+
+
+def workers_of(launcher):
+    """Process ids, in the workers' order; none before both have been started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(pid) for pid in children] if len(children) == 2 else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_killed_at_random_moments(arguments, tmp_path, seed):
+    """20 moments in all, of the chief, the other, both, or what has started them."""
+    rng, whole, folder = np.random.default_rng(seed), tmp_path / "whole", tmp_path / "killed"
+    more, log = ("--max_steps=200", "--resume"), tmp_path / "log.txt"
+    assert launch(arguments(whole, *more), whole).wait(120) == 0, log.read_text()[-3000:]
+    for due in random_moments(rng, folder):
+        launcher = launch(arguments(folder, *more), folder)
+        wait_until(functools.partial(workers_of, launcher), launcher, log)
+        workers = workers_of(launcher)
+        wait_until(functools.partial(due, workers[0]), launcher, log)
+        victims = [workers[:1], workers[1:], workers, [launcher.pid]][rng.integers(4)]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        status = launcher.wait(60)
+        assert status == (-signal.SIGKILL if victims == [launcher.pid] else 128 + signal.SIGKILL)
+        while any(os.path.exists(f"/proc/{pid}") for pid in workers):
+            time.sleep(0.01)
+    assert launch(arguments(folder, *more), folder).wait(120) == 0, log.read_text()[-3000:]
     assert_same_run(folder, whole)
 
 

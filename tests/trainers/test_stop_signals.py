@@ -3,16 +3,19 @@ import signal
 
 import pytest
 
-from trainers.stop_signals import StopSignals
+from trainers.args import Stopped
+from trainers.stop_signals import StopSignals, stopping_at_once
 from trainers.strategy import make_strategy
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_the_first_is_noted_and_the_second_is_as_ever(name, capfd):
     number, former = signal.Signals[name], []
+    strategy = make_strategy()
+    capfd.readouterr()  # TensorFlow may complain of missing GPUs
     before = signal.signal(number, lambda *_: former.append(1))
     try:
-        with StopSignals(make_strategy()) as signals:
+        with StopSignals(strategy) as signals:
             assert signals.anywhere() is None
             os.kill(os.getpid(), number)
             assert signals.anywhere() == name
@@ -31,3 +34,11 @@ def test_leaves_what_it_found():
     with StopSignals(make_strategy()):
         pass
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_at_once_and_resumable(name):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="--resume continues"), stopping_at_once():
+        os.kill(os.getpid(), signal.Signals[name])
+    assert signal.getsignal(signal.SIGTERM) is before

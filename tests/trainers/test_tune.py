@@ -164,7 +164,7 @@ def test_an_interrupt_stops_the_trials(tmp_path):
     children = Path(f"/proc/{search.pid}/task/{search.pid}/children").read_text().split()
     assert len(children) == 2
     search.send_signal(signal.SIGTERM)
-    assert search.wait(20) == args.INTERRUPTED
+    assert search.wait(20) == args.STOPPED
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 

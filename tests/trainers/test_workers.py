@@ -13,13 +13,22 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from trainers import args, finetune
+from trainers import args, finetune, pretrain
 from trainers.cluster import free_addresses
 
 STEPS = 24
 ENVIRONMENT = {
     **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "2",
 }  # fmt: skip
+
+
+def launch(arguments):
+    """Two workers of `trainers.finetune`, and what they print."""
+    command = [sys.executable, "-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
+    return subprocess.Popen(
+        [*command, *arguments], env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def start_workers(*commands, folders=None, count=None):
@@ -91,8 +100,8 @@ def arguments(model_dir, data_dir):
     return functools.partial(make_arguments, model_dir, data_dir)
 
 
-def run_alone(arguments):
-    assert args.exit_status(finetune.main, finetune.FLAGS, ["finetune", *arguments]) == 0
+def run_alone(arguments, program=finetune):
+    assert args.exit_status(program.main, program.FLAGS, [program.__name__, *arguments]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +114,7 @@ def alone(model_dir, data_dir, tmp_path_factory):
 
 def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path):
     folder = tmp_path / "run"
-    launch = ["-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
-    launcher = subprocess.Popen(
-        [sys.executable, *launch, *arguments(folder, workers=2)], env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    launcher = launch(arguments(folder, workers=2))
     deadline = time.monotonic() + 100
     while not any(line["step"] >= 9 and "loss" in line for line in read_lines(folder)):
         assert launcher.poll() is None, launcher.stdout.read()[-3000:]
@@ -130,19 +135,34 @@ def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path
 
 
 def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
-    folder = tmp_path / "run"
+    """The other worker sees nothing of the chief's folder."""
+    machines = tmp_path / "chief", tmp_path / "other"
+    folder = machines[0] / "run"
     shutil.copytree(alone, folder)
+    machines[1].mkdir()
     shutil.rmtree(folder / "model")
     for path in (folder / "training_state").iterdir():
         if int(path.name.split("-")[1]) > 12:
             shutil.rmtree(path)
-    command = ["-m", "trainers.finetune", "--strategy=multi_worker", *arguments(folder, workers=2)]
-    (status, printed, error), other = finish(start_workers(command, count=2))
+    command = ["-m", "trainers.finetune", "--strategy=multi_worker", *arguments("run", workers=2)]
+    (status, printed, error), other = finish(start_workers(command, count=2, folders=machines))
     assert status == other[0] == 0, error + other[2]
     assert "resuming at step 12" in printed
     assert other[1] == ""
     assert_same(folder, alone)
     assert len(list((folder / "tensorboard").iterdir())) == 2  # one a start, not one a worker
+    assert not list((machines[1] / "run").iterdir())
+
+
+def test_sigterm_before_the_first_step_ends_all(arguments, tmp_path):
+    """TensorFlow catches it where there are several workers, to no effect."""
+    launcher = launch(arguments(tmp_path / "run", workers=2, max_steps=10_000))
+    for line in launcher.stdout:
+        if line.startswith("[worker 0] model:"):
+            break
+    launcher.send_signal(signal.SIGTERM)
+    printed = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode == 128 + signal.SIGTERM, printed
 
 
 def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
@@ -206,3 +226,50 @@ def test_workers_that_differ_refuse_to_start(
         if what != "data":  # where the data held out differs too
             assert line.count(" is ") == 1, line
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.fixture
+def shards(make_shards):
+    """Function that fills a folder with two sources of prepared data, and names them as a flag."""
+
+    def make(folder, first=0):
+        rng = np.random.default_rng(0)
+        documents = [[*rng.integers(1, 290, rng.integers(2, 50)), 0] for _ in range(40)]
+        make_shards(folder / "wiki", documents, documents[:6])
+        make_shards(folder / "code", documents[first : first + 9])
+        return "wiki=0.7:wiki,code=0.3:code"
+
+    return make
+
+
+def pretrain_arguments(train_data, folder, workers=1):
+    return [
+        f"--train_data={train_data}", f"--output_dir={folder}", "--packing=best_fit", "--noxla",
+        "--hidden_size=16", "--num_layers=1", "--num_heads=2", "--max_length=32", "--dropout=0.1",
+        "--global_batch_size=8", f"--gradient_accumulation_steps={2 // workers}",
+        "--max_grad_norm=0.5", "--learning_rate=1e-2", "--max_steps=20", "--eval_steps=8",
+    ]  # fmt: skip
+
+
+def test_on_a_mixture_of_shards(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = shards(tmp_path)
+    command = ["-m", "trainers.pretrain", "--strategy=multi_worker"]
+    processes = start_workers([*command, *pretrain_arguments(data, "together", 2)], count=2)
+    run_alone(pretrain_arguments(data, "alone"), pretrain)
+    for status, _, error in finish(processes):
+        assert status == 0, error
+    assert_same(tmp_path / "together", tmp_path / "alone")
+
+
+def test_workers_with_other_shards_refuse_to_start(shards, tmp_path):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for first, folder in enumerate(folders):
+        data = shards(folder, first)
+    command = ["-m", "trainers.pretrain", "--strategy=multi_worker"]
+    arguments = pretrain_arguments(data, "run", 2)
+    processes = start_workers([*command, *arguments], count=2, folders=folders)
+    for status, _, error in finish(processes):
+        assert status == 2, error
+        assert "error: the workers differ: the digest of --train_data is " in error
+    assert not (folders[0] / "run").exists()
