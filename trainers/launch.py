@@ -86,19 +86,23 @@ class Workers:
     def wait(self) -> int:
         """Exit status of the first that failed, once all have ended; 0 if none did.
 
-        As in a shell, 128 and the number of the signal that killed it.
+        As in a shell, 128 and the number of the signal that killed it. One that has stopped has not
+        failed: all stop after the same step, and the chief saves.
         """
-        failed = None
+        fine = (None, 0, args.STOPPED)
         with self._passing_on():
-            while failed is None and any(p.poll() is None for p in self._processes):
+            while True:
+                ends = [process.poll() for process in self._processes]
+                failed = next((i for i, end in enumerate(ends) if end not in fine), None)
+                if failed is not None or None not in ends:
+                    break
                 time.sleep(POLL_SECONDS)
-                failed = next((i for i, p in enumerate(self._processes) if p.poll()), None)
             if failed is not None:  # the others may wait for it in vain
                 stop_processes(self._processes, GRACE_SECONDS)
         for reader in self._readers:
             reader.join()
         if failed is None:
-            return 0
+            return max(ends)
         status = self._processes[failed].returncode
         how = f"ended with status {status}"
         if status < 0:

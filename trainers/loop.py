@@ -19,6 +19,7 @@ from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
 from trainers.step import StepResult, TrainStep
 from trainers.stop_signals import StopSignals
+from trainers.strategy import wait_for_all
 
 
 def loop_flags(flags: FlagValues) -> None:
@@ -191,6 +192,7 @@ class Loop:
         if self.state.progress.step > 0:
             self.state.save()
         self.state.wait()
+        wait_for_all(self.step.strategy)  # who ends earlier looks dead to the chief, which writes
 
     def _stop_if_asked(self, *_) -> None:
         if name := self.signals.anywhere():

@@ -72,6 +72,13 @@ def test_signals_are_passed_on(workers, name, capsys):
     assert signal.getsignal(number) is before
 
 
+def test_one_that_has_stopped_leaves_the_others_time_to_save(workers, capsys):
+    script = "i or (time.sleep(1), print('saved')); sys.exit(75)"
+    assert workers(script).wait() == 75
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("[worker 0] saved\n", "")
+
+
 def test_they_die_with_the_launcher(tmp_path):
     script = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
