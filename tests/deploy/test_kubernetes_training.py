@@ -71,7 +71,7 @@ def test_kinds(manifests, folder):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("file", KINDS.keys() - {"tfjob.yaml"})
+@pytest.mark.parametrize("file", sorted(KINDS.keys() - {"tfjob.yaml"}))
 def test_schema(manifests, file, version):
     kubernetes_validate.validate(manifests[file], version, strict=True)
 
