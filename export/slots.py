@@ -12,7 +12,7 @@ import tensorflow as tf
 RUNNING, STOPPED, FULL = 0, 1, 2  # values of `finish`
 CREDIT = 4  # steps that a text is taken along without its owner having come by
 LEASE_MS = 2_000  # a slot is taken from its owner when he has been away for so long ...
-LEASE_ROUNDS = 16  # ... and everybody else may have come so often: a pause ends no lease
+LEASE_ROUNDS = 8  # ... and everybody else may have come so often: a pause ends no lease
 ABSENT_MS, ABSENT_ROUNDS = 500, 2  # the same for the place of whoever is first in the queue
 
 
