@@ -30,7 +30,6 @@ class Admission:
         """(table, request) after texts of the request got slots, if no other has waited longer."""
         began, visit = request.since, table.counters.visits
         first = table.first.or_else(First(began, now, visit), visitors(self._capacity.slots))
-        table = table._replace(first=first)
         mine = first.since == began
         table, request = tf.cond(
             mine,
@@ -39,8 +38,7 @@ class Admission:
         )
         # Whoever has got something makes room, and begins to wait anew if he wants more.
         served = mine & ((request.since != began) | ~tf.reduce_any(waits(request)))
-        since = tf.where(served, tf.zeros_like(began), first.since)
-        return table._replace(first=first._replace(since=since)), request
+        return table._replace(first=first.without(began, served)), request
 
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, in order, as far as there is room."""

@@ -25,8 +25,11 @@ from export.capacity import Capacity, memories
 from export.kv_blocks import BlockPool
 from export.memory import Memory
 from export.requests import (
+    AT_DOOR,
+    AT_TABLE,
     FINE,
     LOST,
+    NEW,
     WAITED,
     News,
     Request,
@@ -93,18 +96,18 @@ class Batcher:
             seed=fresh_seeds(options.seed),
             max_new_tokens=tf.minimum(options.max_new_tokens, self.capacity.context - lengths),
         )
-        request = Request.new(options.max_new_tokens <= 0, since=_now_ms())
+        request = Request.begin(options.max_new_tokens <= 0, since=_now_ms())
         said = Said.nothing(
             tf.size(lengths), largest(options.max_new_tokens), largest(options.logprobs)
         )
         text_tail = tf.fill(tf.shape(lengths), "")  # this and the next: `StopStrings.follow_all`
         count = tf.fill(tf.shape(lengths), NEVER)
 
-        def turn(new, request, said, text_tail, count):
+        def turn(request, said, text_tail, count):
             before, inputs = request.lengths, (request, token_ids, lengths, options)
             # At first straight to the table, so that those who come together begin together.
             request, news = tf.cond(
-                ~new & tf.reduce_all(request.tickets == 0),
+                (request.place != NEW) & tf.reduce_all(request.tickets == 0),
                 lambda: self._door(*inputs),
                 lambda: self._visits(*inputs),
             )
@@ -113,13 +116,13 @@ class Batcher:
                 text_tail, count = stop.follow_all(
                     text_tail, count, said.tokens, before, request.lengths
                 )
-            request = request._replace(enough=count < NEVER)
-            return tf.constant(False), request, said, text_tail, count
+            request = request._replace(enough=count < NEVER, place=tf.constant(AT_TABLE))
+            return request, said, text_tail, count
 
-        state = (tf.constant(True), request, said, text_tail, count)
+        state = (request, said, text_tail, count)
         shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None] * len(x.shape)), state)
-        _, request, said, _, count = tf.while_loop(
-            lambda _, request, *__: ~tf.reduce_all(request.done),
+        request, said, _, count = tf.while_loop(
+            lambda request, *_: ~tf.reduce_all(request.done),
             turn,
             state,
             shape_invariants=shapes,
@@ -157,7 +160,7 @@ class Batcher:
         return tf.while_loop(
             lambda request, _: tf.reduce_all(request.tickets == 0) & ~tf.reduce_all(request.done),
             lambda request, _: self._visits(request, prompts, lengths, options),
-            (request, News.nothing()),
+            (request._replace(place=tf.constant(AT_DOOR)), News.nothing()),
             shape_invariants=tf.nest.map_structure(lambda spec: spec.shape, self._visits.results),
             parallel_iterations=1,
         )
@@ -201,6 +204,9 @@ class Batcher:
             lambda: self._leave(table, request, ended),
             lambda: (table, request),
         )
+        # Whoever has no slot, and goes to the door next, will stand behind others there.
+        goes = (request.place != AT_DOOR) & tf.reduce_all(request.tickets == 0)
+        table = table._replace(first=table.first.without(request.since, goes))
         longest_wait = int(self.capacity.wait * 1000)
         late = tf.reduce_any(waits(request)) & (now - request.since > longest_wait)
         trouble = tf.where(lost, LOST, tf.where(late, WAITED, FINE))

@@ -1,5 +1,6 @@
 """What a request knows of its texts from visit to visit, see `batching`."""
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -7,6 +8,7 @@ import tensorflow as tf
 from gpt_keras.generation import Said
 
 FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
+NEW, AT_DOOR, AT_TABLE = 0, 1, 2  # where it makes its visit
 
 
 class Request(NamedTuple):
@@ -22,6 +24,7 @@ class Request(NamedTuple):
       lengths: (B,) int32, tokens of each answer that visits have taken along.
       stopped: (B,) bool, as in `Generated`.
       enough: (B,) bool, texts that are to end here, whatever they have come to.
+      place: () int32, NEW, AT_DOOR or AT_TABLE.
     """
 
     slots: tf.Tensor
@@ -33,9 +36,10 @@ class Request(NamedTuple):
     lengths: tf.Tensor
     stopped: tf.Tensor
     enough: tf.Tensor
+    place: tf.Tensor
 
     @classmethod
-    def new(cls, done, since) -> "Request":
+    def begin(cls, done, since) -> "Request":
         """One that has no slots yet."""
         zeros = tf.zeros_like(done, tf.int32)
         never = tf.zeros_like(done)
@@ -49,17 +53,25 @@ class Request(NamedTuple):
             lengths=zeros,
             stopped=never,
             enough=never,
+            place=tf.constant(NEW),
         )
 
     @classmethod
     def specs(cls) -> "Request":
         """Of its tensors."""
-        dtypes = (
-            tf.int32, tf.int64, tf.bool, tf.int64, tf.int64, tf.int32, tf.int32, tf.bool, tf.bool,
-        )  # fmt: skip
-        specs = cls(*(tf.TensorSpec([None], dtype) for dtype in dtypes))
-        return specs._replace(
-            since=tf.TensorSpec([], tf.int64), trouble=tf.TensorSpec([], tf.int32)
+        vector = functools.partial(tf.TensorSpec, [None])
+        scalar = functools.partial(tf.TensorSpec, [])
+        return cls(
+            slots=vector(tf.int32),
+            tickets=vector(tf.int64),
+            done=vector(tf.bool),
+            seen=vector(tf.int64),
+            since=scalar(tf.int64),
+            trouble=scalar(tf.int32),
+            lengths=vector(tf.int32),
+            stopped=vector(tf.bool),
+            enough=vector(tf.bool),
+            place=scalar(tf.int32),
         )
 
 

@@ -106,6 +106,11 @@ class First(NamedTuple):
         earlier = gone | (other.since <= self.since)
         return First(*(tf.where(earlier, b, a) for a, b in zip(self, other, strict=True)))
 
+    def without(self, since, gives_up) -> "First":
+        """None, if it is the one that waits `since` then and gives its place up, () bool."""
+        mine = gives_up & (self.since == since)
+        return self._replace(since=tf.where(mine, tf.zeros_like(since), self.since))
+
 
 class Table(NamedTuple):
     """Kept as one matrix (S + 1, 11) int64, the slots first, all else in its last row."""

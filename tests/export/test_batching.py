@@ -316,17 +316,34 @@ def test_whoever_waits_too_long_is_told(tmp_path):
 
 def test_whoever_waits_longest_is_first(tmp_path):
     server = Server(make_model(eos_token_ids=()), tmp_path, slots=1)
-    order, lengths = [], [60, 20, 40, 80, 10, 70, 30, 50]
+    order, lengths = [], [90, 50, 60, 80, 50, 70, 55, 50]
     with verification.load(server.path) as loaded:
-        ask(loaded, [[9]], max_new_tokens=[2])
+        ask(loaded, [[9]] * 2, max_new_tokens=[2])  # the first to wait waits for the door's making
 
         def call(i):
-            time.sleep(0.02 * i)
+            time.sleep(0.03 * i)
             ask(loaded, [[9 + i]], max_new_tokens=[lengths[i]])
             order.append(i)
 
         at_once([lambda i=i: call(i) for i in range(len(lengths))])
     assert order == sorted(order)
+
+
+def test_rows_that_wait_lose_no_time_to_those_before_them(tmp_path):
+    """Requests of several rows go to the door again and again."""
+    server = Server(make_model(eos_token_ids=()), tmp_path, slots=2)
+    prompts = [[[9 + 3 * i + j] for j in range(3)] for i in range(8)]
+    with verification.load(server.path) as loaded:
+        ask(loaded, [[9]] * 3, max_new_tokens=[2])
+        begin = time.monotonic()
+        answers = at_once([lambda p=p: ask(loaded, p, max_new_tokens=[20]) for p in prompts])
+        seconds = time.monotonic() - begin
+    for some, texts in zip(prompts, answers, strict=True):
+        for prompt, answer, alone in zip(
+            some, texts, server.alone(some, max_new_tokens=[20]), strict=True
+        ):
+            check(server, prompt, answer, alone, 20)
+    assert seconds < 5  # 240 steps; each time that nobody could be let in cost half a second
 
 
 def test_those_who_wait_do_not_hold_up_those_who_run(tmp_path):

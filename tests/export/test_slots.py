@@ -80,6 +80,15 @@ def test_who_is_first(first, other, expected):
 
 
 @pytest.mark.parametrize(
+    ("since", "gives_up", "left"), [(50, True, 0), (50, False, 50), (70, True, 50)]
+)
+def test_a_place_is_given_up(since, gives_up, left):
+    first = slots.First(*(tf.constant(n, tf.int64) for n in (50, 90, 8)))
+    found = first.without(tf.constant(since, tf.int64), tf.constant(gives_up))
+    assert tuple(n.numpy() for n in found) == (left, 90, 8)
+
+
+@pytest.mark.parametrize(
     ("prompt", "blocks"),
     [
         ([1, 2, 3, 4, 5, 6, 7], [3, 1, 0, 0, 2]),

@@ -1,12 +1,15 @@
 """TensorBoard's files read by TensorBoard, wandb's by what wandb has of their form."""
 
+import contextlib
 import json
 import struct
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainers.args import UsageError
@@ -67,8 +70,16 @@ def records(path):
 
 
 def offline_run(path):
-    """(id, config, rows of the history) of an offline run."""
-    found = list(records(path))
+    """(id, config, rows of the history) of an offline run.
+
+    wandb writes them in a process of its own, which need not have come to the end yet.
+    """
+    until, found = time.monotonic() + 60, []
+    while not any(record.HasField("exit") for record in found):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+        with contextlib.suppress(DecodeError, struct.error):
+            found = list(records(path))
     (run,) = [record.run for record in found if record.HasField("run")]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     rows = [

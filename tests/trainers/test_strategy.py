@@ -34,13 +34,13 @@ import os, signal
 from trainers.strategy import _sigterm_kept
 
 def stop(number, frame):
-    print("stopped", flush=True)
+    os.write(1, b"stopped\\n")
     os._exit(75)
 
 signal.signal(signal.SIGTERM, stop)
 with _sigterm_kept():
     os.kill(os.getpid(), signal.SIGTERM)
-    print("made", flush=True)
+    os.write(1, b"made\\n")
 print("lost")
 """
     process = python(code)
