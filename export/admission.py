@@ -7,7 +7,7 @@ import tensorflow as tf
 from export.capacity import SETTINGS, Capacity
 from export.kv_blocks import BlockPool
 from export.memory import Memory
-from export.requests import Request, put, waits
+from export.requests import Request, chosen, put, waits
 from export.slots import CREDIT, RUNNING, First, Table, find_room, remembered, visitors
 from gpt_keras.generation import GenerationOptions
 
@@ -89,7 +89,7 @@ class Admission:
                 slot, new = given.slot[None], given.pages[given.shared :]
                 writes = [
                     self._pages.put_rows(slot, given.pages[None]),
-                    self._pool.clear(tf.boolean_mask(new, new > 0)),
+                    self._pool.clear(chosen(new, new > 0)),
                     self._tokens.put_rows(slot, row),
                     self._settings.put_rows(slot, tf.stack(settings)[None]),
                 ]

@@ -4,6 +4,7 @@ Every request is a loop of visits to a table of slots, one visit at a time. A vi
 his texts have not moved since his last visit computes a step or two for ALL texts in the table,
 their next tokens and a piece of the prompts that are new; the others then find their work done
 (flat combining; Hendler, Incze, Shavit & Tzafrir, 2010). Texts join and leave at any step.
+Requests that find no slot for any of their texts queue at a door; the first of them visits alone.
 
 Requests may be stopped at any op, by a deadline above all. So nothing counts until the table is
 written, in one op, at the end of a visit; whatever else was written before lies beyond what the
@@ -38,7 +39,7 @@ from export.requests import (
     progress,
     put,
     waits,
-)  # fmt: skip
+)
 from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, release
 from export.step import Step
 from export.turns import Turns

@@ -94,14 +94,15 @@ class News(NamedTuple):
     @classmethod
     def specs(cls) -> "News":
         """Of its tensors."""
-        numbers, matrix = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
+        vector = functools.partial(tf.TensorSpec, [None])
+        matrix = functools.partial(tf.TensorSpec, [None, None])
         return cls(
-            text=numbers,
-            column=numbers,
-            token=numbers,
-            logprob=tf.TensorSpec([None], tf.float32),
-            top_logprobs=tf.TensorSpec([None, None], tf.float32),
-            top_tokens=matrix,
+            text=vector(tf.int32),
+            column=vector(tf.int32),
+            token=vector(tf.int32),
+            logprob=vector(tf.float32),
+            top_logprobs=matrix(tf.float32),
+            top_tokens=matrix(tf.int32),
         )
 
     @classmethod
