@@ -23,6 +23,7 @@ import tensorflow as tf
 import yaml
 from absl import flags as absl_flags
 
+from trainers.files import replacing
 from trainers.packing import PACKINGS
 
 FlagValues = absl_flags.FlagValues
@@ -225,8 +226,8 @@ def _config_texts(where: str, node: yaml.Node, flag: absl_flags.Flag) -> list[st
 
 
 def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
-    """Writes the values of all flags as YAML that `--config_file` reads back."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Writes the values of all flags as YAML, which `--config_file` reads back."""
+    with replacing(path) as file:
         yaml.safe_dump(flag_values(flags), file, sort_keys=False, allow_unicode=True)
 
 

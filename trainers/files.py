@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
@@ -32,3 +34,33 @@ def write(path: str | os.PathLike, pieces: Iterable) -> dict:
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
+    """Opens a UTF-8 file that takes its name at the end of the block: whole, or not at all.
+
+    Its folder is made where there is none.
+
+    Raises:
+      OSError: naming the file; nothing half-written is left.
+    """
+    partial = f"{os.fspath(path)}.new"
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        with naming(path), open(partial, "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")

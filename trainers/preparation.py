@@ -12,6 +12,7 @@ import numpy as np
 
 from trainers import shards
 from trainers.args import UsageError
+from trainers.files import write_json
 
 DIGEST_BYTES = 16  # of a document's hash; two of 10^12 documents agree with a chance of 10^-15
 
@@ -97,7 +98,7 @@ class Preparation:
             self._check_settings(self.settings, before["settings"], self.partial)
             self._replay()
             self._check_inputs(before["inputs"])
-        shards.write_json(plan, {"settings": self.settings, "inputs": self.inputs})
+        write_json(plan, {"settings": self.settings, "inputs": self.inputs})
         return self
 
     def __exit__(self, *_) -> None:
@@ -159,7 +160,7 @@ class Preparation:
             "shards": added,
             "files": written,
         }
-        shards.write_json(self._file(f"journal-{number:05d}.json"), entry)
+        write_json(self._file(f"journal-{number:05d}.json"), entry)
         self._take(entry)
         self._new_digests = []
         self._added = {split: [] for split in shards.SPLITS}
@@ -192,7 +193,7 @@ class Preparation:
             "splits": splits,
             "files": self._files,
         }
-        shards.write_json(self._file(shards.MANIFEST), manifest)
+        write_json(self._file(shards.MANIFEST), manifest)
         listed = {shards.MANIFEST, *self._files}
         for name in os.listdir(self.partial):
             if name not in listed and name != "tokenizer":

@@ -195,13 +195,6 @@ def describe_file(path: str) -> dict[str, Any]:
     return {"bytes": os.path.getsize(path), "sha256": file_digest(path)}
 
 
-def write_json(path: str, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write(f"{path}.new", [text.encode()])
-    os.replace(f"{path}.new", path)
-
-
 def length_statistics(offsets: Iterable[np.ndarray]) -> dict[str, Any]:
     """Tokens of the documents, out of the offsets of their shards: mean, quantiles, extremes.
 
