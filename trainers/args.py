@@ -25,6 +25,7 @@ from absl import flags as absl_flags
 
 from trainers.files import replacing
 from trainers.packing import PACKINGS
+from trainers.records import TEXT_UNITS
 
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
@@ -311,7 +312,7 @@ def text_flags(flags: FlagValues) -> None:
     """Texts."""
     absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
     absl_flags.DEFINE_enum(
-        "text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document",
+        "text_unit", "file", TEXT_UNITS, "what of a text file is one document",
         flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_string(
