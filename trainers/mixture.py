@@ -14,6 +14,7 @@ from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import FlagValues, UsageError
 from trainers.batches import PackedBatches
+from trainers.data import micro_batch_size
 from trainers.run_folder import RunFolder
 from trainers.shard_batches import MixedBatches, ShardRows
 
@@ -124,8 +125,7 @@ class Mixture:
         if not held_out or not flags.eval_fraction:
             return None
         rows = ShardRows(held_out, flags.max_length, flags.packing)
-        batch_size = max(1, flags.global_batch_size // flags.gradient_accumulation_steps)
-        return PackedBatches(rows, batch_size, shuffle=False, pad_id=pad_id)
+        return PackedBatches(rows, micro_batch_size(flags), shuffle=False, pad_id=pad_id)
 
 
 def open_mixture(train_data: Sequence[str], tokenizer: str, verify: bool) -> Mixture | None:

@@ -26,8 +26,8 @@ from gpt_keras import tokenizers
 from trainers import args, shards
 from trainers.features import CHUNK_BYTES, END_OF_TEXT, end_of_text, token_bytes, tokenize
 from trainers.preparation import DIGEST_BYTES, Documents, Position, Preparation
-from trainers.records import find_files, stream_records
-from trainers.splits import hash_fraction, normalize
+from trainers.records import find_files, stream_records, text_of
+from trainers.splits import is_held_out
 
 # Flags that decide what is in the shards.
 SETTINGS = (
@@ -168,7 +168,7 @@ def _first_texts(paths: Sequence[str], flags) -> Iterator[str]:
     for text in (text for path in paths for text in _texts(path, flags)):
         if size >= flags.tokenizer_megabytes * 1_000_000:
             return
-        if not _is_held_out(text, flags.eval_fraction):
+        if not is_held_out(text, flags.eval_fraction):
             size += len(text.encode())
             yield text
 
@@ -178,14 +178,7 @@ def _texts(path: str, flags) -> Iterator[str]:
     for record in stream_records(
         path, columns, text_unit=flags.text_unit, encoding=flags.data_encoding
     ):
-        if not isinstance(record["text"], str):
-            raise ValueError(f"{record['where']}: text must be a string, got {record['text']!r}")
-        yield record["text"]
-
-
-def _is_held_out(text: str, fraction: float) -> bool:
-    """As `trainers.data.hold_out` has it."""
-    return hash_fraction(normalize(text), "eval") < fraction
+        yield text_of(record)
 
 
 def read_chunks(paths: Sequence[str], start: Position, seen: set[bytes], flags) -> Iterator[Chunk]:
@@ -257,7 +250,7 @@ class _Worker:
     def tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Documents], int]:
         ids, splits = tokenize(texts, self.tokenizer)
         lengths = np.diff(splits)
-        held_out = np.array([_is_held_out(text, self.fraction) for text in texts], bool)
+        held_out = np.array([is_held_out(text, self.fraction) for text in texts], bool)
         sides = {"train": ~held_out & (lengths > 0), "eval": held_out & (lengths > 0)}
         documents = {
             split: self._documents(ids, splits, np.flatnonzero(rows))
