@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import UsageError
 from trainers.files import write_json
@@ -91,14 +92,17 @@ class Preparation:
             raise UsageError(
                 f"{self.partial}: another process is at work there; wait for it or stop it"
             ) from error
-        plan = self._file("plan.json")
+        plan, now = self._file("plan.json"), {"settings": self.settings, "inputs": self.inputs}
         if os.path.exists(plan):
             with open(plan, encoding="utf-8") as file:
                 before = json.load(file)
-            self._check_settings(self.settings, before["settings"], self.partial)
             self._replay()
-            self._check_inputs(before["inputs"])
-        write_json(plan, {"settings": self.settings, "inputs": self.inputs})
+            if self._number:
+                self._check_settings(self.settings, before["settings"], self.partial)
+                self._check_inputs(before["inputs"])
+            elif before != now:  # nothing was made with them, but perhaps a tokenizer
+                shutil.rmtree(self._file("tokenizer"), ignore_errors=True)
+        write_json(plan, now)
         return self
 
     def __exit__(self, *_) -> None:
@@ -165,11 +169,11 @@ class Preparation:
         self._new_digests = []
         self._added = {split: [] for split in shards.SPLITS}
 
-    def finish(self, tokenizer: Mapping[str, Any]) -> None:
+    def finish(self, tokenizer: Tokenizer) -> None:
         """Writes the manifest and gives the folder its name.
 
         Args:
-          tokenizer: what the manifest says of it; its files are in `tokenizer/`.
+          tokenizer: the one that was saved.
         """
         splits = {}
         for split, parts in self._shards.items():
@@ -188,7 +192,11 @@ class Preparation:
         manifest = {
             "format": shards.FORMAT,
             "preparation": {**self.settings, "inputs": self._sizes()},
-            "tokenizer": dict(tokenizer),
+            "tokenizer": {
+                "sha256": shards.tokenizer_digest(self._file("tokenizer")),
+                "vocab_size": tokenizer.vocab_size,
+                "eos_token_id": tokenizer.eos_token_id,
+            },
             "documents": self.counts,
             "splits": splits,
             "files": self._files,
@@ -200,7 +208,7 @@ class Preparation:
                 os.remove(self._file(name))
         os.rename(self.partial, self.path)
 
-    def save_tokenizer(self, tokenizer) -> str:
+    def save_tokenizer(self, tokenizer: Tokenizer) -> str:
         """Puts the tokenizer into the folder, whole or not at all; returns its directory."""
         path = self._file("tokenizer")
         if not os.path.isdir(path):

@@ -131,13 +131,7 @@ def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValu
             f"--train_data={','.join(flags.train_data)}: {len(paths)} files, and no text in any; "
             "give files with texts"
         )
-    preparation.finish(
-        {
-            "sha256": shards.tokenizer_digest(directory),
-            "vocab_size": tokenizer.vocab_size,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
-    )
+    preparation.finish(tokenizer)
 
 
 def settings(flags: args.FlagValues) -> dict:

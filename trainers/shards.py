@@ -31,6 +31,16 @@ SPLITS = ("train", "eval")
 MAX_TOKENS = 2**31 - 1  # of a shard, so that 4 bytes hold a place in it
 
 FORMAT = "gpt-keras shards 1"
+# What a manifest holds besides: of each key the type, the keys within, or a list of such.
+_COUNTS = {"documents": int, "tokens": int, "target_bytes": int}
+_SPLIT = {**_COUNTS, "lengths": dict, "shards": [{"name": str, **_COUNTS}]}
+_FORM = {
+    "preparation": dict,
+    "tokenizer": {"sha256": str, "vocab_size": int, "eos_token_id": int},
+    "documents": {"read": int, "duplicate": int, "empty": int},
+    "splits": dict.fromkeys(SPLITS, _SPLIT),
+    "files": dict,
+}
 _MAPPED = 256  # files mapped at once; each takes a file descriptor
 
 
@@ -114,7 +124,8 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
         compared.
 
     Raises:
-      ValueError: no manifest or an unreadable one; a file that is missing, truncated or damaged.
+      ValueError: no manifest, an unreadable one, or one that lacks something; a file that is
+        missing, truncated or damaged.
     """
     path = os.path.expanduser(path)
     where = os.path.join(path, MANIFEST)
@@ -135,8 +146,37 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
             f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; prepare the "
             "data anew"
         )
+    _check_form(where, manifest, _FORM)
+    _check_form(where, manifest["files"], _files_form(manifest), "files")
     _check_files(path, manifest["files"], verify)
     return ShardFolder(path, hashlib.sha256(content).hexdigest(), manifest)
+
+
+def _check_form(where: str, value: Any, form: Any, key: str = "") -> None:
+    """Raises ValueError, naming the key, for a value that is not of the form; see `_FORM`."""
+    kind = form if isinstance(form, type) else type(form)
+    if type(value) is not kind:
+        got = "is missing" if value is None else f"is {str(value)[:40]!r}"
+        raise ValueError(
+            f"{where}: {key} {got}, expected {_KINDS[kind]}; copy it anew, or prepare the data anew"
+        )
+    if isinstance(form, dict):
+        for name, inner in form.items():
+            _check_form(where, value.get(name), inner, f"{key}.{name}" if key else name)
+    if isinstance(form, list):
+        for index, item in enumerate(value):
+            _check_form(where, item, form[0], f"{key}[{index}]")
+
+
+_KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a string"}
+
+
+def _files_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the `files`: all that are listed, and those that the shards and the tokenizer are in."""
+    shards = [shard["name"] for split in SPLITS for shard in manifest["splits"][split]["shards"]]
+    needed = [f"{name}.{kind}.npy" for name in shards for kind in ("tokens", "offsets")]
+    names = [*manifest["files"], *needed, "tokenizer/tokenizer.json"]
+    return {name: {"bytes": int, "sha256": str} for name in names}
 
 
 def _check_files(folder: str, files: Mapping[str, Mapping], verify: bool) -> None:

@@ -123,6 +123,13 @@ def test_misuse(texts, model_dir, tmp_path, capsys):
         assert printed.count("\n") == 1
 
 
+def test_a_start_that_failed_does_not_bind_the_next(texts, model_dir, tmp_path):
+    assert run(command(texts, "", tmp_path / "out", vocab_size=300, text_column="text")) == 1
+    assert run(command(tmp_path / "no.txt", model_dir, tmp_path / "out")) == 1
+    assert run(command(texts, model_dir, tmp_path / "out")) == 0
+    shards.open_folder(tmp_path / "out").check_tokenizer(str(model_dir))
+
+
 def test_a_tokenizer_is_trained_on_what_is_not_held_out(texts, tmp_path):
     arguments = command(texts, "", tmp_path / "out", vocab_size=290)
     flags = args.parse(prepare_data.FLAGS, arguments)
