@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 
@@ -64,3 +65,12 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     with replacing(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def save_folder(save: Callable[[str], None], path: str) -> None:
+    """Has `save` write a folder, which appears whole or not at all; one that is there stays."""
+    if not os.path.isdir(path):
+        shutil.rmtree(f"{path}.new", ignore_errors=True)
+        with naming(path):
+            save(f"{path}.new")
+        os.rename(f"{path}.new", path)

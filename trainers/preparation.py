@@ -13,7 +13,7 @@ import numpy as np
 from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import UsageError
-from trainers.files import write_json
+from trainers.files import save_folder, write_json
 
 DIGEST_BYTES = 16  # of a document's hash; two of 10^12 documents agree with a chance of 10^-15
 
@@ -211,10 +211,7 @@ class Preparation:
     def save_tokenizer(self, tokenizer: Tokenizer) -> str:
         """Puts the tokenizer into the folder, whole or not at all; returns its directory."""
         path = self._file("tokenizer")
-        if not os.path.isdir(path):
-            shutil.rmtree(f"{path}.new", ignore_errors=True)
-            tokenizer.save(f"{path}.new")
-            os.rename(f"{path}.new", path)
+        save_folder(tokenizer.save, path)
         return path
 
     @property

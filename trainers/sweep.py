@@ -18,6 +18,7 @@ import numpy as np
 from gpt_keras import GPTConfig, tokenizers
 from trainers import data, pretrain
 from trainers.args import UsageError
+from trainers.files import save_folder
 from trainers.mixture import open_mixture
 from trainers.model_size import config_of_size, count_parameters
 from trainers.run_folder import RunFolder
@@ -94,10 +95,11 @@ def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
     mixture = open_mixture(trainer.flags.train_data, tokenizer="", verify=False)
     if mixture is not None:
         return mixture.tokenizer_dir
-    if not os.path.isdir(folder.file("tokenizer")):
+    path = folder.file("tokenizer")
+    if not os.path.isdir(path):
         records, _ = data.load_split("causal_lm", trainer.flags)
-        pretrain.save_tokenizer(pretrain.load_tokenizer(trainer.flags, folder, records), folder)
-    return folder.file("tokenizer")
+        save_folder(pretrain.load_tokenizer(trainer.flags, folder, records).save, path)
+    return path
 
 
 def plan(
