@@ -6,6 +6,7 @@ is that of TensorFlow on 1024 x 1024 matrices, and for comparison that of torch,
 know the processor less well.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -30,10 +31,7 @@ LEARNING_RATE, MAX_GRAD_NORM = 1e-4, 1.0
 
 def turn_flags(flags: args.FlagValues, length: int, rounds: int) -> None:
     """Flags of `compare`, with these defaults."""
-
-    def integer(name, default, help):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=1, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     integer("rounds", rounds, "steps of each contender, which take turns")
     integer("batch_size", 8, "rows")
     integer("length", length, "tokens of a row")

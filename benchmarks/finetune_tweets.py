@@ -17,6 +17,7 @@ examples.prepare_tweets`, and `torch`, `transformers` and `accelerate`.
 """
 
 import collections
+import functools
 import itertools
 import json
 import os
@@ -41,10 +42,7 @@ OURS, THEIRS = "gpt-keras", "HF Trainer"
 
 def benchmark_flags(flags: args.FlagValues) -> None:
     """Benchmark."""
-
-    def integer(name, default, help, lower_bound=1):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string("model", GGUF, "directory or .gguf file", flag_values=flags)
     integer("updates", 14, "of each that count")
     integer("train_top_layers", 0, "as of trainers.finetune; 0: all weights", lower_bound=0)

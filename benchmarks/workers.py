@@ -9,6 +9,7 @@ count. Before each turn both cores multiply matrices, alone and at once: what a 
 worth here is the most that two workers can gain.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -31,10 +32,7 @@ from trainers.strategy import make_strategy
 
 def benchmark_flags(flags: args.FlagValues) -> None:
     """Benchmark."""
-
-    def integer(name, default, help):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=1, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     integer("rounds", 4, "steps of each, which take turns")
     integer("batch_size", 64, "rows of the global batch")
     integer("length", 256, "tokens of a row")

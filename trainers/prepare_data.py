@@ -8,6 +8,7 @@ command goes on where it was. The number of processes changes nothing in the out
 """
 
 import collections
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -37,10 +38,7 @@ SETTINGS = (
 
 def prepare_flags(flags: args.FlagValues) -> None:
     """Shards."""
-
-    def integer(name, default, help, **bounds):
-        absl_flags.DEFINE_integer(name, default, help, flag_values=flags, **bounds)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags)
     absl_flags.DEFINE_string(
         "output_dir", "", "folder that the shards are to fill; work goes on in "
         "<output_dir>.partial", flag_values=flags,

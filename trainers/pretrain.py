@@ -7,6 +7,7 @@ well it compresses text it has not seen; they compare across tokenizers. The fin
 `<output_dir>/model`, a Hugging Face directory.
 """
 
+import functools
 import os
 
 import keras
@@ -29,10 +30,7 @@ from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 def pretrain_flags(flags: args.FlagValues) -> None:
     """Tokenizer and size of the model."""
-
-    def integer(name, default, help, lower_bound=1):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string(
         "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
         "training data, or take the one that made the shards", flag_values=flags,
