@@ -70,7 +70,8 @@ demo: setup  ## real weights -> served -> fine-tuned -> served, in one go
 demo-pretrain: setup  ## a small model from zero on Shakespeare
 	$(BIN)/python -m examples.demo_pretrain
 
-bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch
+bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch; JSON under bench/
+	$(BIN)/python -m examples.prepare_tweets
 	$(BIN)/python -m benchmarks.run --output_dir=bench
 
 # Exported anew each time: an old export would tell of old code.

@@ -8,7 +8,6 @@ know the processor less well.
 
 import functools
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -21,6 +20,7 @@ from absl import flags as absl_flags
 
 import gpt_keras
 from trainers import args
+from trainers.files import write_json
 from trainers.insight import gemm_peak
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep, count_parameters
@@ -64,8 +64,7 @@ def compare(
     result = measure(steps, config, flags.batch_size * flags.length, flags.rounds)
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 def measure(steps, config: gpt_keras.GPTConfig, tokens: int, rounds: int) -> dict:

@@ -19,7 +19,6 @@ examples.prepare_tweets`, and `torch`, `transformers` and `accelerate`.
 import collections
 import functools
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from absl import flags as absl_flags
 from benchmarks.contenders import use_threads
 from trainers import args, finetune
 from trainers.batches import Prefetcher
+from trainers.files import write_json
 from trainers.fit import make_step
 from trainers.loop import Schedule, count_tokens
 from trainers.strategy import make_strategy
@@ -88,8 +88,7 @@ def main(flags: args.FlagValues) -> None:
     }
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 def compile_shapes(step, source) -> float:

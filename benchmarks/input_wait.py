@@ -8,7 +8,6 @@ both packings, and reads `input_wait` where the trainer writes it, for TensorBoa
 no batch may delay.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 import tensorflow as tf
 from absl import app, flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainers.files import write_json
 
 MODELS = {
     "13.9 M": {"num_layers": 6, "hidden_size": 384, "num_heads": 6},
@@ -80,9 +81,7 @@ def main(_):
             f"{row['input_wait_mean']:9.2%}{row['input_wait_max']:9.2%}"
         )
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+        write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 
 
 if __name__ == "__main__":

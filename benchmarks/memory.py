@@ -24,6 +24,7 @@ from absl import flags as absl_flags
 import gpt_keras
 from gpt_keras import losses
 from trainers import args
+from trainers.files import write_json
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep, count_parameters
 from trainers.strategy import make_strategy
@@ -73,8 +74,7 @@ def main(flags: args.FlagValues) -> None:
         results[name] = json.loads(done.stdout.splitlines()[-1])
     print(table(results))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+        write_json(flags.output, results)
 
 
 def measure(shape, xla: bool, plain: bool = False, cut: int = 1, **options) -> dict:

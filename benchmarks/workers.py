@@ -25,6 +25,7 @@ import gpt_keras
 from benchmarks.train_step import CONFIG, LEARNING_RATE, MAX_GRAD_NORM, gemm_peak
 from trainers import args
 from trainers.cluster import free_addresses
+from trainers.files import write_json
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep
 from trainers.strategy import make_strategy
@@ -72,8 +73,7 @@ def main(flags: args.FlagValues) -> None:
     result = summary(rows, flags.batch_size * flags.length)
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 class Worker:
