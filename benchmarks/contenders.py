@@ -19,6 +19,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from trainers import args
 from trainers.files import write_json
 from trainers.insight import gemm_peak
@@ -107,19 +108,17 @@ def step_flops(config: gpt_keras.GPTConfig, tokens: int) -> float:
 
 def table(result: dict) -> str:
     """Markdown."""
-    lines = [
-        "| | tokens/s | ms a step, fastest | median | CPU ms | GFLOP/s | of GEMM peak |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in result["contenders"].items():
-        lines.append(
-            f"| {name} | {row['tokens_per_second']:.0f} | {1e3 * row['seconds_min']:.0f} "
-            f"| {1e3 * row['seconds_median']:.0f} | {1e3 * row['cpu_seconds_min']:.0f} "
-            f"| {row['gflops']:.0f} | {row['gflops'] / result['gemm_gflops']:.0%} |"
+    peak, torch_peak = result["gemm_gflops"], result["torch_gemm_gflops"]
+    rows = [
+        (
+            name, f"{row['tokens_per_second']:.0f}", f"{1e3 * row['seconds_min']:.0f}",
+            f"{1e3 * row['seconds_median']:.0f}", f"{1e3 * row['cpu_seconds_min']:.0f}",
+            f"{row['gflops']:.0f}", f"{row['gflops'] / peak:.0%}",
         )
-    peaks = result["gemm_gflops"], result["torch_gemm_gflops"]
-    lines.append("\nGEMM peak {:.0f} GFLOP/s, torch's {:.0f}".format(*peaks))
-    return "\n".join(lines)
+        for name, row in result["contenders"].items()
+    ]  # fmt: skip
+    head = ("", "tokens/s", "ms a step, fastest", "median", "CPU ms", "GFLOP/s", "of GEMM peak")
+    return f"{markdown(head, rows)}\n\nGEMM peak {peak:.0f} GFLOP/s, torch's {torch_peak:.0f}"
 
 
 def ours(

@@ -28,6 +28,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from benchmarks.contenders import use_threads
+from benchmarks.tables import markdown
 from trainers import args, finetune
 from trainers.batches import Prefetcher
 from trainers.files import write_json
@@ -187,21 +188,18 @@ def take_turns(step, source, trainer, updates: int):
 
 def table(result: dict) -> str:
     """Markdown."""
-    lines = [
-        "| | useful tokens/s | share of all tokens | s an update, median |",
-        "|---|---|---|---|",
-    ]
-    for name, row in result["contenders"].items():
-        lines.append(
-            f"| {name} | {row['useful_tokens_per_second']:.0f} | {row['useful_share']:.0%} "
-            f"| {row['seconds_median']:.2f} |"
+    rows = [
+        (
+            name, f"{row['useful_tokens_per_second']:.0f}", f"{row['useful_share']:.0%}",
+            f"{row['seconds_median']:.2f}",
         )
+        for name, row in result["contenders"].items()
+    ]  # fmt: skip
+    head = ("", "useful tokens/s", "share of all tokens", "s an update, median")
     ours, theirs = (row["useful_tokens_per_second"] for row in result["contenders"].values())
     shapes = ", ".join(f"{rows} x {length}" for rows, length in result["bucket_shapes"])
-    lines.append(
-        f"\n{ours / theirs:.2f} times; compiling for {shapes}: {result['compile_seconds']:.0f} s"
-    )
-    return "\n".join(lines)
+    compiling = f"compiling for {shapes}: {result['compile_seconds']:.0f} s"
+    return f"{markdown(head, rows)}\n\n{ours / theirs:.2f} times; {compiling}"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tensorflow as tf
 from absl import app, flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.tables import markdown
 from trainers.files import write_json
 
 MODELS = {
@@ -74,12 +75,14 @@ def main(_):
                         "input_wait_max": max(waits),
                     }
                 )
-    print(f"{'model':10}{'packing':10}{'step':>10}{'waits':>9}{'longest':>9}")
-    for row in report:
-        print(
-            f"{row['model']:10}{row['packing']:10}{row['step_ms']:7.1f} ms"
-            f"{row['input_wait_mean']:9.2%}{row['input_wait_max']:9.2%}"
+    rows = [
+        (
+            row["model"], row["packing"], f"{row['step_ms']:.1f}", f"{row['input_wait_mean']:.2%}",
+            f"{row['input_wait_max']:.2%}",
         )
+        for row in report
+    ]  # fmt: skip
+    print(markdown(("model", "packing", "ms a step", "waits", "longest"), rows))
     if flags.FLAGS.output:
         write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 

@@ -22,6 +22,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from gpt_keras import losses
 from trainers import args
 from trainers.files import write_json
@@ -134,13 +135,14 @@ def resident(field: str) -> int:
 def table(results: dict) -> str:
     """Markdown."""
     first = next(iter(results.values()))["bytes"]
-    lines = ["| | MiB | of the first | ms a step |", "|---|---|---|---|"]
-    for name, row in results.items():
-        lines.append(
-            f"| {name} | {row['bytes'] / MIB:,.0f} | {row['bytes'] / first:.2f} "
-            f"| {1e3 * row['seconds']:.0f} |"
+    rows = [
+        (
+            name, f"{row['bytes'] / MIB:,.0f}", f"{row['bytes'] / first:.2f}",
+            f"{1e3 * row['seconds']:.0f}",
         )
-    return "\n".join(lines)
+        for name, row in results.items()
+    ]  # fmt: skip
+    return markdown(("", "MiB", "of the first", "ms a step"), rows)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from benchmarks.train_step import CONFIG, LEARNING_RATE, MAX_GRAD_NORM, gemm_peak
 from trainers import args
 from trainers.cluster import free_addresses
@@ -161,11 +162,15 @@ def summary(rows: dict, tokens: int) -> dict:
 def table(result: dict) -> str:
     """Markdown."""
     tokens, seconds = result["tokens"], result["seconds"]
-    lines = ["| workers | tokens/s | s a step, fastest | all |", "|---|---|---|---|"]
-    for name, values in seconds.items():
-        every = ", ".join(f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {tokens / min(values):.0f} | {min(values):.3f} | {every} |")
-    lines += [
+    rows = [
+        (
+            name, f"{tokens / min(values):.0f}", f"{min(values):.3f}",
+            ", ".join(f"{value:.2f}" for value in values),
+        )
+        for name, values in seconds.items()
+    ]  # fmt: skip
+    lines = [
+        markdown(("workers", "tokens/s", "s a step, fastest", "all"), rows),
         "",
         f"two are {result['ratio']:.2f} times as fast as one; both cores multiply matrices "
         f"{result['ratio_of_cores']:.2f} times as fast as one of them alone",
