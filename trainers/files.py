@@ -67,6 +67,11 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         file.write("\n")
 
 
+def is_free(path: str) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path))
+
+
 def save_folder(save: Callable[[str], None], path: str) -> None:
     """Has `save` write a folder, which appears whole or not at all; one that is there stays."""
     if not os.path.isdir(path):

@@ -13,7 +13,7 @@ import numpy as np
 from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import UsageError
-from trainers.files import save_folder, write_json
+from trainers.files import is_free, save_folder, write_json
 
 DIGEST_BYTES = 16  # of a document's hash; two of 10^12 documents agree with a chance of 10^-15
 
@@ -76,9 +76,10 @@ class Preparation:
         if self.finished:
             before = shards.open_folder(self.path, verify=False).manifest["preparation"]
             self._check_settings({**self.settings, "inputs": self._sizes()}, before, self.path)
-        elif os.path.exists(self.path):
+        elif not is_free(self.path):
             raise UsageError(
-                f"--output_dir={output_dir}: exists, but holds no shards; name another"
+                f"--output_dir={output_dir}: is not an empty folder, and holds no shards; name "
+                "another"
             )
 
     def __enter__(self) -> "Preparation":

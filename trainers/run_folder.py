@@ -9,7 +9,7 @@ import yaml
 
 from trainers import args
 from trainers.args import FlagValues, UsageError
-from trainers.files import naming, replacing, write_json
+from trainers.files import is_free, naming, replacing, write_json
 
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
 # change the order of sums only; what is done with bad batches is decided when one has come.
@@ -46,7 +46,7 @@ class RunFolder:
         self.resumes = os.path.exists(self.file("config.yaml"))
         if self.resumes:
             self._check_resumable(flags)
-        elif os.path.exists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
+        elif not is_free(self.path):
             raise UsageError(
                 f"--output_dir={flags.output_dir}: is not an empty folder, and holds no run to "
                 "resume; name another"

@@ -125,9 +125,18 @@ def test_what_has_been_read_may_not_change_but_what_lies_ahead_may(begin):
 def test_a_folder_of_something_else_is_left_alone(begin, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("x")
-    with pytest.raises(UsageError, match="exists, but holds no shards"):
+    with pytest.raises(UsageError, match="is not an empty folder, and holds no shards"):
         begin()
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_is_taken(begin, model_dir, tmp_path):
+    (tmp_path / "out").mkdir()
+    preparation = begin()
+    add(preparation, [5, 0], (2, 0))
+    preparation.commit(np.uint16)
+    finish(preparation, model_dir)
+    assert shards.is_folder(tmp_path / "out")
 
 
 def test_manifest_does_not_tell_when_files_were_touched(begin, model_dir, tmp_path):

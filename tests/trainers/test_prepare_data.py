@@ -108,7 +108,7 @@ def test_misuse(texts, model_dir, tmp_path, capsys):
     cases = [
         ({"train_data": ""}, 2, "--train_data is missing"),
         ({"output_dir": ""}, 2, "--output_dir is missing"),
-        ({"output_dir": tmp_path}, 2, "exists, but holds no shards"),
+        ({"output_dir": tmp_path}, 2, "is not an empty folder, and holds no shards"),
         ({"output_dir": texts / "out"}, 2, "whose files are to be read; name another"),
         ({"train_data": tmp_path / "no.txt"}, 1, "no such file"),
         ({"tokenizer": tmp_path}, 1, "tokenizer.json: No such file"),
