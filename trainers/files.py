@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -38,10 +38,10 @@ def write(path: str | os.PathLike, pieces: Iterable) -> dict:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
-    """Opens a UTF-8 file that takes its name at the end of the block: whole, or not at all.
+def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """Opens a file that takes its name at the end of the block: whole, or not at all.
 
-    Its folder is made where there is none.
+    Its folder is made where there is none. Text is UTF-8.
 
     Raises:
       OSError: naming the file; nothing half-written is left.
@@ -49,7 +49,8 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
     partial = f"{os.fspath(path)}.new"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
-        with naming(path), open(partial, "w", encoding="utf-8") as file:
+        encoding = None if "b" in mode else "utf-8"
+        with naming(path), open(partial, mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -214,7 +214,10 @@ def tokenizer_digest(directory: str) -> str:
     try:
         return file_digest(path)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; name the directory that holds it") from error
+        raise ValueError(
+            f"{path}: {error.strerror}; name the directory that holds it (of a .gguf file "
+            "gpt_keras.import_checkpoint makes one)"
+        ) from error
 
 
 def write_array(path: str, parts: Sequence[np.ndarray], dtype: np.dtype) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from gpt_keras import GPTConfig, tokenizers
 from trainers import data, pretrain
 from trainers.args import UsageError
-from trainers.files import save_folder
+from trainers.files import replacing, save_folder
 from trainers.mixture import open_mixture
 from trainers.model_size import config_of_size, count_parameters
 from trainers.run_folder import RunFolder
@@ -237,7 +237,8 @@ def picture(path: str, results: Sequence[Result], law: ParametricLaw | None) -> 
     left.set_title("lines: training; points: eval data at the end", fontsize=10)
     right.set_title("one budget a colour; lines: law; stars: its best", fontsize=10)
     right.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:
