@@ -1,6 +1,7 @@
 """Data: from the flags of a run to its batches, by task."""
 
 import json
+import os
 from collections.abc import Sequence
 
 from trainers import shards
@@ -37,15 +38,20 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     Raises:
       ValueError: naming file, line, value and remedy.
     """
+    check_texts(patterns)
+    return read_records(
+        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
+    )
+
+
+def check_texts(patterns: Sequence[str]) -> None:
+    """Raises UsageError for a folder of shards, where texts are wanted."""
     for pattern in patterns:
-        if shards.is_folder(pattern):
+        if shards.is_folder(os.path.expanduser(pattern)):
             raise UsageError(
                 f"{pattern} holds shards, which are for --train_data of trainers.pretrain or "
                 "trainers.finetune --task=causal_lm; give files of texts"
             )
-    return read_records(
-        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
-    )
 
 
 def load_split(task: str, flags: FlagValues) -> tuple[list[dict], list[dict] | None]:

@@ -10,6 +10,7 @@ command goes on where it was. The number of processes changes nothing in the out
 import collections
 import functools
 import hashlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -24,7 +25,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from gpt_keras import tokenizers
-from trainers import args, shards
+from trainers import args, data, shards
 from trainers.features import CHUNK_BYTES, END_OF_TEXT, end_of_text, token_bytes, tokenize
 from trainers.preparation import DIGEST_BYTES, Documents, Position, Preparation
 from trainers.records import find_files, stream_records, text_of
@@ -93,6 +94,7 @@ def main(flags: args.FlagValues) -> None:
                 f"--output_dir={flags.output_dir} lies in {pattern}, whose files are to be read; "
                 "name another"
             )
+    data.check_texts(flags.train_data)
     paths = find_files(flags.train_data)
     preparation = Preparation(flags.output_dir, settings(flags), [_describe(p) for p in paths])
     if preparation.finished:
@@ -149,6 +151,13 @@ def tokenizer_directory(preparation: Preparation, paths: Sequence[str], flags) -
         return preparation.save_tokenizer(tokenizers.load(flags.tokenizer))
     print(f"training a tokenizer of {flags.vocab_size} tokens", flush=True)
     texts = _first_texts(paths, flags)
+    first = next(texts, None)
+    if first is None:
+        raise ValueError(
+            f"--train_data={','.join(flags.train_data)}: no text to train a tokenizer on, with "
+            f"--eval_fraction={flags.eval_fraction}; give more texts, or a --tokenizer"
+        )
+    texts = itertools.chain([first], texts)
     return preparation.save_tokenizer(
         tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
     )

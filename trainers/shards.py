@@ -12,6 +12,7 @@ A folder of `trainers.prepare_data` holds, for the splits `train` and `eval`,
 """
 
 import functools
+import glob
 import hashlib
 import io
 import itertools
@@ -111,8 +112,9 @@ class ShardFolder:
 
 
 def is_folder(path: str) -> bool:
-    """Whether this is a folder of `trainers.prepare_data`."""
-    return os.path.isfile(os.path.join(path, MANIFEST))
+    """Whether this is a folder of `trainers.prepare_data`, or what is there of one."""
+    tokens = glob.iglob(os.path.join(glob.escape(path), "*.tokens.npy"))
+    return os.path.isfile(os.path.join(path, MANIFEST)) or any(tokens)
 
 
 def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
@@ -134,7 +136,8 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
             content = file.read()
     except OSError as error:
         raise ValueError(
-            f"{where}: {error.strerror}; `python -m trainers.prepare_data` makes such folders"
+            f"{where}: {error.strerror}; `python -m trainers.prepare_data` makes such folders, and "
+            "goes on with one that is not whole yet (DIR.partial)"
         ) from error
     try:
         manifest = json.loads(content)

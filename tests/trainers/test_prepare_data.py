@@ -102,7 +102,7 @@ def test_a_finished_folder_is_left_as_it_is(prepared, texts, model_dir, capsys):
     assert os.stat(manifest).st_mtime_ns == before
 
 
-def test_misuse(texts, model_dir, tmp_path, capsys):
+def test_misuse(texts, model_dir, prepared, tmp_path, capsys):
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "numbers.jsonl").write_text('{"body": "a"}\n{"body": 7}\n')
     cases = [
@@ -113,6 +113,8 @@ def test_misuse(texts, model_dir, tmp_path, capsys):
         ({"train_data": tmp_path / "no.txt"}, 1, "no such file"),
         ({"tokenizer": tmp_path}, 1, "tokenizer.json: No such file"),
         ({"train_data": tmp_path / "blank.txt"}, 1, "1 files, and no text in any"),
+        ({"train_data": prepared.path}, 2, "holds shards, which are for --train_data of"),
+        ({"train_data": tmp_path / "blank.txt", "tokenizer": ""}, 1, "no text to train a token"),
         ({"train_data": tmp_path / "numbers.jsonl"}, 1, "numbers.jsonl:2: text must be a string"),
         ({"text_column": "text"}, 1, "a.jsonl:1: no column 'text'"),
     ]

@@ -108,6 +108,13 @@ def test_a_manifest_that_lacks_something_is_refused_by_key(folder, keys, value, 
         shards.open_folder(folder.path)
 
 
+def test_a_folder_without_its_manifest_is_none_that_can_be_read(folder):
+    os.remove(os.path.join(folder.path, shards.MANIFEST))
+    assert shards.is_folder(folder.path)
+    with pytest.raises(ValueError, match=r"manifest\.json: No such file .*goes on with one that"):
+        shards.open_folder(folder.path)
+
+
 def test_another_tokenizer_is_refused(folder, model_dir, tmp_path):
     folder.check_tokenizer(model_dir)
     (tmp_path / "tokenizer.json").write_text("{}")
