@@ -62,6 +62,10 @@ def prepare_flags(flags: args.FlagValues) -> None:
         "log_seconds", 10.0, "seconds between two lines of progress", lower_bound=0.0,
         flag_values=flags,
     )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "dry_run", False, "say what would be read, try the first document, and end",
+        flag_values=flags,
+    )  # fmt: skip
 
 
 FLAGS = (prepare_flags, args.train_data_flags, args.text_flags)
@@ -100,9 +104,33 @@ def main(flags: args.FlagValues) -> None:
     if preparation.finished:
         print(f"prepared already: {preparation.path}")
         return
+    if flags.dry_run:
+        print(describe(preparation, flags))
+        return
     with preparation:
         prepare(preparation, paths, flags)
     print(report(shards.open_folder(preparation.path, verify=False)))
+
+
+def describe(preparation: Preparation, flags: args.FlagValues) -> str:
+    """What would be read, and how its first document begins.
+
+    Raises:
+      ValueError: that document or the tokenizer is bad.
+    """
+    paths = [entry["path"] for entry in preparation.inputs]
+    size = sum(entry["bytes"] for entry in preparation.inputs)
+    first = next((text for path in paths for text in _texts(path, flags)), "")
+    made_by = f"a new one of {flags.vocab_size:,} tokens"
+    if flags.tokenizer:
+        tokenizer = tokenizers.load(flags.tokenizer)
+        end_of_text(tokenizer)
+        made_by = f"{flags.tokenizer}, {tokenizer.vocab_size:,} tokens"
+    return (
+        f"files:     {len(paths):,}, {size / 1e6:,.1f} MB as they lie, from {paths[0]} to "
+        f"{paths[-1]}\nfirst:     {first[:60]!r}\ntokenizer: {made_by}\n"
+        f"shards:    {preparation.path}"
+    )
 
 
 def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValues) -> None:

@@ -125,6 +125,17 @@ def test_misuse(texts, model_dir, prepared, tmp_path, capsys):
         assert printed.count("\n") == 1
 
 
+def test_a_dry_run_writes_nothing_and_finds_a_wrong_column(texts, model_dir, tmp_path, capsys):
+    arguments = command(texts, model_dir, tmp_path / "out", dry_run=True)
+    assert run(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "files:     3, 0.0 MB as they lie" in printed
+    assert f"tokenizer: {model_dir}, 320 tokens" in printed
+    assert run([*arguments, "--text_column=text"]) == 1
+    assert "a.jsonl:1: no column 'text'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_start_that_failed_does_not_bind_the_next(texts, model_dir, tmp_path):
     assert run(command(texts, "", tmp_path / "out", vocab_size=300, text_column="text")) == 1
     assert run(command(tmp_path / "no.txt", model_dir, tmp_path / "out")) == 1
@@ -186,9 +197,9 @@ def is_gone(pid):
 
 def test_killed_and_run_again_gives_the_same_bytes(model_dir, tmp_path):
     rng = np.random.default_rng(1)
-    texts = [make_text(rng, 2000) for _ in range(900)]  # more than 8 MB
-    write_jsonl(tmp_path / "a.jsonl", texts[:500])
-    write_jsonl(tmp_path / "b.jsonl", [*texts[400:], texts[2]])
+    texts = [make_text(rng, 2000) for _ in range(380)]  # more than 5 MB
+    write_jsonl(tmp_path / "a.jsonl", texts[:250])
+    write_jsonl(tmp_path / "b.jsonl", [*texts[200:], texts[2]])
     inputs, log = f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}", tmp_path / "log.txt"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     partial = tmp_path / "killed.partial"
@@ -212,7 +223,7 @@ def test_killed_and_run_again_gives_the_same_bytes(model_dir, tmp_path):
         time.sleep(0.05)
     assert not killed.exists()
     # The file of a shard that was being written.
-    (partial / "train-00007.tokens.npy").write_bytes(b"torn")
+    (partial / "train-00005.tokens.npy").write_bytes(b"torn")
 
     assert run(arguments) == 0
     assert run(command(inputs, model_dir, whole, shard_tokens=1, num_processes=2)) == 0
@@ -223,5 +234,5 @@ def test_killed_and_run_again_gives_the_same_bytes(model_dir, tmp_path):
     ]
     assert files[0] == files[1]
     manifest = shards.open_folder(killed).manifest
-    assert manifest["documents"] == {"read": 1001, "duplicate": 101, "empty": 0}
-    assert len(manifest["splits"]["train"]["shards"]) > 6
+    assert manifest["documents"] == {"read": 431, "duplicate": 51, "empty": 0}
+    assert len(manifest["splits"]["train"]["shards"]) == 6
