@@ -143,16 +143,19 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
         manifest = json.loads(content)
         known = manifest["format"] == FORMAT
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: not a manifest of shards; prepare the data anew") from error
+        raise ValueError(f"{where}: not a manifest of shards; {_remedy(path)}") from error
     if not known:
         raise ValueError(
-            f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; prepare the "
-            "data anew"
+            f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; {_remedy(path)}"
         )
     _check_form(where, manifest, _FORM)
     _check_form(where, manifest["files"], _files_form(manifest), "files")
     _check_files(path, manifest["files"], verify)
     return ShardFolder(path, hashlib.sha256(content).hexdigest(), manifest)
+
+
+def _remedy(folder: str) -> str:
+    return f"copy it anew, or delete {folder} and prepare the data anew"
 
 
 def _check_form(where: str, value: Any, form: Any, key: str = "") -> None:
@@ -161,7 +164,7 @@ def _check_form(where: str, value: Any, form: Any, key: str = "") -> None:
     if type(value) is not kind:
         got = "is missing" if value is None else f"is {str(value)[:40]!r}"
         raise ValueError(
-            f"{where}: {key} {got}, expected {_KINDS[kind]}; copy it anew, or prepare the data anew"
+            f"{where}: {key} {got}, expected {_KINDS[kind]}; {_remedy(os.path.dirname(where))}"
         )
     if isinstance(form, dict):
         for name, inner in form.items():
@@ -183,7 +186,7 @@ def _files_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_files(folder: str, files: Mapping[str, Mapping], verify: bool) -> None:
-    remedy = f"copy it anew, or prepare the data anew (--output_dir={folder})"
+    remedy = _remedy(folder)
     for name, expected in files.items():
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
