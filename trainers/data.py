@@ -1,7 +1,6 @@
 """Data: from the flags of a run to its batches, by task."""
 
 import json
-import os
 from collections.abc import Sequence
 
 from trainers import shards
@@ -47,7 +46,7 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
 def check_texts(patterns: Sequence[str]) -> None:
     """Raises UsageError for a folder of shards, where texts are wanted."""
     for pattern in patterns:
-        if shards.is_folder(os.path.expanduser(pattern)):
+        if shards.is_folder(pattern):
             raise UsageError(
                 f"{pattern} holds shards, which are for --train_data of trainers.pretrain or "
                 "trainers.finetune --task=causal_lm; give files of texts"

@@ -113,6 +113,7 @@ class ShardFolder:
 
 def is_folder(path: str) -> bool:
     """Whether this is a folder of `trainers.prepare_data`, or what is there of one."""
+    path = os.path.expanduser(path)
     tokens = glob.iglob(os.path.join(glob.escape(path), "*.tokens.npy"))
     return os.path.isfile(os.path.join(path, MANIFEST)) or any(tokens)
 
