@@ -293,15 +293,15 @@ def train_data_flags(flags: FlagValues) -> None:
         "train_data",
         [],
         "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too. For language models also folders of trainers.prepare_data, "
-        "as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
+        ".zst; folders and globs too. Language models are trained on folders of "
+        "trainers.prepare_data as well, as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
         flag_values=flags,
     )
     absl_flags.DEFINE_float(
         "eval_fraction",
         0.1,
-        "without --eval_data, the share of the training data held out by a hash of the text (of "
-        "prepared data: what was held out then); 0: none",
+        "share of the training data held out by a hash of the text; training takes --eval_data "
+        "instead where it is given, and of prepared data what was held out then; 0: none",
         lower_bound=0.0,
         upper_bound=0.9,
         flag_values=flags,
