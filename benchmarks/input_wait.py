@@ -5,7 +5,8 @@
 Prepares Shakespeare's plays and the tweets, trains on a mixture of both with the real trainer, in
 both packings, and reads `input_wait` where the trainer writes it, for TensorBoard. The model of
 13.9 M parameters is that of `benchmarks.train_step`; the tiny one has steps as short as any, which
-no batch may delay.
+no batch may delay. Needs the data of `python -m examples.fetch_data shakespeare tweets` and
+`python -m examples.prepare_tweets`.
 """
 
 import os

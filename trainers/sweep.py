@@ -88,13 +88,19 @@ def check_trainer(trainer: Trainer) -> None:
         raise UsageError("without --eval_data and --eval_fraction there is nothing to go by")
 
 
-def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
-    """Directory of the tokenizer that all runs have: given, of the shards, or trained once."""
+def known_tokenizer(trainer: Trainer) -> str | None:
+    """Directory of the tokenizer that is given, or that of the shards; None: to be trained."""
     if trainer.flags.tokenizer:
         return trainer.flags.tokenizer
     mixture = open_mixture(trainer.flags.train_data, tokenizer="", verify=False)
-    if mixture is not None:
-        return mixture.tokenizer_dir
+    return mixture and mixture.tokenizer_dir
+
+
+def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
+    """Directory of the tokenizer that all runs have: known already, or trained once."""
+    known = known_tokenizer(trainer)
+    if known:
+        return known
     path = folder.file("tokenizer")
     if not os.path.isdir(path):
         records, _ = data.load_split("causal_lm", trainer.flags)
