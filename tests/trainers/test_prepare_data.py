@@ -130,8 +130,8 @@ def test_a_dry_run_writes_nothing_and_finds_a_wrong_column(texts, model_dir, tmp
     arguments = command(texts, model_dir, tmp_path / "out", dry_run=True)
     assert run(arguments) == 0
     printed = capsys.readouterr().out
-    assert "files:     3, 0.0 MB as they lie" in printed
-    assert f"tokenizer: {model_dir}, 320 tokens" in printed
+    assert "files:     3, 0.1 MB as they lie" in printed
+    assert f"tokenizer: {model_dir}, 294 tokens" in printed
     assert run([*arguments, "--text_column=text"]) == 1
     assert "a.jsonl:1: no column 'text'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
