@@ -133,7 +133,7 @@ class Preparation:
         self.position = position
 
     @property
-    def num_pending(self) -> int:
+    def pending_tokens(self) -> int:
         """Tokens that are in memory alone."""
         return sum(len(part.tokens) for parts in self._added.values() for part in parts)
 

@@ -77,7 +77,7 @@ def main(flags: args.FlagValues) -> None:
             )
     data.check_texts(flags.train_data)
     paths = find_files(flags.train_data)
-    preparation = Preparation(flags.output_dir, settings(flags), [_describe(p) for p in paths])
+    preparation = Preparation(flags.output_dir, settings(flags), [_input_entry(p) for p in paths])
     if preparation.finished:
         print(f"prepared already: {preparation.path}")
         return
@@ -127,9 +127,9 @@ def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValu
         counts = {**chunk.counts, "empty": num_empty}
         preparation.add(documents, chunk.digests, counts, chunk.position)
         progress.add(counts, sum(len(part.tokens) for part in documents.values()))
-        if preparation.num_pending >= flags.shard_tokens:
+        if preparation.pending_tokens >= flags.shard_tokens:
             preparation.commit(dtype)
-    if preparation.num_pending:
+    if preparation.pending_tokens:
         preparation.commit(dtype)
     if preparation.counts["read"] == preparation.counts["empty"]:
         raise ValueError(
@@ -179,7 +179,7 @@ def _first_texts(paths: Sequence[str], flags) -> Iterator[str]:
             yield text
 
 
-def _describe(path: str) -> dict:
+def _input_entry(path: str) -> dict:
     status = os.stat(path)
     return {"path": path, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
