@@ -84,6 +84,11 @@ class Preparation:
 
     def __enter__(self) -> "Preparation":
         """Takes the folder, and what is left of it from before."""
+        if not is_free(self.partial) and not os.path.exists(self._file("lock")):
+            raise UsageError(
+                f"{self.partial}: is where the work would go on, but holds something else; move "
+                "it, or name another --output_dir"
+            )
         os.makedirs(self.partial, exist_ok=True)
         self._lock = open(self._file("lock"), "w")
         try:

@@ -128,6 +128,10 @@ def test_a_folder_of_something_else_is_left_alone(begin, tmp_path):
     with pytest.raises(UsageError, match="is not an empty folder, and holds no shards"):
         begin()
     assert os.listdir(tmp_path) == ["out"]
+    os.rename(tmp_path / "out", tmp_path / "out.partial")
+    with pytest.raises(UsageError, match=r"out\.partial: is where the work would go on, but holds"):
+        begin()
+    assert os.listdir(tmp_path / "out.partial") == ["thesis.txt"]
 
 
 def test_an_empty_folder_is_taken(begin, model_dir, tmp_path):
