@@ -66,15 +66,16 @@ def main(flags: args.FlagValues) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tuner.task.save_pretrained(f"{folder}/model")
         trainer = make_trainer(tuner, recipe, folder, flags)
-        step = make_step(tuner.task, schedule, recipe, strategy)
-        compile_seconds = compile_shapes(step, tuner.data.train)
-        seconds, tokens, slots = take_turns(step, tuner.data.train, trainer, flags.updates)
+        source = tuner.data.train
+        step = make_step(tuner.task, schedule, recipe, strategy, source.source_names)
+        compile_seconds = compile_shapes(step, source)
+        seconds, tokens, slots = take_turns(step, source, trainer, flags.updates)
     result = {
         "updates": flags.updates,
         "global_batch_size": recipe.global_batch_size,
         "max_length": recipe.max_length,
         "train_top_layers": flags.train_top_layers,
-        "bucket_shapes": tuner.data.train.shapes,
+        "bucket_shapes": source.shapes,
         "compile_seconds": compile_seconds,
         "contenders": {
             name: {
