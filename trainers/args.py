@@ -23,7 +23,9 @@ import tensorflow as tf
 import yaml
 from absl import flags as absl_flags
 
+from trainers.files import replacing
 from trainers.packing import PACKINGS
+from trainers.records import TEXT_UNITS
 
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
@@ -225,8 +227,8 @@ def _config_texts(where: str, node: yaml.Node, flag: absl_flags.Flag) -> list[st
 
 
 def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
-    """Writes the values of all flags as YAML that `--config_file` reads back."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Writes the values of all flags as YAML, which `--config_file` reads back."""
+    with replacing(path) as file:
         yaml.safe_dump(flag_values(flags), file, sort_keys=False, allow_unicode=True)
 
 
@@ -291,15 +293,15 @@ def train_data_flags(flags: FlagValues) -> None:
         "train_data",
         [],
         "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too. For language models also folders of trainers.prepare_data, "
-        "as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
+        ".zst; folders and globs too. Language models are trained on folders of "
+        "trainers.prepare_data as well, as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
         flag_values=flags,
     )
     absl_flags.DEFINE_float(
         "eval_fraction",
         0.1,
-        "without --eval_data, the share of the training data held out by a hash of the text (of "
-        "prepared data: what was held out then); 0: none",
+        "share of the training data held out by a hash of the text; training takes --eval_data "
+        "instead where it is given, and of prepared data what was held out then; 0: none",
         lower_bound=0.0,
         upper_bound=0.9,
         flag_values=flags,
@@ -310,7 +312,7 @@ def text_flags(flags: FlagValues) -> None:
     """Texts."""
     absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
     absl_flags.DEFINE_enum(
-        "text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document",
+        "text_unit", "file", TEXT_UNITS, "what of a text file is one document",
         flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_string(

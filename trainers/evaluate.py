@@ -3,14 +3,13 @@
 python -m trainers.evaluate --model=DIR --task=classification --eval_data=test.jsonl
 """
 
-import json
-
 from absl import flags as absl_flags
 from tqdm import tqdm
 
 from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
 from trainers import args, data
 from trainers.evaluation import Evaluator
+from trainers.files import write_json
 from trainers.strategy import make_strategy
 
 
@@ -51,9 +50,7 @@ def main(flags: args.FlagValues) -> None:
         metrics = Evaluator(task, strategy, source)(lambda done, total: bar.update())
     print(metrics.report())
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(metrics.details(), file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        write_json(flags.output, metrics.details())
 
 
 def _source(task, flags: args.FlagValues):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +25,7 @@ from trainers.strategy import wait_for_all
 
 def loop_flags(flags: FlagValues) -> None:
     """Training run."""
-
-    def integer(name, default, help, lower_bound=0):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=0)
     absl_flags.DEFINE_string(
         "output_dir", "", "folder of the run: config, metrics, TensorBoard, checkpoints, model",
         flag_values=flags,

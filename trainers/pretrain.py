@@ -7,8 +7,8 @@ well it compresses text it has not seen; they compare across tokenizers. The fin
 `<output_dir>/model`, a Hugging Face directory.
 """
 
+import functools
 import os
-import shutil
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
 from trainers.agreement import agree, digest, start
 from trainers.features import END_OF_TEXT
+from trainers.files import save_folder
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
@@ -29,10 +30,7 @@ from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 def pretrain_flags(flags: args.FlagValues) -> None:
     """Tokenizer and size of the model."""
-
-    def integer(name, default, help, lower_bound=1):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string(
         "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
         "training data, or take the one that made the shards", flag_values=flags,
@@ -85,7 +83,7 @@ def main(flags: args.FlagValues) -> None:
         return
     folder.begin()
     if folder.writes:
-        save_tokenizer(tokenizer, folder)
+        save_folder(tokenizer.save, folder.file("tokenizer"))  # for a resume
         if mixture is not None:
             mixture.write_digests(folder)
     progress, metrics = fit(task, texts, flags, folder, strategy)
@@ -146,15 +144,6 @@ def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict
     print(f"training a tokenizer of {flags.vocab_size} tokens")
     texts = (record.get("text") or record["prompt"] + record["completion"] for record in records)
     return tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
-
-
-def save_tokenizer(tokenizer, folder: RunFolder) -> None:
-    """Keeps the tokenizer for a resume; it appears whole or not at all."""
-    path = folder.file("tokenizer")
-    if not os.path.isdir(path):
-        shutil.rmtree(f"{path}.new", ignore_errors=True)
-        tokenizer.save(f"{path}.new")
-        os.rename(f"{path}.new", path)
 
 
 def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:

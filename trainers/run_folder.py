@@ -9,7 +9,7 @@ import yaml
 
 from trainers import args
 from trainers.args import FlagValues, UsageError
-from trainers.files import naming
+from trainers.files import is_free, naming, replacing, write_json
 
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
 # change the order of sums only; what is done with bad batches is decided when one has come.
@@ -46,7 +46,7 @@ class RunFolder:
         self.resumes = os.path.exists(self.file("config.yaml"))
         if self.resumes:
             self._check_resumable(flags)
-        elif os.path.exists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
+        elif not is_free(self.path):
             raise UsageError(
                 f"--output_dir={flags.output_dir}: is not an empty folder, and holds no run to "
                 "resume; name another"
@@ -60,9 +60,7 @@ class RunFolder:
         """
         os.makedirs(self.path, exist_ok=True)
         if self.writes and not self.resumes:
-            # By rename: a kill leaves no half of it, which a resume could not read.
-            args.write_config(self.flags, self.file("config.yaml.new"))
-            os.replace(self.file("config.yaml.new"), self.file("config.yaml"))
+            args.write_config(self.flags, self.file("config.yaml"))
 
     def file(self, *names: str) -> str:
         """Path of something in the folder."""
@@ -103,10 +101,8 @@ class RunFolder:
                 for line in self.read_lines(name)
                 if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
             ]
-            path = self.file(f"{name}.new")
-            with naming(path), open(path, "w", encoding="utf-8") as file:
+            with replacing(self.file(name)) as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
-            os.replace(path, self.file(name))
 
     def read_lines(self, name: str) -> list[dict]:
         """Lines of a JSONL file; one that a kill cut short is left out."""
@@ -133,13 +129,8 @@ class RunFolder:
 
     def write_json(self, name: str, value) -> None:
         """Writes a JSON file into the folder, whole or not at all."""
-        if not self.writes:
-            return
-        path = self.file(f"{name}.new")
-        with naming(path), open(path, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.replace(path, self.file(name))
+        if self.writes:
+            write_json(self.file(name), value)
 
     def close(self) -> None:
         while self._files:

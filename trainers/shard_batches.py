@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.batches import Batch, check_batch_size, fill_batch
-from trainers.packing import lay_out
+from trainers.packing import fill_row, lay_out
 from trainers.shards import Shard
 
 
@@ -42,14 +42,9 @@ class ShardRows:
     def fill(self, row: int, token_ids, segment_ids, loss_mask) -> None:
         """Writes a row into three (T,) arrays that hold padding."""
         part = int(np.searchsorted(self._first_rows, row, "right")) - 1
-        layout, at = self._layouts[part], 0
-        tokens = layout.shard.tokens
-        for segment, (start, size) in enumerate(layout.pieces(row - self._first_rows[part]), 1):
-            token_ids[at : at + size] = tokens[start : start + size]
-            segment_ids[at : at + size] = segment
-            # Nothing stands before the first token of a segment to predict it from.
-            loss_mask[at + 1 : at + size] = 1.0
-            at += size
+        layout = self._layouts[part]
+        pieces = layout.pieces(row - self._first_rows[part])
+        fill_row(pieces, layout.shard.tokens, None, token_ids, segment_ids, loss_mask)
 
 
 class _Concat:
