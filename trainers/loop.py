@@ -62,6 +62,10 @@ def loop_flags(flags: FlagValues) -> None:
         "loss_spike", 0.0, "a loss above this many times the median of the last 64 is a spike; 0: "
         "none is", lower_bound=0.0, flag_values=flags,
     )  # fmt: skip
+    absl_flags.register_validator(
+        "loss_spike", lambda factor: factor == 0 or factor > 1,
+        "give a factor above 1, or 0 for none", flag_values=flags,
+    )  # fmt: skip
     integer(
         "early_stopping_patience", 0, "evaluations without a better dev metric (macro-F1 of a "
         "classifier, loss of a language model) before the run ends; 0: never",
