@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags as absl_flags
 
@@ -218,16 +218,22 @@ class Loop:
         elif not result.overflowed:
             self.guard.reject(step + 1, result, batch)
         progress.step = step + 1
-        self._log(result, learning_rate, count_tokens(batch), seconds)
         insight = self.insight.values(inputs, result, seconds, waited)
-        self.board.scalars("train", insight, progress.step)
+        self._log(result, learning_rate, count_tokens(batch), seconds, insight)
         self.state.poll()
         if schedule.evaluates(progress.step):
             self._evaluate()
         if progress.stopped or schedule.saves(progress.step):
             self.state.save()
 
-    def _log(self, result: StepResult, learning_rate: float, tokens: int, seconds: float) -> None:
+    def _log(
+        self,
+        result: StepResult,
+        learning_rate: float,
+        tokens: int,
+        seconds: float,
+        insight: Mapping[str, float],
+    ) -> None:
         step = self.state.progress.step
         values = {
             "loss": result.loss,
@@ -239,7 +245,7 @@ class Loop:
         line = {name: x if math.isfinite(x) else None for name, x in values.items()}
         skipped = {} if result.applied else {"skipped": True}
         self.folder.log({"step": step, **line, "tokens": tokens, **skipped})
-        self.board.scalars("train", values, step)
+        self.board.scalars("train", {**values, **insight}, step)
         self.bar.update(result.loss, learning_rate, tokens, seconds, usual=not result.traced)
 
     def _evaluate(self) -> None:

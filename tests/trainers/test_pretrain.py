@@ -65,8 +65,13 @@ def test_learns_a_language_from_nothing(command, tmp_path):
 
 def events(folder):
     """Tag -> steps, of all that TensorBoard finds in a run."""
-    found = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0}).Reload()  # 0: all
-    return {tag: [e.step for e in found.Tensors(tag)] for tag in found.Tags()["tensors"]}
+    sizes = {"scalars": 0, "tensors": 0}  # 0: all
+    found = EventAccumulator(str(folder / "tensorboard"), sizes).Reload()
+    return {
+        tag: [event.step for event in read(tag)]
+        for read, kind in ((found.Scalars, "scalars"), (found.Tensors, "tensors"))
+        for tag in found.Tags()[kind]
+    }
 
 
 def test_what_tensorboard_shows(command, mixed, tmp_path):
