@@ -189,7 +189,7 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
     step = make_step(task, schedule, flags, strategy, data.train.source_names)
-    print(estimate(step, data.train, schedule.max_steps))
+    print(estimate(step, data.train, schedule.max_steps, measures=flags.insight_steps > 0))
 
 
 def _restore(state: TrainingState, folder: RunFolder, strategy: tf.distribute.Strategy) -> None:
