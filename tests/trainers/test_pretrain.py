@@ -94,7 +94,8 @@ def test_what_tensorboard_shows(command, mixed, tmp_path):
     assert steps.pop("train/update_ratio") == [5, 10]
     for name in ("eval/bits_per_byte", "samples", "attention/0/block_0", "attention/0/block_1"):
         assert steps.pop(name) == [0, 10, 12], name
-    assert set(steps) == {"eval/loss", "eval/perplexity"}
+    # Of the other source nothing is held out.
+    assert set(steps) == {"eval/loss", "eval/perplexity", "eval/loss_of/wiki"}
 
 
 def test_a_given_tokenizer_and_config_are_used(command, model_dir, tmp_path):
