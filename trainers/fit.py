@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -144,7 +143,7 @@ def fit(
             write_samples=_sampler(task, flags) if folder.writes else None,
             attention=AttentionMaps(task, flags.attention_prompts) if folder.writes else None,
             profile=Profile.of(flags, folder.file("tensorboard")) if folder.writes else None,
-            log_seconds=flags.log_seconds if folder.writes else math.inf,
+            log_seconds=flags.log_seconds,
         )
         loop.run()
         metrics = evaluator() if evaluator else None

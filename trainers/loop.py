@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -159,10 +161,13 @@ class Loop:
           Stopped: SIGTERM or SIGINT came, and a checkpoint of the last whole step is written.
         """
         progress, last = self.state.progress, self.schedule.max_steps
-        self.bar = ProgressBar(last, progress.step, self.log_seconds)
-        self.step.notify = self.state.notify = self.guard.notify = self.bar.say
         with contextlib.ExitStack() as stack:
+            stream = sys.stderr
+            if not self.folder.writes:  # of several workers the chief alone tells how it goes
+                stream = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            self.bar = ProgressBar(last, progress.step, self.log_seconds, stream)
             stack.callback(self.bar.close)
+            self.step.notify = self.state.notify = self.guard.notify = self.bar.say
             self.signals = stack.enter_context(StopSignals(self.step.strategy))
             stack.enter_context(self.profile)
             try:
@@ -268,9 +273,8 @@ class Loop:
             self.board.texts("samples", *self.write_samples(), step)
         if self.attention is not None:
             self.attention.show(self.board, step)
-        if self.folder.writes:
-            text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-            self.bar.say(f"step {step}: eval {text}")
+        text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+        self.bar.say(f"step {step}: eval {text}")
         self.state.progress.evaluated_step = step
         if step > 0:  # where the run starts is only shown
             self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)
