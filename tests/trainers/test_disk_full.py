@@ -46,11 +46,9 @@ def on_small_disk(model_dir, data_dir, tmp_path):
         ])  # fmt: skip
         script = f"{MOUNT} {tmp_path / 'disk'} && {command}; echo STATUS $?; {then}"
         script = script.replace("AGAIN", f"{command} --resume").replace("TMP", str(tmp_path))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(
             [*NAMESPACE, script, str(int(models * size) + spare)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-            check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         return done.stdout
 

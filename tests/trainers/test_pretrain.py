@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gpt_keras
 from trainers import args, prepare_data, pretrain
+from trainers.run_folder import read_lines
 
 
 @pytest.fixture
@@ -150,21 +151,18 @@ def mixed(make_shards, tmp_path):
 
 
 def losses(folder):
-    text = (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
-    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in read_lines(folder / "metrics.jsonl") if "loss" in line]
 
 
 def test_run_on_shards_goes_on_exactly_after_a_kill(command, mixed, tmp_path):
     status, printed = command(**mixed, output_dir=tmp_path / "whole")
     assert status == 0, printed.err
     killed, log = tmp_path / "killed", tmp_path / "log.txt"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = command.arguments(**mixed, output_dir=killed)
     with open(log, "wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "trainers.pretrain", *arguments],
-            stdout=stream, stderr=stream, env=environment,
+            stdout=stream, stderr=stream,
         )  # fmt: skip
     while len(losses(killed)) < 8:
         assert process.poll() is None, log.read_text()[-3000:]
