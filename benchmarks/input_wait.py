@@ -16,7 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tensorflow as tf
 from absl import app, flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -39,9 +38,8 @@ def run(module, **values):
 
 def read_scalar(folder, name):
     """Its values in TensorBoard's files, by step."""
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
-    events.Reload()
-    return [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()  # 0: all
+    return [event.value for event in events.Scalars(name)]
 
 
 def main(_):

@@ -122,7 +122,7 @@ class PlainLogits(gpt_keras.CausalLM):
         weights = keras.ops.reshape(batch["loss_mask"][:, 1:], (-1,))
         targets = keras.ops.reshape(batch["token_ids"][:, 1:], (-1,))
         logits = keras.ops.reshape(logits, (-1, CONFIG.vocab_size))
-        total = losses.cross_entropy(logits, targets, weights, regularizers)
+        total, _ = losses.cross_entropy(logits, targets, weights, regularizers)
         return losses.Loss(total, keras.ops.sum(weights))
 
 

@@ -49,9 +49,9 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(flags)` and exits.
 
-    Status 0: done. 1: failed; what a user can put right (OSError, or a ValueError that our code
-    raises) is one line on stderr, anything else a traceback. 2: flags misused. 75 (EX_TEMPFAIL): a
-    signal ended a run that can be resumed. 130: interrupted.
+    Status 0: done. 1: failed; what a user can put right (OSError, too little memory, or a
+    ValueError that our code raises) is one line on stderr, anything else a traceback. 2: flags
+    misused. 75 (EX_TEMPFAIL): a signal ended a run that can be resumed. 130: interrupted.
     """
     argv = list(sys.argv if argv is None else argv)
     sys.exit(exit_status(main, groups, argv))
@@ -78,6 +78,14 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
     except OSError as error:
         name = f"{error.filename}: {error.strerror}" if error.filename else error
         print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
+        return FAILED
+    except tf.errors.ResourceExhaustedError as error:
+        what = error.message.rpartition("}} ")[2].partition(" on /job:")[0]
+        print(
+            f"{program}: error: {_one_line(what)[:200]}; take a smaller model or batches that "
+            "are smaller (--dry_run of a trainer tells what a run needs)",
+            file=sys.stderr,
+        )
         return FAILED
     except tf.errors.OpError as error:
         _, aborted, reason = error.message.rpartition("Collective ops is aborted by: ")

@@ -16,7 +16,7 @@ from trainers.args import FlagValues, UsageError
 from trainers.batches import PackedBatches
 from trainers.data import micro_batch_size
 from trainers.run_folder import RunFolder
-from trainers.shard_batches import MixedBatches, ShardRows
+from trainers.shard_batches import JoinedRows, MixedBatches, ShardRows
 
 SHARDS_FILE = "shards.json"  # in a run's folder: digests of the manifests
 
@@ -106,26 +106,24 @@ class Mixture:
 
     def train_batches(self, flags: FlagValues, pad_id: int) -> MixedBatches:
         """Of --global_batch_size rows."""
-        rows = [
-            ShardRows(folder.shards("train"), flags.max_length, flags.packing)
-            for folder in self.folders
-        ]
+        rows = self._rows("train", flags)
         return MixedBatches(
-            rows,
-            self.weights,
-            flags.global_batch_size,
-            names=self.names,
-            seed=flags.seed,
-            pad_id=pad_id,
+            rows, self.weights, flags.global_batch_size, seed=flags.seed, pad_id=pad_id
         )
 
     def eval_batches(self, flags: FlagValues, pad_id: int) -> PackedBatches | None:
         """The documents of all sources that were held out, alike; None without any."""
-        held_out = [shard for folder in self.folders for shard in folder.shards("eval")]
-        if not held_out or not flags.eval_fraction:
+        rows = self._rows("eval", flags)
+        if not rows.num_rows or not flags.eval_fraction:
             return None
-        rows = ShardRows(held_out, flags.max_length, flags.packing)
         return PackedBatches(rows, micro_batch_size(flags), shuffle=False, pad_id=pad_id)
+
+    def _rows(self, split: str, flags: FlagValues) -> JoinedRows:
+        rows = [
+            ShardRows(folder.shards(split), flags.max_length, flags.packing)
+            for folder in self.folders
+        ]
+        return JoinedRows(rows, self.names)
 
 
 def open_mixture(train_data: Sequence[str], tokenizer: str, verify: bool) -> Mixture | None:

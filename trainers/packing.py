@@ -6,6 +6,7 @@ A segment of a row attends to itself alone (segment ids), so packing changes no 
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class PackedRows:
     length: int
     pieces: np.ndarray
     row_splits: np.ndarray
+    source_names: ClassVar = ()
 
     @property
     def num_rows(self) -> int:

@@ -98,22 +98,11 @@ class RunFolder:
                 continue
             kept = [
                 line
-                for line in self.read_lines(name)
+                for line in read_lines(self.file(name))
                 if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
             ]
             with replacing(self.file(name)) as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
-
-    def read_lines(self, name: str) -> list[dict]:
-        """Lines of a JSONL file; one that a kill cut short is left out."""
-        lines = []
-        with open(self.file(name), encoding="utf-8") as file:
-            for line in file:
-                try:
-                    lines.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return lines
 
     def log(self, values: Mapping, name: str = "metrics.jsonl") -> None:
         """Adds a line to a JSONL file."""
@@ -136,3 +125,15 @@ class RunFolder:
         while self._files:
             with contextlib.suppress(OSError):  # a line that `log` could not write
                 self._files.popitem()[1].close()
+
+
+def read_lines(path: str | os.PathLike) -> list[dict]:
+    """Lines of a JSONL file, without one that a kill cut short; none where there is no file yet."""
+    lines = []
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines

@@ -143,6 +143,6 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0):
-        """Args: num_bytes: of the text that the evaluated tokens stand for; 0 if unknown."""
-        return metrics.LanguageModelMetrics(num_bytes)
+    def new_metrics(self, num_bytes=0, sources=()):
+        """Args: as of `metrics.LanguageModelMetrics`."""
+        return metrics.LanguageModelMetrics(num_bytes, sources)

@@ -109,6 +109,6 @@ class Task(ConfigModel):
         """
         raise NotImplementedError
 
-    def new_metrics(self, num_bytes=0):
+    def new_metrics(self, num_bytes=0, sources=()):
         """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
         raise NotImplementedError

@@ -26,7 +26,7 @@ def numpy_loss(hidden, head, targets, weights):
 
 def test_cross_entropy_is_the_weighted_sum(case):
     hidden, head, targets, weights = case
-    loss = losses.cross_entropy(hidden @ head, targets, weights)
+    loss, _ = losses.cross_entropy(hidden @ head, targets, weights)
     np.testing.assert_allclose(loss, numpy_loss(*case), rtol=1e-6)
 
 
@@ -43,7 +43,7 @@ def test_chunks_change_neither_loss_nor_gradient(
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
 
     def plain(hidden, head):
-        return 0.5 * losses.cross_entropy(hidden @ head, targets, weights, regularizers)
+        return 0.5 * losses.cross_entropy(hidden @ head, targets, weights, regularizers)[0]
 
     def chunked(hidden, head):
         return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights, regularizers)[0]
@@ -62,10 +62,12 @@ def test_chunks_change_neither_loss_nor_gradient(
     _, terms = losses.head_cross_entropy(*case, regularizers)
     one_by_one = [
         losses.cross_entropy(hidden[i : i + 1] @ head, targets[i : i + 1], weights[i : i + 1],
-                             regularizers)
+                             regularizers)[0]
         for i in range(N)
     ]  # fmt: skip
     np.testing.assert_allclose(terms, one_by_one, rtol=1e-5)
+    _, plain_terms = losses.cross_entropy(hidden @ head, targets, weights, regularizers)
+    np.testing.assert_allclose(plain_terms, one_by_one, rtol=1e-5)
 
 
 def test_regularizers_are_those_of_the_papers(case):
@@ -74,7 +76,7 @@ def test_regularizers_are_those_of_the_papers(case):
     log_z = np.log(np.exp(logits).sum(axis=1))
     smoothed = 0.9 * np.eye(V)[targets.numpy()] + 0.1 / V
     expected = -(smoothed * (logits - log_z[:, None])).sum(axis=1) + 0.03 * log_z**2
-    loss = losses.cross_entropy(hidden @ head, targets, weights, losses.Regularizers(0.1, 0.03))
+    loss, _ = losses.cross_entropy(hidden @ head, targets, weights, losses.Regularizers(0.1, 0.03))
     np.testing.assert_allclose(loss, (expected * weights.numpy()).sum(), rtol=1e-6)
 
 

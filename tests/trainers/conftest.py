@@ -1,6 +1,8 @@
 """What tests of the trainers share: a tiny model, as an object and as a directory, and batches."""
 
 import json
+import os
+import sys
 
 import keras
 import numpy as np
@@ -21,6 +23,14 @@ CONFIG = gpt_keras.GPTConfig(
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _found_by_processes():
+    """What tests start finds the packages where the tests have found them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield
 
 
 @pytest.fixture

@@ -39,7 +39,6 @@ def small_disk(tmp_path):
         done = subprocess.run(
             [*NAMESPACE, script.replace("TMP", str(tmp_path)), str(size)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         return done.stdout
 

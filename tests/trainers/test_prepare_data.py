@@ -160,11 +160,10 @@ def test_a_tokenizer_is_trained_on_what_is_not_held_out(texts, tmp_path):
 
 
 def start(arguments, log):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with open(log, "ab") as stream:
         return subprocess.Popen(
             [sys.executable, "-m", "trainers.prepare_data", *arguments[1:]],
-            stdout=stream, stderr=stream, env=environment,
+            stdout=stream, stderr=stream,
         )  # fmt: skip
 
 
