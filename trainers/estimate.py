@@ -6,6 +6,7 @@ micro-batch and says what it has assigned to it. The time comes from a few steps
 
 import dataclasses
 import math
+import platform
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from gpt_keras.tasks import CausalLM
 from trainers.args import UsageError
 from trainers.batches import Batch, BatchSource
 from trainers.step import TrainStep, count_parameters
+from trainers.strategy import exchange_text
 
 STEPS = 3  # measured, after one that compiles
 # What makes each part of the memory smaller.
@@ -107,13 +109,15 @@ def estimate(step: TrainStep, source: BatchSource, max_steps: int, measures: boo
       measures: as of `Memory.of`.
 
     Raises:
-      UsageError: it needs more memory than the machine has left.
+      UsageError: it needs more memory than the machine has left, shared by the workers on it.
     """
     memory = Memory.of(step, source, measures)
+    workers = exchange_text(step.strategy, platform.node()).count(platform.node())
     # What the process holds already is taken from what is left, but it is not needed twice.
-    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    available = psutil.virtual_memory().available / workers + psutil.Process().memory_info().rss
     parts = dataclasses.asdict(memory)
-    lines = [f"memory: {_size(memory.total)} of {_size(available)} available: "]
+    each = f" to each of {workers} workers" if workers > 1 else ""
+    lines = [f"memory: {_size(memory.total)} of {_size(available)} available{each}: "]
     lines[0] += ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
     if memory.total > available:
         raise UsageError(

@@ -11,6 +11,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.numpy
 
@@ -123,6 +124,15 @@ def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path
     assert not (folder / "model").exists()
     run_alone(arguments(folder))
     assert_same(folder, alone)
+
+
+def test_workers_of_one_machine_share_its_memory(arguments, tmp_path):
+    launcher = launch(arguments(tmp_path / "run", workers=2, dry_run=True, resume=False))
+    printed = launcher.communicate(timeout=100)[0]
+    assert launcher.returncode == 0, printed
+    found = re.search(r"^\[worker 0\] memory: .* of (.*)GB available to each of 2 ", printed, re.M)
+    assert found, printed
+    assert 0.0 < float(found[1]) < 0.6e-9 * psutil.virtual_memory().total
 
 
 def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
