@@ -26,6 +26,7 @@ setup(
         "keras>=3.13,<4",
         "keras-nlp>=0.29",
         "matplotlib>=3.9",
+        "ml-dtypes>=0.4",
         "numpy>=2.0",
         "psutil>=5.9",
         "pyarrow>=17",

@@ -32,6 +32,12 @@ def read_tokenizer(path):
         ) from error
 
 
+def stored_dtype(path) -> str:
+    """The dtype that the weights of a directory were written in; float32 for a `.gguf` file."""
+    path = _existing(path)
+    return "float32" if _is_gguf(path) else directory.stored_dtype(path)
+
+
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
@@ -41,9 +47,9 @@ def read_weights(path, model) -> None:
         model.generation_config = directory.read_generation_config(path)
 
 
-def save(model, path) -> None:
-    """Writes a model directory; it appears whole or not at all. See `directory.save`."""
-    directory.save(model, os.fspath(path))
+def save(model, path, dtype=None, max_shard_size=directory.MAX_SHARD_SIZE) -> None:
+    """Writes a model directory; it appears whole or not at all. See `Task.save_pretrained`."""
+    directory.save(model, os.fspath(path), dtype, max_shard_size)
 
 
 def _fields(path: str):

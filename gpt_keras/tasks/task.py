@@ -41,7 +41,8 @@ class Task(ConfigModel):
 
         Args:
           path: the directory or file.
-          dtype: Keras dtype policy of the model.
+          dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
+            written in.
           with_tokenizer: False leaves `tokenizer` None, whatever the directory has.
           **changes: fields of `GPTConfig` to set differently, such as `id2label`.
 
@@ -55,15 +56,27 @@ class Task(ConfigModel):
                 f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model's vocab_size "
                 f"is {config.vocab_size}; is the tokenizer that of this model?"
             )
+        dtype = checkpoint.stored_dtype(path) if dtype == "auto" else dtype
         model = cls(config, tokenizer=tokenizer, dtype=dtype)
         checkpoint.read_weights(path, model)
         return model
 
-    def save_pretrained(self, path: str | os.PathLike) -> None:
-        """Writes a Hugging Face model directory; it appears whole or not at all."""
+    def save_pretrained(
+        self, path: str | os.PathLike, dtype: str | None = None, max_shard_size: int | str = "5GB"
+    ) -> None:
+        """Writes a Hugging Face model directory; it appears whole or not at all.
+
+        Args:
+          path: the directory; a model directory there is replaced, anything else is refused.
+          dtype: of the weights in the files: float32, bfloat16 or float16. None: as they are.
+          max_shard_size: of one safetensors file, in bytes, or a text such as "200MB".
+
+        Raises:
+          ValueError: something else lies there, or a weight is too large for float16.
+        """
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
-        checkpoint.save(self, path)
+        checkpoint.save(self, path, dtype, max_shard_size)
 
     def require_tokenizer(self):
         """The tokenizer, or a ValueError that says what to do without one."""
