@@ -245,7 +245,11 @@ def _capacity(task, config, values):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Model directory in Hugging Face layout, or a .gguf file.")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub.",
+    )
     flags.DEFINE_string("output_dir", None, "Folder of the model's versions, such as models/NAME.")
     flags.DEFINE_integer(
         "version", None, "Number of the version. (default: the newest and one)", lower_bound=1

@@ -16,7 +16,10 @@ from trainers.strategy import make_strategy
 def evaluate_flags(flags: args.FlagValues) -> None:
     """Model and task."""
     absl_flags.DEFINE_string(
-        "model", "", "Hugging Face model directory, or a .gguf file", flag_values=flags
+        "model",
+        "",
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
+        flag_values=flags,
     )
     absl_flags.DEFINE_enum(
         "task", None, data.TASKS, "what the model does with the data", flag_values=flags

@@ -31,7 +31,10 @@ from trainers.strategy import broadcast, strategy_flags, wait_for_all
 def finetune_flags(flags: args.FlagValues) -> None:
     """Model and task."""
     absl_flags.DEFINE_string(
-        "model", "", "Hugging Face model directory, or a .gguf file", flag_values=flags
+        "model",
+        "",
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
+        flag_values=flags,
     )
     absl_flags.DEFINE_enum(
         "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "

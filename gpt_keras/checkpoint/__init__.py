@@ -3,7 +3,7 @@
 import os
 
 from gpt_keras import tokenizers
-from gpt_keras.checkpoint import directory, gguf_file, hf_config, weights
+from gpt_keras.checkpoint import directory, gguf_file, hf_config, hub, weights
 from gpt_keras.config import GPTConfig
 
 
@@ -64,10 +64,23 @@ def _is_gguf(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def _existing(path) -> str:
+def locate(path, revision: str | None = None, local_files_only: bool = False) -> str:
+    """The path itself if it exists; the directory in the cache for a model of the Hub.
+
+    Args: see `hub.fetch`.
+    """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: no such model directory or .gguf file")
+    if os.path.exists(path):
+        if revision:
+            raise ValueError(f"{path}: is here: no revision={revision!r} of it can be asked for")
+        return path
+    if hub.is_name(path):
+        return hub.fetch(path, revision, local_files_only)
+    raise ValueError(f"{path}: no such model directory or .gguf file")
+
+
+def _existing(path) -> str:
+    path = locate(path)
     if os.path.isfile(path) and not path.lower().endswith(".gguf"):
         raise ValueError(f"{path}: expected a model directory or a .gguf file")
     return path

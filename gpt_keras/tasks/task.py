@@ -35,20 +35,31 @@ class Task(ConfigModel):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, dtype=None, with_tokenizer=True, **changes
+        cls,
+        path: str | os.PathLike,
+        dtype=None,
+        with_tokenizer=True,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **changes,
     ) -> Self:
         """Reads a Hugging Face model directory, or a `.gguf` file.
 
         Args:
-          path: the directory or file.
+          path: the directory or file; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
+            Hub, of which safetensors, configuration and tokenizer are fetched into its cache: no
+            code, no pickles.
           dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
             written in.
           with_tokenizer: False leaves `tokenizer` None, whatever the directory has.
+          revision: branch, tag or commit of a model of the Hub.
+          local_files_only: ask no network; HF_HUB_OFFLINE=1 in the environment does the same.
           **changes: fields of `GPTConfig` to set differently, such as `id2label`.
 
         Raises:
           ValueError: missing, damaged or unsupported files; the message names file and remedy.
         """
+        path = checkpoint.locate(path, revision, local_files_only)
         config = checkpoint.read_config(path).replace(**changes)
         tokenizer = checkpoint.read_tokenizer(path) if with_tokenizer else None
         if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
