@@ -1,6 +1,8 @@
 """Model directories in Hugging Face layout in and out, and GGUF files in."""
 
+import math
 import os
+from collections import Counter
 
 from gpt_keras import tokenizers
 from gpt_keras.checkpoint import directory, gguf_file, hf_config, hub, weights
@@ -30,6 +32,20 @@ def read_tokenizer(path):
         raise ValueError(
             f"{error} (from_pretrained(..., with_tokenizer=False) reads the weights alone)"
         ) from error
+
+
+def read_sizes(path) -> Counter[str]:
+    """How many numbers a directory or `.gguf` file holds, by the dtype they are stored in.
+
+    Empty for a directory without weights.
+    """
+    path = _existing(path)
+    if not _is_gguf(path) and not directory.has_weights(path):
+        return Counter()
+    source, sizes = _source(path), Counter()
+    for name in source.names():
+        sizes[source.dtype(name)] += math.prod(source.shape(name))
+    return sizes
 
 
 def stored_dtype(path) -> str:

@@ -64,8 +64,11 @@ class SafetensorsSource:
     def shape(self, name):
         return tuple(self._slice(name).get_shape()) if name in self._files else None
 
+    def dtype(self, name):
+        return self._slice(name).get_dtype()
+
     def read(self, name) -> np.ndarray:
-        dtype = self._slice(name).get_dtype()
+        dtype = self.dtype(name)
         if dtype not in _FLOATS:
             raise ValueError(
                 f"{self._files[name][0]}: tensor {name} has dtype {dtype}; supported are "

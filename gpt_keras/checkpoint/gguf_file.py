@@ -92,6 +92,9 @@ class GGUFFile:
         shape = tuple(int(n) for n in reversed(self._tensors[name].shape))
         return shape[::-1] if name.endswith(self.family.gguf.transposed) else shape
 
+    def dtype(self, name: str) -> str:
+        return self._tensors[name].tensor_type.name
+
     def read(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]
         try:
