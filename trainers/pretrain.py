@@ -23,6 +23,7 @@ from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.mixture import Mixture, open_mixture, shards_flags
+from trainers.model_card import card_flags, write_model
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
@@ -52,7 +53,7 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
 FLAGS = (
     pretrain_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags,
+    insight_flags, optimizer_flags, strategy_flags, card_flags,
 )  # fmt: skip
 
 
@@ -94,9 +95,7 @@ def main(flags: args.FlagValues) -> None:
     folder.write_json("report.json", report)
     if folder.writes:
         show_samples(task, flags)
-        task.save_pretrained(folder.file("model"))
-        print(f"\nmodel:       {folder.file('model')}")
-        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+        write_model(task, texts, flags, folder, report)
     wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 

@@ -18,7 +18,8 @@ HARMLESS = frozenset(
      "join_seconds", "gradient_accumulation_steps", "xla", "frozen_features", "sample_prompts",
      "remat", "keep_last", "keep_best", "bad_loss", "loss_spike", "profile_steps", "trials",
      "workers", "timeout_seconds", "keep_models", "budgets", "tokens_per_parameter", "flops", "law",
-     "verify_shards", "insight_steps", "attention_prompts", "wandb_project")
+     "verify_shards", "insight_steps", "attention_prompts", "wandb_project", "intended_use",
+     "license")
 )  # fmt: skip
 
 

@@ -63,9 +63,11 @@ def read_weights(path, model) -> None:
         model.generation_config = directory.read_generation_config(path)
 
 
-def save(model, path, dtype=None, max_shard_size=directory.MAX_SHARD_SIZE) -> None:
+def save(
+    model, path, dtype=None, max_shard_size=directory.MAX_SHARD_SIZE, card: str | None = None
+) -> None:
     """Writes a model directory; it appears whole or not at all. See `Task.save_pretrained`."""
-    directory.save(model, os.fspath(path), dtype, max_shard_size)
+    directory.save(model, os.fspath(path), dtype, max_shard_size, card)
 
 
 def _fields(path: str):

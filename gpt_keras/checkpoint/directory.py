@@ -17,6 +17,7 @@ from gpt_keras.checkpoint.fields import Fields
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 5 * 10**9  # bytes
@@ -135,7 +136,13 @@ def stored_dtype(directory: str) -> str:
     return name if name in _DTYPES else "float32"
 
 
-def save(model, path: str, dtype=None, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
+def save(
+    model,
+    path: str,
+    dtype=None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    card: str | None = None,
+) -> None:
     """Writes a model directory beside `path` and renames it once it is whole.
 
     Args, errors: see `tasks.Task.save_pretrained`.
@@ -155,6 +162,9 @@ def save(model, path: str, dtype=None, max_shard_size: int | str = MAX_SHARD_SIZ
         _write_weights(model, partial, dtype, max_shard_size)
         if model.tokenizer is not None:
             model.tokenizer.save(partial)
+        if card is not None:
+            with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:
+                file.write(card)
         _publish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -186,12 +196,20 @@ def check_target(path: str) -> None:
         raise ValueError(f"{path}: is a file; give a directory to write the model to")
     names = set(os.listdir(path))
     ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
+    if CARD in names and _is_card(os.path.join(path, CARD)):
+        ours.add(CARD)
     foreign = sorted(names - ours - {CONFIG, GENERATION_CONFIG, INDEX})
     if foreign:
         raise ValueError(
             f"{path}: holds {', '.join(foreign[:3])}, which a model directory written here would "
             "replace; give a new directory"
         )
+
+
+def _is_card(path: str) -> bool:
+    """Whether it was written for a model of this package: people write a README.md too."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "\nlibrary_name: gpt-keras\n" in file.read(1000)
 
 
 def _dtype(name) -> np.dtype:

@@ -73,7 +73,11 @@ class Task(ConfigModel):
         return model
 
     def save_pretrained(
-        self, path: str | os.PathLike, dtype: str | None = None, max_shard_size: int | str = "5GB"
+        self,
+        path: str | os.PathLike,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+        card: str | None = None,
     ) -> None:
         """Writes a Hugging Face model directory; it appears whole or not at all.
 
@@ -81,13 +85,14 @@ class Task(ConfigModel):
           path: the directory; a model directory there is replaced, anything else is refused.
           dtype: of the weights in the files: float32, bfloat16 or float16. None: as they are.
           max_shard_size: of one safetensors file, in bytes, or a text such as "200MB".
+          card: the model card, Markdown after YAML, which becomes README.md.
 
         Raises:
           ValueError: something else lies there, or a weight is too large for float16.
         """
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
-        checkpoint.save(self, path, dtype, max_shard_size)
+        checkpoint.save(self, path, dtype, max_shard_size, card)
 
     def require_tokenizer(self):
         """The tokenizer, or a ValueError that says what to do without one."""

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -40,6 +41,7 @@ def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys)
     status, printed = command(
         task="classification", train_data=path, eval_data=path, test_data=path, num_epochs=20,
         eval_steps=20, train_top_layers=1, labels="good,bad", learning_rate=1e-2,
+        intended_use="Tests.",
     )  # fmt: skip
     assert status == 0, printed.err
     assert "loss" in printed.err
@@ -53,8 +55,17 @@ def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys)
     evaluations = lines_with("eval_accuracy", folder)
     assert [line["step"] for line in evaluations] == [0, 20, 40, 60, 80, 100]
 
+    card = huggingface_hub.ModelCard.load(folder / "model" / "README.md")
+    assert card.data.library_name == "gpt-keras"
+    assert (
+        f"| test | {report['test']['loss']:.4g} | {report['test']['accuracy']:.4g} | " in card.text
+    )
+    assert "\nTests.\n" in card.text
+
     model = gpt_keras.SequenceClassifier.from_pretrained(folder / "model")
     assert model.config.id2label == ("good", "bad")
+    model.save_pretrained(folder / "model")  # over what was written, card included
+    assert not (folder / "model" / "README.md").exists()
     labels, scores = model.classify_texts(tf.constant(["the cat sat good", "a dog ran bad"]))
     assert labels[:, 0].numpy().tolist() == [b"good", b"bad"]
     assert np.all(scores[:, 0].numpy() > 0.5)

@@ -372,3 +372,16 @@ def test_malformed_index(saved):
     refuses(path, "index.json", "weight_map is missing")
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     refuses(path, f"{path}/passwd", "missing")  # a name never leads out of the directory
+
+
+def test_a_card_is_replaced_and_what_people_wrote_is_not(saved, tmp_path):
+    _, model = saved
+    for name in ("one", "two"):
+        model.save_pretrained(
+            tmp_path / "out", card=f"---\nlibrary_name: gpt-keras\n---\n# {name}\n"
+        )
+        assert (tmp_path / "out" / "README.md").read_text().endswith(f"# {name}\n")
+    (tmp_path / "out" / "README.md").write_text("# Mine\n")
+    with pytest.raises(ValueError, match=r"holds README\.md, which a model directory written here"):
+        model.save_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "# Mine\n"
