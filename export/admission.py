@@ -81,13 +81,16 @@ class Admission:
         prompt = prompt[:length]  # (T,)
         every = tf.range(capacity.slots)
         limit = length + options.max_new_tokens
+        held = remembered(table.slots, self._tokens.rows(every)[:, :length], prompt, capacity.block)
+        if self._pool.config.by_length:  # a text of another length has other keys
+            held = tf.zeros_like(held)
         given = find_room(
             table.slots,
             self._pages.rows(every),
             capacity.blocks,
             capacity.block,
             (limit + capacity.block - 1) // capacity.block,
-            remembered(table.slots, self._tokens.rows(every)[:, :length], prompt, capacity.block),
+            held,
         )
         shared = given.shared * capacity.block  # tokens
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from export.memory import Memory
 from gpt_keras.attention import MASKED, SMALL, dot_product_attention, product
+from gpt_keras.layers import softcapped
 
 
 class BlockPool:
@@ -90,7 +91,8 @@ class View(NamedTuple):
 
     Attributes:
       blocks: (2, R, K, M') int32, rows of the memory with each text's first layer of keys, values.
-      bias: (R, 1, T, S) float32, 0 where a token sees a position, else MASKED.
+      bias: (R, 1, T, S) float32, 0 where a token sees a position, else MASKED; where layers have
+        different windows (W, R, 1, T, S), one for each of `GPTConfig.windows`.
       queries: (R, H, T) int32, which of all tokens' heads asks as head H of a text's t-th token;
         anything beyond its last.
       places: (n, H) int32, where in (R, H, T) each token's heads stand.
@@ -107,16 +109,19 @@ class View(NamedTuple):
     def of(cls, pool: BlockPool, tokens: Tokens, before=0):
         """The view of tokens of the pool's texts, with `before` others computed before them."""
         config, size = pool.config, pool.block_size
-        H, K, window = config.num_heads, config.num_kv_heads, config.sliding_window
+        H = config.num_heads
         ends = tokens.starts + tokens.counts  # (R,)
         used = (_largest(ends) + size - 1) // size
         T = _largest(tokens.counts)
         columns = tf.range(T)  # (T,)
         queries = tokens.starts[:, None] + columns  # (R, T)
         distance = queries[..., None] - tf.range(used * size)  # (R, T, S)
-        hidden = distance < 0
-        if window:
-            hidden |= distance >= window
+        biases = []
+        for window in config.windows:
+            hidden = distance < 0
+            if window:
+                hidden |= distance >= window
+            biases.append((tf.cast(hidden, tf.float32) * MASKED)[:, None])
         firsts = tf.cumsum(tokens.counts, exclusive=True)  # (R,)
         n = tf.reduce_sum(tokens.counts)
         rows = tokens.rows
@@ -126,8 +131,8 @@ class View(NamedTuple):
         blocks = pool.heads(tokens.pages[:, :used])  # (R, K, used)
         return cls(
             tf.stack([blocks, blocks + pool.layer_rows]),
-            (tf.cast(hidden, tf.float32) * MASKED)[:, None],
-            padded[:, None] * (H + 2 * K) + head[:, None],
+            tf.stack(biases) if len(biases) > 1 else biases[0],
+            padded[:, None] * (H + 2 * config.num_kv_heads) + head[:, None],
             (rows[:, None] * H + head) * T + place[:, None],
             tf.size(blocks) * size * config.head_dim <= SMALL,
         )
@@ -167,7 +172,7 @@ class BlockCache:
             return self._of_singles(heads, first)
         if self.singles is None:
             return self._of_others(heads, first)
-        R = tf.shape(self.singles.bias)[0]
+        R = tf.shape(self.singles.bias)[-4]
         # A prompt often comes alone, and nothing costs as many ops as something.
         singles = tf.cond(
             R > 0,
@@ -183,13 +188,22 @@ class BlockCache:
         blocks = self.pool.memory.rows(view.blocks + first)  # (2, R, K, M', size, h)
         return tf.unstack(tf.reshape(blocks, (2, -1, K, S, h)))
 
+    def _bias(self, view):
+        """(R, 1, T, S), what is hidden from this layer."""
+        config = self.pool.config
+        if len(config.windows) == 1:
+            return view.bias
+        which = [config.windows.index(config.window_of(i)) for i in range(config.num_layers)]
+        return view.bias[tf.gather(tf.constant(which), self.layer)]
+
     def _of_singles(self, heads, first):
         keys, values = self._read(self.singles, first)
         K, h = keys.shape[1], keys.shape[3]
         H = self.pool.config.num_heads
         q = tf.reshape(heads[:, 0, :H], (-1, K, H // K, h))  # (R, K, G, h)
         scores = product(q, keys, self.singles.small, adj_y=True)  # (R, K, G, S)
-        scores = tf.cast(scores, tf.float32) + self.singles.bias
+        scores = softcapped(tf.cast(scores, tf.float32), self.pool.config.attention_softcap)
+        scores += self._bias(self.singles)
         # Not tf.nn.softmax: oneDNN's takes 60 us for a few numbers.
         weights = tf.exp(scores - tf.reduce_max(scores, -1, keepdims=True))
         weights = tf.cast(weights / tf.reduce_sum(weights, -1, keepdims=True), values.dtype)
@@ -202,7 +216,8 @@ class BlockCache:
         h = heads.shape[3]
         # Whole heads are looked up in the order wanted, which moves them once, not twice.
         q = tf.gather(tf.reshape(heads, (-1, h)), view.queries)  # (R, H, T, h)
-        context = dot_product_attention(q, keys, values, view.bias)  # (R, H, T, h)
+        softcap = self.pool.config.attention_softcap
+        context = dot_product_attention(q, keys, values, self._bias(view), softcap)  # (R, H, T, h)
         return tf.gather(tf.reshape(context, (-1, h)), view.places)[:, None]  # (n, 1, H, h)
 
 

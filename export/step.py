@@ -100,8 +100,14 @@ class Step:
         cache = BlockCache(
             self._pool, None, self._pool.places(tokens), View.of(self._pool, first), second
         )
+        longest = None
+        if self._model.config.by_length:
+            longest = tf.gather(tf.cast(slots.limit, tf.int32), of)[:, None]
         hidden = self._stack.decode(
-            token_ids[:, None], positions[:, None], lambda i: dataclasses.replace(cache, layer=i)
+            token_ids[:, None],
+            positions[:, None],
+            lambda i: dataclasses.replace(cache, layer=i),
+            longest,
         )  # (N, 1, D)
         return self._decide(table, rows, slots, n, hidden[:, 0])
 

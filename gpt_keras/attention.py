@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras.config import GPTConfig
-from gpt_keras.layers import ConfigLayer, Projection, residual_stddev
+from gpt_keras.layers import ConfigLayer, Norm, Projection, residual_stddev, softcapped
 from gpt_keras.rotary import head_scale
 
 # Added to a score that must not count; finite, in float16 too, so that an all-masked row is no NaN.
@@ -25,7 +25,7 @@ class LayerCache(Protocol):
         """Adds this call's tokens and attends to all that are visible.
 
         Args:
-          heads: (B, T, H+2K, h), queries, keys and values; keys divided by sqrt(h) already.
+          heads: (B, T, H+2K, h), queries, keys and values; keys multiplied by the scores' scale.
 
         Returns:
           Context (B, T, H, h), and the cache that holds the new tokens too.
@@ -36,12 +36,15 @@ class Visibility(NamedTuple):
     """Which token sees which, and where each stands.
 
     Attributes:
-      bias: (1 or B, 1, T, T) float32, 0 where the query (row) sees the key (column), else MASKED.
+      biases: for each of `GPTConfig.windows` (1 or B, 1, T, T) float32, 0 where the query (row)
+        sees the key (column), else MASKED.
       positions: (1 or B, T) int32, place of each token within its own document.
+      lengths: (1 or B, T) int32, tokens of that document, or None where it does not matter.
     """
 
-    bias: object
+    biases: dict[int, object]
     positions: object
+    lengths: object = None
 
 
 def visibility(config: GPTConfig, length, segment_ids=None, padding_mask=None) -> Visibility:
@@ -66,32 +69,35 @@ def visibility(config: GPTConfig, length, segment_ids=None, padding_mask=None) -
         # The number of earlier tokens of the same document is the place in it, wherever it starts.
         seen = ops.sum(ops.cast(earlier, "int32"), axis=-1)  # (B, T)
         positions = ops.maximum(seen - 1, 0)
-    together = earlier if config.causal else document
-    if config.sliding_window:
-        near = ops.abs(index[:, None] - index[None, :]) < config.sliding_window
-        together = together & near[None]
-    bias = ops.where(together, 0.0, MASKED)
-    return Visibility(ops.cast(bias, "float32")[:, None], positions)  # (B, 1, T, T)
+    together, biases = earlier if config.causal else document, {}
+    for window in config.windows:
+        seen = together
+        if window:
+            seen = seen & (ops.abs(index[:, None] - index[None, :]) < window)[None]
+        bias = ops.where(seen, 0.0, MASKED)
+        biases[window] = ops.cast(bias, "float32")[:, None]  # (B, 1, T, T)
+    lengths = ops.sum(ops.cast(document, "int32"), axis=-1) if config.by_length else None
+    return Visibility(biases, positions, lengths)
 
 
-def dot_product_attention(q, k, v, bias):
+def dot_product_attention(q, k, v, bias, softcap=0.0):
     """softmax(q k^T + bias) v, with H query heads on K key/value heads.
 
     Args:
-      q: (B, H, T, h). k, v: (B, K, S, h), k divided by sqrt(h) already. bias: broadcastable to
-        (B, H, T, S).
+      q: (B, H, T, h). k, v: (B, K, S, h), k multiplied by the scores' scale already. bias:
+        broadcastable to (B, H, T, S). softcap: see `GPTConfig.attention_softcap`.
 
     Returns:
       (B, H, T, h). The softmax is taken in float32.
     """
     _, H, T, h = ops.shape(q)
     _, K, S, _ = ops.shape(k)
-    weights = ops.cast(attention_weights(q, k, bias), v.dtype)  # (B, H, T, S)
+    weights = ops.cast(attention_weights(q, k, bias, softcap), v.dtype)  # (B, H, T, S)
     context = ops.matmul(ops.reshape(weights, (-1, K, H // K * T, S)), v)  # (B, K, G*T, h)
     return ops.reshape(context, (-1, H, T, h))  # (B, H, T, h)
 
 
-def attention_weights(q, k, bias):
+def attention_weights(q, k, bias, softcap=0.0):
     """softmax(q k^T + bias), (B, H, T, S) float32; arguments as of `dot_product_attention`."""
     _, H, T, h = ops.shape(q)
     _, K, S, _ = ops.shape(k)
@@ -99,11 +105,12 @@ def attention_weights(q, k, bias):
     grouped = ops.reshape(q, (-1, K, H // K * T, h))  # (B, K, G*T, h)
     scores = ops.matmul(grouped, ops.swapaxes(k, -1, -2))  # (B, K, G*T, S)
     # A layer of half precision gets its arguments cast, the bias too.
-    scores = ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32") + ops.cast(bias, "float32")
+    scores = softcapped(ops.cast(ops.reshape(scores, (-1, H, T, S)), "float32"), softcap)
+    scores = scores + ops.cast(bias, "float32")
     return tf.nn.softmax(scores)  # not ops.softmax, which warns of a single token's single score
 
 
-def causal_attention(q, k, v, bias):
+def causal_attention(q, k, v, bias, softcap=0.0):
     """`dot_product_attention` of a whole sequence under a bias that hides all later tokens.
 
     Queries are taken in up to four blocks, each with the keys up to its end alone, so three
@@ -112,16 +119,15 @@ def causal_attention(q, k, v, bias):
     T = q.shape[2]
     size = max(64, -(-T // 4)) if T else 0  # smaller products are slower for their number
     if not T or size >= T or T % size:
-        return dot_product_attention(q, k, v, bias)
+        return dot_product_attention(q, k, v, bias, softcap)
     # Split and joined, not sliced: the gradient of a slice is as large as what it was cut from.
     parts = [ops.split(x, T // size, axis=2) for x in (q, k, v)]
     contexts = []
     for i, rows in enumerate(parts[0]):
         keys, values = (ops.concatenate(x[: i + 1], axis=2) for x in parts[1:])
         end = (i + 1) * size
-        contexts.append(
-            dot_product_attention(rows, keys, values, bias[:, :, end - size : end, :end])
-        )
+        seen = bias[:, :, end - size : end, :end]
+        contexts.append(dot_product_attention(rows, keys, values, seen, softcap))
     return ops.concatenate(contexts, axis=2)  # (B, H, T, h)
 
 
@@ -164,6 +170,12 @@ class Attention(ConfigLayer):
         )  # fmt: skip
         self.qkv.build(input_shape)
         self.out.build((*input_shape[:-1], config.num_heads * config.head_dim))
+        if config.qk_norm:
+            self.q_norm = Norm(config, "rms", dtype=self.dtype_policy, name="q_norm")
+            self.k_norm = Norm(config, "rms", dtype=self.dtype_policy, name="k_norm")
+            whole = config.qk_norm == "width"
+            self.q_norm.build((config.head_dim * (config.num_heads if whole else 1),))
+            self.k_norm.build((config.head_dim * (config.num_kv_heads if whole else 1),))
 
     def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None):
         """Attends among the tokens of `x` under `bias`, or through `cache`, which then decides.
@@ -182,7 +194,8 @@ class Attention(ConfigLayer):
         heads = self._heads(x, T, rotation)
         if cache is None:
             attend = causal_attention if self.config.causal else dot_product_attention
-            context = attend(*part_heads(heads, H, K), bias)  # (B, H, T, h)
+            parts = part_heads(heads, H, K)
+            context = attend(*parts, bias, self.config.attention_softcap)  # (B, H, T, h)
             context = ops.swapaxes(context, 1, 2)  # (B, T, H, h)
         else:
             context, cache = cache.attend(heads)
@@ -193,12 +206,19 @@ class Attention(ConfigLayer):
         """What each token takes from each: (B, H, T, T) float32; arguments as of `call`."""
         heads = self._heads(x, ops.shape(x)[1], rotation)
         q, k, _ = part_heads(heads, self.config.num_heads, self.config.num_kv_heads)
-        return attention_weights(q, k, bias)
+        return attention_weights(q, k, bias, self.config.attention_softcap)
 
     def _heads(self, x, T, rotation):
-        """Queries, keys and values (B, T, H+2K, h), the keys divided by sqrt(h)."""
+        """Queries, keys and values (B, T, H+2K, h), the keys multiplied by the scores' scale."""
         H, K, h = self.config.num_heads, self.config.num_kv_heads, self.config.head_dim
-        heads = ops.reshape(self.qkv(x), (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
+        y = self.qkv(x)
+        if self.config.qk_norm == "width":
+            q, k, v = ops.split(y, [H * h, (H + K) * h], axis=-1)
+            y = ops.concatenate([self.q_norm(q), self.k_norm(k), v], axis=-1)
+        heads = ops.reshape(y, (-1, T, H + 2 * K, h))  # (B, T, H+2K, h)
+        if self.config.qk_norm == "head":
+            q, k, v = ops.split(heads, [H, H + K], axis=2)
+            heads = ops.concatenate([self.q_norm(q), self.k_norm(k), v], axis=2)
         if rotation is not None:
             return rotation(heads)
         return heads * ops.cast(head_scale(self.config), heads.dtype)

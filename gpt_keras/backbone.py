@@ -8,36 +8,55 @@ import tensorflow as tf
 from gpt_keras.attention import Attention, LayerCache, Visibility, visibility
 from gpt_keras.config import GPTConfig
 from gpt_keras.layers import ConfigLayer, Embedding, FeedForward, Norm
-from gpt_keras.rotary import rotation
+from gpt_keras.rotary import rotations
 
 
 class Block(ConfigLayer):
-    """Pre-norm Transformer block (Radford et al., 2019): (B, T, D) -> (B, T, D)."""
+    """Transformer block, pre-norm (Radford et al., 2019) unless said: (B, T, D) -> (B, T, D)."""
 
     def build(self, input_shape):
-        policy = self.dtype_policy
-        self.attention_norm = Norm(self.config, dtype=policy, name="attention_norm")
-        self.attention = Attention(self.config, dtype=policy, name="attention")
-        self.feed_forward_norm = Norm(self.config, dtype=policy, name="feed_forward_norm")
-        self.feed_forward = FeedForward(self.config, dtype=policy, name="feed_forward")
-        self.dropout = keras.layers.Dropout(self.config.dropout, dtype=policy, name="dropout")
+        pre, post = self.config.norm_place != "post", self.config.norm_place != "pre"
+        self.attention_norm = self._make(Norm, "attention_norm", pre)
+        self.attention = self._make(Attention, "attention")
+        self.attention_post_norm = self._make(Norm, "attention_post_norm", post)
+        self.feed_forward_norm = self._make(Norm, "feed_forward_norm", pre)
+        self.feed_forward = self._make(FeedForward, "feed_forward")
+        self.feed_forward_post_norm = self._make(Norm, "feed_forward_post_norm", post)
+        self.dropout = keras.layers.Dropout(
+            self.config.dropout, dtype=self.dtype_policy, name="dropout"
+        )
         for layer in (
-            self.attention_norm, self.attention, self.feed_forward_norm, self.feed_forward,
+            self.attention_norm, self.attention, self.attention_post_norm,
+            self.feed_forward_norm, self.feed_forward, self.feed_forward_post_norm,
         ):  # fmt: skip
-            layer.build(input_shape)
+            if layer is not None:
+                layer.build(input_shape)
+
+    def _make(self, layer, name, there=True):
+        return layer(self.config, dtype=self.dtype_policy, name=name) if there else None
 
     def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None, training=False):
         """As `Attention.call`, with the feed-forward after it."""
-        y = self.attention(self.attention_norm(x), rotation=rotation, bias=bias, cache=cache)
+        y = self.input_of_attention(x)
+        y = self.attention(y, rotation=rotation, bias=bias, cache=cache)
         if cache is not None:
             y, cache = y
-        x = x + self._drop(y, training)
-        y = self.feed_forward(self.feed_forward_norm(x), training=training)
-        x = x + self._drop(y, training)
+        before = x
+        x = x + self._after(self.attention_post_norm, y, training)
+        y = before if self.config.parallel_residual else x
+        if self.feed_forward_norm is not None:
+            y = self.feed_forward_norm(y)
+        y = self.feed_forward(y, training=training)
+        x = x + self._after(self.feed_forward_post_norm, y, training)
         return x if cache is None else (x, cache)
 
-    def _drop(self, x, training):
-        return self.dropout(x, training=training) if self.config.dropout else x
+    def _after(self, norm, y, training):
+        """What is added to the residual stream."""
+        y = y if norm is None else norm(y)
+        return self.dropout(y, training=training) if self.config.dropout else y
+
+    def input_of_attention(self, x):
+        return x if self.attention_norm is None else self.attention_norm(x)
 
 
 class ConfigModel(keras.Model):
@@ -108,11 +127,18 @@ class GPTBackbone(ConfigModel):
         With `remat` the gradient computes each block anew instead of keeping what is inside it
         (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
         """
-        turn = rotation(self.config, seen.positions) if self.config.rotary else None
-        for block in self.blocks[first:last]:
-            call = functools.partial(block, rotation=turn, bias=seen.bias, training=training)
+        turns = rotations(self.config, seen.positions, seen.lengths)
+        for i, block in list(enumerate(self.blocks))[first:last]:
+            call = functools.partial(block, **self._place(i, turns, seen), training=training)
             x = recomputed(block, call)(x) if remat else call(x)
         return x
+
+    def _place(self, i, turns, seen):
+        """What block `i` is to be told of where its tokens stand."""
+        return {
+            "rotation": turns.get(self.config.rotary_of(i)),
+            "bias": seen.biases[self.config.window_of(i)],
+        }
 
     def attention_weights(self, token_ids, layers):
         """What each token takes from each in some blocks, to be looked at.
@@ -125,29 +151,31 @@ class GPTBackbone(ConfigModel):
           (B, H, T, T) float32 of each: row t is what token t takes, and sums to 1.
         """
         seen = visibility(self.config, keras.ops.shape(token_ids)[1])
-        turn = rotation(self.config, seen.positions) if self.config.rotary else None
+        turns = rotations(self.config, seen.positions, seen.lengths)
         x, weights = self.embed(token_ids, seen.positions), {}
         for i, block in enumerate(self.blocks[: max(layers) + 1]):
+            place = self._place(i, turns, seen)
             if i in layers:
-                x_norm = block.attention_norm(x)
-                weights[i] = block.attention.weights_of(x_norm, rotation=turn, bias=seen.bias)
-            x = block(x, rotation=turn, bias=seen.bias)
+                weights[i] = block.attention.weights_of(block.input_of_attention(x), **place)
+            x = block(x, **place)
         return [weights[i] for i in layers]
 
-    def decode(self, token_ids, positions, caches: list[LayerCache]):
+    def decode(self, token_ids, positions, caches: list[LayerCache], lengths=None):
         """Hidden states of new tokens that follow those in the caches.
 
         Args:
           token_ids, positions: (B, T) int; positions count from the start of each row's text.
           caches: one LayerCache per block; they decide what is visible.
+          lengths: (B, T) or (B, 1) int, how long the text of each may become, the same in every
+            call: its keys depend on that if the config is `by_length`.
 
         Returns:
           (B, T, D) after the last norm, and the next caches.
         """
-        turn = rotation(self.config, positions) if self.config.rotary else None
+        turns = rotations(self.config, positions, lengths)
         x, following = self.embedding(token_ids, positions), []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x, cache = block(x, rotation=turn, cache=cache)
+        for i, (block, cache) in enumerate(zip(self.blocks, caches, strict=True)):
+            x, cache = block(x, rotation=turns.get(self.config.rotary_of(i)), cache=cache)
             following.append(cache)
         return self.final_norm(x), following
 

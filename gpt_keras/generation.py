@@ -234,7 +234,10 @@ def generate_tokens(
         logprobs = logprob_of(logits, token)[:, None]
         return Said(token[:, None], logprobs, top_logprobs, top_tokens)
 
-    logits, past = _prefill(model, token_ids, lengths)
+    longest = None  # (B, 1), how long each text may become
+    if config.by_length:
+        longest = (lengths + tf.maximum(limit, 0))[:, None]
+    logits, past = _prefill(model, token_ids, lengths, longest)
     B = tf.shape(token_ids)[0]
     state = _State(
         step=tf.constant(0),
@@ -249,7 +252,8 @@ def generate_tokens(
 
     def chunk(state, past):
         def step(state):
-            return (_step(model, state, past, choose(state), lengths, limit, stop),)
+            said = choose(state)
+            return (_step(model, state, past, said, lengths, limit, longest, stop),)
 
         first, end = state.step, state.step + CHUNK
         (state,) = tf.while_loop(
@@ -280,7 +284,7 @@ def _open(tensor, *axes):
     return tf.TensorShape([None if i in axes else n for i, n in enumerate(tensor.shape)])
 
 
-def _prefill(model, token_ids, lengths) -> tuple[tf.Tensor, _Past]:
+def _prefill(model, token_ids, lengths, longest) -> tuple[tf.Tensor, _Past]:
     """Logits (B, V) after each prompt, and the prompts."""
     config, dtype = model.config, model.compute_dtype
     B, T = tf.unstack(tf.shape(token_ids))
@@ -291,9 +295,12 @@ def _prefill(model, token_ids, lengths) -> tuple[tf.Tensor, _Past]:
         queries = tf.broadcast_to(here, tf.shape(ids))  # (B, t)
         keys = tf.where(here < lengths[:, None], queries, NOWHERE)
         positions = tf.concat([past.positions, keys], axis=1)  # (B, S+t)
-        bias = _bias(config, queries, positions)
-        caches = [cache.PrefillCache(prefix, bias) for prefix in past.prefixes]
-        hidden, caches = model.backbone.decode(ids, queries, caches)  # (B, t, D)
+        biases = _biases(config, queries, positions)
+        caches = [
+            cache.PrefillCache(prefix, biases[config.window_of(i)], config.attention_softcap)
+            for i, prefix in enumerate(past.prefixes)
+        ]
+        hidden, caches = model.backbone.decode(ids, queries, caches, longest)  # (B, t, D)
         ends = lengths[:, None] - 1 == here  # (B, t)
         last += tf.reduce_sum(hidden * tf.cast(ends, dtype)[..., None], axis=1)  # (B, D)
         past = _Past(positions, tuple(c.prefix for c in caches))
@@ -314,16 +321,21 @@ def _prefill(model, token_ids, lengths) -> tuple[tf.Tensor, _Past]:
     return model.logits(last), past
 
 
-def _bias(config, queries, keys):
-    """Positions (B, T) of queries and (B, S) of keys -> (B, 1, T, S), 0 where seen else MASKED."""
-    distance = queries[:, :, None] - keys[:, None]  # (B, T, S)
-    hidden = distance < 0
-    if config.sliding_window:
-        hidden |= distance >= config.sliding_window
-    return (tf.cast(hidden, tf.float32) * MASKED)[:, None]
+def _biases(config, queries, keys):
+    """Positions (B, T) of queries and (B, S) of keys -> (B, 1, T, S), 0 where seen else MASKED.
+
+    One for each of `config.windows`.
+    """
+    distance, biases = queries[:, :, None] - keys[:, None], {}  # (B, T, S)
+    for window in config.windows:
+        hidden = distance < 0
+        if window:
+            hidden |= distance >= window
+        biases[window] = (tf.cast(hidden, tf.float32) * MASKED)[:, None]
+    return biases
 
 
-def _step(model, state: _State, past: _Past, chosen: Said, prompt_lengths, limit, stop):
+def _step(model, state: _State, past: _Past, chosen: Said, prompt_lengths, limit, longest, stop):
     """Adds a token to every active row, and computes the logits of the next."""
     config = model.config
     token = chosen.tokens[:, 0]  # (B,)
@@ -337,17 +349,20 @@ def _step(model, state: _State, past: _Past, chosen: Said, prompt_lengths, limit
     lengths = state.lengths + tf.cast(said, tf.int32)
     # A row that has ended is computed on with its neighbours, but not beyond its context.
     positions = tf.minimum(prompt_lengths + state.step, config.max_position_embeddings - 1)  # (B,)
-    bias = _bias(config, positions[:, None], past.positions)  # (B, 1, 1, S)
-    tail_bias = None
-    if config.sliding_window:
+    biases = _biases(config, positions[:, None], past.positions)  # (B, 1, 1, S)
+    tail_biases = dict.fromkeys(config.windows)
+    for window in filter(None, config.windows):
         age = tf.range(tf.shape(state.tails[0].keys)[2], -1, -1)  # (C+1,)
-        tail_bias = tf.cast(age >= config.sliding_window, tf.float32) * MASKED
+        tail_biases[window] = tf.cast(age >= window, tf.float32) * MASKED
     small = tf.size(past.prefixes[0].values) <= SMALL
     caches = [
-        cache.StepCache(prefix, tail, bias, tail_bias, small)
-        for prefix, tail in zip(past.prefixes, state.tails, strict=True)
+        cache.StepCache(
+            prefix, tail, biases[window], tail_biases[window], small, config.attention_softcap
+        )
+        for i, (prefix, tail) in enumerate(zip(past.prefixes, state.tails, strict=True))
+        for window in [config.window_of(i)]
     ]
-    hidden, caches = model.backbone.decode(token[:, None], positions[:, None], caches)
+    hidden, caches = model.backbone.decode(token[:, None], positions[:, None], caches, longest)
     return _State(
         step=state.step + 1,
         logits=model.logits(hidden[:, 0]),

@@ -50,22 +50,36 @@ class Norm(ConfigLayer):
     """RMSNorm (Zhang & Sennrich, 2019) or LayerNorm (Ba et al., 2016) over the last axis.
 
     (..., D) -> (..., D). Statistics are taken in float32 whatever the compute dtype is.
+
+    Args:
+      kind: "rms" or "layer"; that of the config if None.
     """
+
+    def __init__(self, config, kind: str | None = None, **kwargs):
+        super().__init__(config, **kwargs)
+        self.kind = kind or config.norm
 
     def build(self, input_shape):
         width = input_shape[-1]
-        self.scale = self.add_weight(name="scale", shape=(width,), initializer="ones")
-        if self.config.norm == "layer":
+        ones = keras.initializers.Constant(1.0 - self.config.norm_offset)
+        self.scale = self.add_weight(name="scale", shape=(width,), initializer=ones)
+        if self.kind == "layer":
             self.bias = self.add_weight(name="bias", shape=(width,), initializer="zeros")
 
     def call(self, x):
         dtype, x = x.dtype, ops.cast(x, "float32")
-        if self.config.norm == "layer":
+        if self.kind == "layer":
             x = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(x), axis=-1, keepdims=True)
         x = x * ops.rsqrt(variance + self.config.norm_epsilon)
-        x = ops.cast(x, dtype) * ops.cast(self.scale, dtype)
-        return x + ops.cast(self.bias, dtype) if self.config.norm == "layer" else x
+        scale = self.scale
+        if self.config.norm_offset:
+            scale = scale + self.config.norm_offset
+        x = ops.cast(x, dtype) * ops.cast(scale, dtype)
+        return x + ops.cast(self.bias, dtype) if self.kind == "layer" else x
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
 
 
 class Projection(ConfigLayer):
@@ -189,6 +203,8 @@ class Embedding(ConfigLayer):
         else:
             x = self._look_up(token_ids)
         x = ops.cast(x, self.compute_dtype)  # (B, T, D)
+        if self.config.scale_embeddings:
+            x = x * ops.cast(self.config.hidden_size**0.5, x.dtype)
         if self.config.rotary is None:
             x = x + ops.cast(ops.take(self.positions, positions, axis=0), x.dtype)
         return x
@@ -202,7 +218,8 @@ class Embedding(ConfigLayer):
         return ops.take(ops.reshape(self.table, (-1,)), first + n * ops.arange(D, dtype="int64"))
 
     def logits(self, x):
-        return ops.cast(matmul(x, self.head, self.config.vocab_size), "float32")
+        logits = ops.cast(matmul(x, self.head, self.config.vocab_size), "float32")
+        return softcapped(logits, self.config.logits_softcap)
 
     def lay_out(self, layout):
         """Splits the head, and a table that it is tied to, see `split_columns`."""
@@ -228,6 +245,11 @@ def columns(table, token_ids):
         return tf.transpose(total), None
 
     return tf.transpose(tf.gather(table, token_ids, axis=1), (1, 2, 0)), gradient
+
+
+def softcapped(x, cap):
+    """cap * tanh(x / cap), which is x where that is small; x itself if the cap is 0."""
+    return cap * ops.tanh(x / cap) if cap else x
 
 
 def residual_stddev(config: GPTConfig) -> float:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import tensorflow as tf
 from keras import ops
 
+from gpt_keras.layers import softcapped
+
 # Logits that exist at once, in elements (32 MiB of float32). Fewer chunks mean larger products.
 CHUNK_ELEMENTS = 1 << 23
 MAX_CHUNKS = 16
@@ -65,7 +67,7 @@ def cross_entropy(logits, targets, weights, regularizers=PLAIN):
     return ops.sum(terms), terms
 
 
-def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
+def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN, softcap=0.0):
     """`cross_entropy` of `hidden @ head` that never holds all (N, V) logits.
 
     The loss is the end of the graph, so its gradient is known as soon as a chunk's logits are:
@@ -79,6 +81,7 @@ def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
       head: (D, V) float32.
       targets: (N,) int32. weights: (N,) float32.
       regularizers: see `Regularizers`.
+      softcap: see `GPTConfig.logits_softcap`.
 
     Returns:
       () float32, nats; and what each target adds to it (N,) float32, which has no gradient.
@@ -92,7 +95,10 @@ def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN):
         def run(x, targets, weights):
             """Of some rows (n, D): losses (n,), gradients of the rows (n, D), the head (D, V)."""
             logits = tf.cast(tf.matmul(x, kernel), tf.float32)  # (n, V)
+            logits = softcapped(logits, softcap)
             terms, d_logits = _forward_backward(logits, targets, weights, regularizers)
+            if softcap:
+                d_logits *= 1 - tf.square(logits / softcap)
             d_logits = tf.cast(d_logits, x.dtype)
             d_x = tf.matmul(d_logits, kernel, transpose_b=True)  # (n, D)
             return terms, d_x, tf.cast(tf.matmul(x, d_logits, transpose_a=True), tf.float32)

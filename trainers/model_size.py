@@ -15,11 +15,14 @@ def count_parameters(config: GPTConfig) -> int:
     norm = D if config.norm == "rms" else 2 * D
     attention = D * (H + 2 * K) * h + H * h * D
     attention += (H + 2 * K) * h * config.qkv_bias + D * config.attention_output_bias
+    if config.qk_norm:
+        attention += (H + K) * h if config.qk_norm == "width" else 2 * h
     mlp = (3 if config.gated else 2) * D * F
     mlp += ((2 if config.gated else 1) * F + D) * config.mlp_bias
     embeddings = config.vocab_size * D * (1 if config.tie_embeddings else 2)
     positions = 0 if config.rotary else config.max_position_embeddings * D
-    return embeddings + positions + config.num_layers * (attention + mlp + 2 * norm) + norm
+    norms = (4 if config.norm_place == "both" else 2) * norm
+    return embeddings + positions + config.num_layers * (attention + mlp + norms) + norm
 
 
 def config_of_size(parameters: float, vocab_size: int, max_length: int = 2048) -> GPTConfig:

@@ -7,7 +7,7 @@ from typing import Any
 
 REQUIRED = object()
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string",
-          dict: "an object"}  # fmt: skip
+          dict: "an object", list: "a list"}  # fmt: skip
 
 
 class Fields:
@@ -59,6 +59,13 @@ class Fields:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"expected {_NAMES[kind]}")
         return value
+
+    def of_layer(self, key: str, layer: int, kind: type) -> Any:
+        """A layer's entry of the list `key`, which has one of `kind` for each layer at least."""
+        values = self.get(key, list)
+        if layer >= len(values) or not isinstance(values[layer], kind):
+            raise self.error(key, f"expected {_NAMES[kind]} for each layer")
+        return values[layer]
 
     def token_ids(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """One token id, a list of them, or null: as a tuple. `default` if the key is absent."""

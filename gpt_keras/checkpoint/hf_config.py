@@ -1,17 +1,33 @@
 """config.json to GPTConfig and back, by the tables of `families`."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
-from gpt_keras.checkpoint.fields import Fields
+from gpt_keras.checkpoint.families.family import Key
+from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 SEQUENCE_CLASSIFICATION = "ForSequenceClassification"
-ROPE_SCALINGS = {  # kind -> the numbers it needs
-    "linear": ("factor",),
+MAX_LAYERS = 10_000
+LAYER_TYPES = ("full_attention", "sliding_attention")
+_ORIGINAL = "original_max_position_embeddings"
+# Kind -> entry -> its type; entries of the second kind may be absent.
+ROPE_SCALINGS = {
+    "linear": ({"factor": float}, {}),
+    "dynamic": ({"factor": float}, {}),
+    "yarn": (
+        {"factor": float, _ORIGINAL: int},
+        {"attention_factor": float, "beta_fast": float, "beta_slow": float, "mscale": float,
+         "mscale_all_dim": float, "truncate": bool},
+    ),
+    "longrope": (
+        {"short_factor": list, "long_factor": list, _ORIGINAL: int},
+        {"factor": float, "attention_factor": float},
+    ),
     "llama3": (
-        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+        {"factor": float, "low_freq_factor": float, "high_freq_factor": float, _ORIGINAL: int}, {},
     ),
 }  # fmt: skip
 
@@ -56,12 +72,11 @@ def from_fields(fields: Fields) -> GPTConfig:
         )
     found = dict(family.fixed)
     for field, key in family.keys.items():
-        name = next((n for n in key.names if fields.values.get(n) is not None), key.names[0])
-        found[field] = fields.get(name, key.kind, key.default)
+        found[field] = _value(fields, key)
     found["intermediate_size"] = found["intermediate_size"] or 4 * found["hidden_size"]
     found["activation"] = _activation(family, fields)
-    if family.rotary:
-        found["rotary"] = _rotary(fields, found["max_position_embeddings"])
+    found.update(_windows(family, fields, found["num_layers"]))
+    found.update(_rotary(family, fields, found))
     if is_classifier(fields):
         found["id2label"] = _labels(fields)
     bos, eos, pad = family.token_ids
@@ -69,7 +84,7 @@ def from_fields(fields: Fields) -> GPTConfig:
         return GPTConfig(
             **found,
             bos_token_id=fields.token_id("bos_token_id", bos),
-            eos_token_ids=fields.token_ids("eos_token_id", (eos,)),
+            eos_token_ids=fields.token_ids("eos_token_id", () if eos is None else (eos,)),
             pad_token_id=fields.token_id("pad_token_id", pad),
             model_type=family.model_type,
         )
@@ -98,13 +113,13 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
     values = {"architectures": [family.architectures[task]], "model_type": family.model_type}
     for field, key in family.keys.items():
-        values.update(dict.fromkeys(key.names, getattr(config, field)))
+        value = getattr(config, field)
+        value = None if value == key.null else value
+        values.update(dict.fromkeys(key.names, value))
     values.update(family.written)
-    values[family.activation_key] = family.activations[config.activation][0]
-    if family.rotary and config.rotary:
-        # The form that both transformers 4 and 5 read; 5 writes it as `rope_parameters`.
-        values["rope_theta"] = config.rotary.theta
-        values["rope_scaling"] = dict(config.rotary.scaling) or None
+    values[family.activation_key] = family.activations.get(config.activation, [None])[0]
+    values.update(_windows_dict(family, config))
+    values.update(_rotary_dict(family, config))
     eos = config.eos_token_ids
     values["bos_token_id"] = config.bos_token_id
     values["eos_token_id"] = eos[0] if len(eos) == 1 else list(eos) or None
@@ -126,6 +141,8 @@ def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
         # Dropout acts in training alone; labels are written for a classifier alone.
         if name in ("dropout", "id2label") or getattr(back, name) == getattr(config, name):
             continue
+        if name in ("rotary_layers", "window_layers") and _same_layers(back, config):
+            continue  # a pattern that differs beyond the last layer
         raise ValueError(
             f"{name}={getattr(config, name)!r} cannot be written as model_type="
             f"{config.model_type!r}: it would be read back as {name}={getattr(back, name)!r}"
@@ -134,7 +151,7 @@ def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
 
 def _activation(family: Family, fields: Fields) -> str:
     known = {name: ours for ours, names in family.activations.items() for name in names}
-    default = family.activations["silu" if family.rotary else "gelu_tanh"][0]
+    default = family.activations[family.activation][0]
     name = fields.get(family.activation_key, str, default)
     if name not in known:
         raise fields.error(
@@ -143,24 +160,154 @@ def _activation(family: Family, fields: Fields) -> str:
     return known[name]
 
 
-def _rotary(fields: Fields, max_position_embeddings: int) -> RotaryConfig:
-    """Rotary positions, in transformers 4's form (`rope_theta`, `rope_scaling`) or 5's."""
-    new = Fields(fields.get("rope_parameters", dict, {}), fields.where)
-    theta = new.get("rope_theta", float, fields.get("rope_theta", float, 10000.0))
-    key = "rope_parameters" if new.values else "rope_scaling"
-    scaling = Fields(fields.get(key, dict, {}), f"{fields.where}: {key}")
+def _value(fields: Fields, key: Key) -> Any:
+    name = next((n for n in key.names if fields.values.get(n) is not None), key.names[0])
+    if key.null is not None and name in fields.values and fields.values[name] is None:
+        return key.null
+    return fields.get(name, key.kind, key.default)
+
+
+def _windows(family: Family, fields: Fields, num_layers: int) -> dict[str, Any]:
+    """Fields of GPTConfig that say which layers have a sliding window."""
+    keys = family.windows
+    if keys is None:
+        if fields.values.get("sliding_window"):
+            raise fields.error("sliding_window", f"{family.model_type} has none; set it to null")
+        return {}
+    off = keys.switch and not fields.get(keys.switch, bool, False)
+    size = _value(fields, Key(("sliding_window",), int, keys.size, null=0))
+    if off or not size:
+        return {}
+    if keys.layers is None:
+        return {"sliding_window": size}
+    if fields.values.get("layer_types") is None:
+        layers = _layers(fields, keys.layers, num_layers)
+    else:
+        types = _layers(fields, lambda f, i: f.of_layer("layer_types", i, str), num_layers)
+        if set(types) - set(LAYER_TYPES):
+            raise fields.error(
+                "layer_types", f"unsupported; supported are {', '.join(LAYER_TYPES)}"
+            )
+        layers = tuple(kind == LAYER_TYPES[1] for kind in types)
+    if not any(layers):
+        return {}
+    return {"sliding_window": size, "window_layers": layers}
+
+
+def _layers(fields: Fields, of_layer: Callable, num_layers: int) -> tuple[bool, ...]:
+    if num_layers > MAX_LAYERS:  # no list of a damaged number's length
+        raise ValueError(f"{fields.where}: {num_layers} layers: expected {MAX_LAYERS} at most")
+    return tuple(of_layer(fields, i) for i in range(num_layers))
+
+
+def _windows_dict(family: Family, config: GPTConfig) -> dict[str, Any]:
+    keys = family.windows
+    if keys is None:
+        return {}
+    values = {"sliding_window": config.sliding_window or None}
+    if keys.switch:
+        values[keys.switch] = bool(config.sliding_window)
+    if keys.layers:
+        kinds = [bool(config.window_of(i)) for i in range(config.num_layers)]
+        values["layer_types"] = [LAYER_TYPES[kind] for kind in kinds]
+    return values
+
+
+def _rotary(family: Family, fields: Fields, found: dict[str, Any]) -> dict[str, Any]:
+    """Fields of GPTConfig about rotary positions.
+
+    They stand in transformers 4's form (`rope_theta`, `rope_scaling`) or in 5's
+    (`rope_parameters`, which has an object for each kind of layer if those differ).
+    """
+    keys = family.rotary
+    if keys is None:
+        return {"rotary": None}
+    new = fields.get("rope_parameters", dict, {})
+    old = {"rope_theta": _value(fields, Key((keys.theta_key,), float, keys.theta)),
+           **fields.get("rope_scaling", dict, {})}  # fmt: skip
+    nested = set(new) & set(LAYER_TYPES)
+    if nested and not keys.local_theta:
+        raise fields.error("rope_parameters", "unsupported; expected one for all layers")
+    where = f"{fields.where}: {'rope_parameters' if new else 'rope_scaling'}"
+    main = (new.get(LAYER_TYPES[0]) or {}) if nested else new
+    rotary = {"rotary": _one_rotary(family, fields, found, Fields({**old, **main}, where))}
+    if keys.local_theta:
+        theta = _value(fields, Key(("rope_local_base_freq",), float, keys.local_theta))
+        local = {"rope_theta": theta, **(new.get(LAYER_TYPES[1]) or {})}
+        rotary["local_rotary"] = _one_rotary(family, fields, found, Fields(local, where))
+    if keys.layers:
+        rotary["rotary_layers"] = _layers(fields, keys.layers, found["num_layers"])
+    return rotary
+
+
+def _one_rotary(family, fields, found, scaling: Fields) -> RotaryConfig:
+    """The rotary positions that the entries of one object describe."""
+    keys = family.rotary
+    theta = scaling.get("rope_theta", float, keys.theta)
+    fraction = keys.fraction
+    if keys.fraction_key:
+        fraction = _value(fields, Key((keys.fraction_key,), float, keys.fraction))
+        fraction = scaling.get("partial_rotary_factor", float, fraction)
+    elif scaling.values.get("partial_rotary_factor") not in (None, 1.0):
+        raise scaling.error("partial_rotary_factor", f"{family.model_type} turns whole heads only")
     kind = scaling.get("rope_type", str, scaling.get("type", str, "default"))
     if kind == "default":
-        return RotaryConfig(theta)
-    if kind not in ROPE_SCALINGS or scaling.values.get("partial_rotary_factor") not in (None, 1.0):
-        raise fields.error(key, f"unsupported; supported are default, {', '.join(ROPE_SCALINGS)}")
-    numbers = {
-        name: scaling.get(name, int, max_position_embeddings)
-        if name == "original_max_position_embeddings"
-        else scaling.get(name, float)
-        for name in ROPE_SCALINGS[kind]
-    }
-    return RotaryConfig(theta, tuple(sorted({"rope_type": kind, **numbers}.items())))
+        return RotaryConfig(theta, fraction=fraction)
+    kinds = {name: name for name in ROPE_SCALINGS} if keys.kinds is None else keys.kinds
+    if kind not in kinds:
+        key = scaling.where.rsplit(": ", 1)[1]
+        raise fields.error(key, f"unsupported; supported are default, {', '.join(kinds)}")
+    kind = kinds[kind]
+    required, optional = ROPE_SCALINGS[kind]
+    entries = {"rope_type": kind}
+    for name, type_ in {**required, **optional}.items():
+        default = None if name in optional else REQUIRED
+        if name == _ORIGINAL:
+            default = found["max_position_embeddings"]
+        value = scaling.get(name, type_, default)
+        if name == _ORIGINAL and keys.original:
+            value = fields.get(_ORIGINAL, int, keys.original)
+        if type_ is list:
+            value = _factors(scaling, name, int(_head_dim(found) * fraction) // 2)
+        if value is not None:
+            entries[name] = value
+    return RotaryConfig(theta, tuple(sorted(entries.items())), fraction)
+
+
+def _factors(scaling: Fields, name: str, count: int) -> tuple[float, ...]:
+    """A list of numbers, one for each pair that is turned."""
+    values = scaling.get(name, list)
+    if len(values) != count or not all(type(x) in (int, float) for x in values):
+        raise scaling.error(name, f"expected {count} numbers")
+    return tuple(float(x) for x in values)
+
+
+def _head_dim(found: dict[str, Any]) -> int:
+    return found["head_dim"] or found["hidden_size"] // max(found["num_heads"], 1)
+
+
+def _rotary_dict(family: Family, config: GPTConfig) -> dict[str, Any]:
+    """Entries about rotary positions in the form that transformers 4 and 5 both read."""
+    keys, rotary = family.rotary, config.rotary
+    if keys is None or rotary is None:
+        return {}
+    scaling = {k: list(v) if isinstance(v, tuple) else v for k, v in rotary.scaling}
+    values = {keys.theta_key: rotary.theta}
+    if keys.fraction_key:
+        values[keys.fraction_key] = rotary.fraction
+    if keys.original:
+        values[_ORIGINAL] = scaling.pop(_ORIGINAL, keys.original)
+    if keys.local_theta and config.local_rotary:
+        values["rope_local_base_freq"] = config.local_rotary.theta
+    if keys.layers:
+        turned = [int(config.rotary_of(i) is not None) for i in range(config.num_layers)]
+        values["no_rope_layers"] = turned
+    return {**values, "rope_scaling": scaling or None}
+
+
+def _same_layers(a: GPTConfig, b: GPTConfig) -> bool:
+    layers = range(b.num_layers)
+    return all((a.window_of(i), a.rotary_of(i)) == (b.window_of(i), b.rotary_of(i)) for i in layers)
 
 
 def _labels(fields: Fields) -> tuple[str, ...]:

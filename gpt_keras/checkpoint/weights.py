@@ -104,8 +104,8 @@ def _assignments(model, family: Family, prefix: str):
 
 def _tensor_names(weight: Weight, i: int, prefix: str) -> tuple[str, ...]:
     """Names of a weight's tensors in block `i`; the head alone is outside of the backbone."""
-    names = (name.format(i=i) for name in weight.names)
-    return tuple(name if name.startswith("lm_head.") else prefix + name for name in names)
+    prefix = "" if weight.variable == "embedding/head" else prefix
+    return tuple(prefix + name.format(i=i) for name in weight.names)
 
 
 def _prefix(family: Family, source: TensorSource) -> str:

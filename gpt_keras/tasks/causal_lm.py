@@ -138,6 +138,7 @@ class CausalLM(Task):
             ops.reshape(batch["token_ids"][:, 1:], (-1,)),
             ops.reshape(weights, (-1,)),
             regularizers,
+            self.config.logits_softcap,
         )
         terms = ops.reshape(terms, ops.shape(weights))  # (B, T-1)
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)

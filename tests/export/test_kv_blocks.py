@@ -1,13 +1,22 @@
 """Attention over blocks in a pool is attention over each text."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import gpt_keras
 from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from gpt_keras import GPTConfig
+from gpt_keras.stacked import StackedBackbone
 
+# One of each kind that attention and positions come in, see `tests/golden/families.py`.
+FAMILIES = [
+    "llama_dynamic", "llama_yarn", "mistral", "qwen2_some_windows", "qwen3", "smollm3_windows",
+    "olmo2", "phi3_longrope_partial", "starcoder2",
+]  # fmt: skip
 RNG = np.random.default_rng(0)
 H, K, h, BLOCK, BLOCKS, LAYERS = 4, 2, 4, 3, 12, 2
 # Each text: its blocks, tokens in the pool already, new tokens; texts with one new token first.
@@ -85,6 +94,55 @@ def test_attention(window, which, empty):
         for query, before, after in zip(queries, past, new, strict=True)
     ]
     np.testing.assert_allclose(got[:, 0], np.concatenate(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_families_decode_as_the_whole_sequence(case, tmp_path, write_family):
+    """Two prompts in two pieces each, beside a third text that goes on token by token."""
+    model = gpt_keras.CausalLM.from_pretrained(write_family(case, tmp_path)[0])
+    config, stack = model.config, StackedBackbone(model.backbone)
+    memory = Memory(f"test_{case}", BlockPool.shape(config, BLOCKS, BLOCK), tf.float32)
+    pool = BlockPool(memory, config, BLOCKS)
+    pages = np.array([[4, 9, 2, 0], [7, 1, 0, 0], [12, 5, 3, 6]], np.int32)
+    texts = [RNG.integers(3, 83, n).astype(np.int32) for n in (8, 6, 11)]
+    longest = np.array([len(text) for text in texts], np.int32)
+
+    @tf.function(reduce_retracing=True)
+    def compute(rows, starts, counts, singles):
+        """Tokens of some texts, those with a single one first: (n, D)."""
+        tokens = Tokens(tf.gather(pages, rows), starts, counts)
+        cache = BlockCache(
+            pool,
+            None,
+            pool.places(tokens),
+            View.of(pool, Tokens(*(x[:singles] for x in tokens))),
+            View.of(pool, Tokens(*(x[singles:] for x in tokens)), singles),
+        )
+        of, positions = tf.gather(rows, tokens.rows), tokens.positions
+        padded = tf.ragged.constant(texts).to_tensor()
+        ids = tf.gather_nd(padded, tf.stack([of, positions], 1))
+        return stack.decode(
+            ids[:, None],
+            positions[:, None],
+            lambda i: dataclasses.replace(cache, layer=i),
+            tf.gather(longest, of)[:, None],
+        )[:, 0]
+
+    hidden, filled = [[] for _ in texts], [0, 0, 0]
+    for counts in [(1, 4, 0), (1, 1, 7), (6, 0, 2), (0, 1, 1), (0, 0, 1)]:
+        rows = sorted((i for i in range(3) if counts[i]), key=lambda i: counts[i] > 1)
+        n = [counts[i] for i in rows]
+        got = compute(
+            tf.constant(rows), tf.constant([filled[i] for i in rows]), tf.constant(n),
+            tf.constant(n.count(1)),
+        )  # fmt: skip
+        for i, part in zip(rows, np.split(got, np.cumsum(n)[:-1]), strict=True):
+            hidden[i].extend(part)
+            filled[i] += counts[i]
+    for text, got in zip(texts, hidden, strict=True):
+        expected = model.backbone(text[None])[0].numpy()
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(np.stack(got) / scale, expected / scale, atol=1e-5)
 
 
 def test_clearing_touches_its_blocks_alone():

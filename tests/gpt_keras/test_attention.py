@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 def seen(config, length, **masks):
     """(B, T, T) bool and (B, T) positions."""
     result = visibility(config, length, **{k: np.array(v) for k, v in masks.items()})
-    bias = np.asarray(result.bias)
+    bias = np.asarray(result.biases[config.sliding_window])
     assert set(np.unique(bias)) <= {0.0, np.float32(MASKED)}
     return bias[:, 0] == 0, np.asarray(result.positions)
 
@@ -42,8 +42,8 @@ def test_grouped_queries(tiny, kv_heads):
     q = RNG.normal(size=(2, 6, 5, 4)).astype(np.float32)
     k, v = RNG.normal(size=(2, 2, kv_heads, 5, 4)).astype(np.float32)
     mask = visibility(tiny, 5)
-    ours = dot_product_attention(q, k * 4**-0.5, v, mask.bias)
-    expected = numpy_attention(q, k, v, np.asarray(mask.bias)[:, 0] == 0)
+    ours = dot_product_attention(q, k * 4**-0.5, v, mask.biases[0])
+    expected = numpy_attention(q, k, v, np.asarray(mask.biases[0])[:, 0] == 0)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_leaving_out_later_keys_changes_nothing(tiny, length):
     rng = np.random.default_rng(1)
     q, k, v = (tf.constant(rng.normal(size=(2, n, length, 4)), tf.float32) for n in (6, 2, 2))
     segment_ids = tf.constant(rng.integers(1, 3, (2, length)).cumsum(axis=1) // 40)
-    bias = visibility(tiny, length, segment_ids=segment_ids).bias
+    bias = visibility(tiny, length, segment_ids=segment_ids).biases[0]
     results = []
     for attend in (causal_attention, dot_product_attention):
         with tf.GradientTape() as tape:
@@ -142,7 +142,7 @@ def test_layer_against_numpy(tiny):
     config = tiny.replace(qkv_bias=True, attention_output_bias=True, rotary=None)
     layer = Attention(config)
     x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
-    bias = visibility(config, 5).bias
+    bias = visibility(config, 5).biases[0]
     layer(x, bias=bias)
     for weight in layer.weights:
         weight.assign(RNG.normal(size=weight.shape))
@@ -167,7 +167,7 @@ def test_as_a_layer(tiny, check_layer, options):
         def call(self, x):
             length = tf.shape(x)[1]
             turn = rotation(config, tf.range(length)[None])
-            return super().call(x, rotation=turn, bias=visibility(config, length).bias)
+            return super().call(x, rotation=turn, bias=visibility(config, length).biases[0])
 
     x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
     # Keys have no bias that counts: it adds the same to all scores of a query at one position;

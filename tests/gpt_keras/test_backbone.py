@@ -104,7 +104,7 @@ def test_attention_weights_are_those_by_which_values_are_added_up(config):
         values = np.repeat(values.swapaxes(1, 2), 3, axis=1)  # (B, H, T, h)
         context = (weights.numpy() @ values).swapaxes(1, 2).reshape(2, 9, 12)
         turn = rotation(config, seen.positions) if config.rotary else None
-        close(block.attention.out(context), block.attention(x, rotation=turn, bias=seen.bias))
+        close(block.attention.out(context), block.attention(x, rotation=turn, bias=seen.biases[0]))
         assert np.any(np.triu(weights[0, 0], 1)) == (not config.causal)
 
 

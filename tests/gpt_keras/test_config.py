@@ -35,6 +35,13 @@ def test_derived_fields():
         ({"activation": "swish"}, "activation='swish'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"sliding_window": -1}, "sliding_window=-1"),
+        ({"norm_place": "middle"}, "norm_place='middle': expected one of"),
+        ({"qk_norm": "all"}, "qk_norm='all': expected one of"),
+        ({"parallel_residual": True, "norm_place": "both"}, "norm_place='both'"),
+        ({"rotary": RotaryConfig(fraction=0.5)}, "0.5 of it is 1"),
+        ({"rotary": RotaryConfig(fraction=2.0)}, "2 of it is 4"),
+        ({"sliding_window": 3, "local_rotary": RotaryConfig(fraction=0.0)}, "0 of it is 0"),
+        ({"logits_softcap": -1.0}, "logits_softcap=-1.0"),
         ({"eos_token_ids": (2, -1)}, "token id -1"),
         ({"pad_token_id": -1}, "token id -1"),
     ],
@@ -48,11 +55,42 @@ def test_validation(changes, words):
             GPTConfig(**BASE).replace(**changes)
 
 
+def test_layers_that_differ():
+    local, main = RotaryConfig(10.0), RotaryConfig(20.0)
+    config = GPTConfig(**{**BASE, "num_layers": 7}, sliding_window=4, rotary=main,
+                       window_layers=(True, True, False) * 3, rotary_layers=(True, False),
+                       local_rotary=local)  # fmt: skip
+    assert config.window_layers == (True, True, False)
+    assert [config.window_of(i) for i in range(7)] == [4, 4, 0, 4, 4, 0, 4]
+    assert [config.rotary_of(i) for i in range(7)] == [
+        local, None, main, None, local, None, local
+    ]  # fmt: skip
+    assert (config.windows, config.rotaries) == ((4, 0), (local, main))
+    alike = config.replace(num_layers=1)
+    assert (alike.windows, alike.rotaries) == ((4,), (local,))
+
+
+def test_layers_that_do_not():
+    config = GPTConfig(**BASE, sliding_window=4, window_layers=(True,) * 5)
+    assert config == GPTConfig(**BASE, sliding_window=4)
+    config = GPTConfig(**BASE, window_layers=(True, False), rotary=None, rotary_layers=(False,))
+    assert config == GPTConfig(**BASE, rotary=None)
+    assert (config.windows, config.rotaries) == ((0,), ())
+
+
 def test_json_round_trip():
     scaling = (("factor", 2.0), ("rope_type", "linear"))
     for config in (
         GPTConfig(**BASE),
         GPTConfig(**BASE, rotary=RotaryConfig(5e5, scaling), id2label=("a", "b"), bos_token_id=0),
+        GPTConfig(
+            **BASE,
+            sliding_window=2,
+            window_layers=(True, False),
+            rotary_layers=(False, True),
+            rotary=RotaryConfig(1e4, (("long_factor", (1.0, 2.0)),), 1.0),
+            local_rotary=RotaryConfig(1e3),
+        ),
         GPTConfig(**BASE, rotary=None, eos_token_ids=(3, 4), causal=False, dropout=0.1),
     ):
         again = GPTConfig.from_dict(json.loads(json.dumps(config.to_dict())))

@@ -16,6 +16,11 @@ SMOLLM2 = ROOT / "data" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 needs_smollm2 = pytest.mark.skipif(
     not SMOLLM2.exists(), reason=f"no {SMOLLM2}: run `python -m examples.fetch_data smollm2`"
 )
+# One of each kind that attention and positions come in, see `tests/golden/families.py`.
+FAMILIES = [
+    "llama_dynamic", "llama_yarn", "mistral", "qwen2_some_windows", "qwen3", "smollm3_windows",
+    "olmo2", "phi3_longrope_partial", "starcoder2",
+]  # fmt: skip
 EOS = 5
 CONTEXT = 120
 
@@ -87,6 +92,27 @@ def test_rows_of_different_lengths_and_limits_equal_the_full_forward(model, gene
         assert result.lengths.numpy()[row] == len(answer)
         assert result.stopped.numpy()[row] == stopped
         assert result.logprob.numpy()[row] == pytest.approx(logprob, abs=2e-3)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_families_equal_the_full_forward(case, tmp_path, write_family, monkeypatch):
+    """Prompts in passes of 4 tokens, answers beyond a chunk; the whole text gives the same."""
+    monkeypatch.setattr(generation, "PREFILL", 4)
+    monkeypatch.setattr(generation, "CHUNK", 6)
+    model = gpt_keras.CausalLM.from_pretrained(write_family(case, tmp_path)[0])
+    model.config = model.config.replace(max_position_embeddings=64, eos_token_ids=())
+    prompts, limit = PROMPTS % 83, np.array([11, 8, 11, 3, 2], "int32")
+    options = GenerationOptions.make(5, limit, logprobs=np.full(5, 1))
+    result = tf.function(generate_tokens)(model, prompts, LENGTHS, options)
+    for row, (length, n) in enumerate(zip(LENGTHS, limit, strict=True)):
+        answer = result.tokens.numpy()[row, :n]
+        text = np.concatenate([prompts[row, :length], answer])[None]
+        logits = model(text)[0, length - 1 : -1].numpy().astype("float64")
+        assert result.lengths.numpy()[row] == n
+        logprobs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        got = result.token_logprobs.numpy()[row, :n]
+        np.testing.assert_allclose(got, logprobs[np.arange(n), answer], atol=2e-4)
+        np.testing.assert_allclose(got, logprobs.max(axis=-1), atol=2e-4)
 
 
 def test_caches_small_large_and_in_between(model, monkeypatch):

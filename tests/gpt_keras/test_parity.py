@@ -1,15 +1,18 @@
 """Numeric parity with Hugging Face transformers: logits, gradients, files.
 
-The ordinary tests read golden files that `tests/golden/write_parity.py` wrote with transformers;
-those marked `oracle` ask transformers itself.
+The ordinary tests read golden files that `write_parity.py` and `write_families.py` of tests/golden
+wrote with transformers; those marked `oracle` ask transformers itself.
 """
 
 import json
 import pathlib
+import runpy
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from safetensors import safe_open
 
 import gpt_keras
 from gpt_keras.checkpoint import weights
@@ -18,6 +21,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "parity"
 SMOLLM2 = ROOT / "data" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
+families = types.SimpleNamespace(**runpy.run_path(ROOT / "tests" / "golden" / "families.py"))
 
 needs_smollm2 = pytest.mark.skipif(
     not SMOLLM2.exists(), reason=f"no {SMOLLM2}: run `python -m examples.fetch_data smollm2`"
@@ -83,6 +87,45 @@ def test_saved_and_read_again_is_the_same_model(case, tmp_path):
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
+@pytest.fixture(params=families.CASES)
+def family(request, tmp_path, write_family):
+    """(case, its golden file, the model read from a directory with its weights)."""
+    folder, golden = write_family(request.param, tmp_path)
+    return request.param, golden, read_family(request.param, folder)
+
+
+def read_family(case, path):
+    is_classifier = "Classification" in families.CASES[case][0]
+    task = gpt_keras.SequenceClassifier if is_classifier else gpt_keras.CausalLM
+    return task.from_pretrained(path)
+
+
+def test_families_as_transformers_computed_them(family):
+    case, golden, model = family
+    token_ids, mask = families.padded(83, "right")
+    targets = families.targets_of(token_ids, mask, "classifier" in case)
+    loss, logits, found = gradients(model, token_ids, mask, targets)
+    assert_close(logits[mask] if logits.ndim == 3 else logits, golden["logits"], 1e-5)
+    assert loss == pytest.approx(float(golden["loss"]), rel=1e-5)
+    names = json.loads(str(golden["shapes"]))
+    assert set(found) == set(names)
+    for name, (along, length) in zip(names, golden["products"], strict=True):
+        ours = families.product(name, found[name])
+        tolerance = 1e-4 * length + 1e-6
+        np.testing.assert_allclose(ours, (along, length), rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_families_saved_and_read_again_are_the_same_model(family, tmp_path):
+    case, golden, model = family
+    model.save_pretrained(tmp_path / "again")
+    again = read_family(case, tmp_path / "again")
+    assert again.config == model.config
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+    with safe_open(tmp_path / "again" / "model.safetensors", "np") as file:
+        assert set(file.keys()) == set(json.loads(str(golden["shapes"])))
+
+
 @needs_smollm2
 def test_smollm2_from_gguf_gives_the_logits_of_transformers():
     rows = json.loads((GOLDEN / "smollm2.json").read_text("utf-8"))["rows"]
@@ -125,13 +168,14 @@ LIVE = {
 }
 
 
-@pytest.fixture(params=LIVE)
+@pytest.fixture(params=[*LIVE, *families.CASES])
 def live(request, tmp_path):
     """(the random model in torch, ours read from what transformers saved, its directory)."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    name, options = LIVE[request.param]
+    name, options = {**LIVE, **families.CASES}[request.param]
     cls = getattr(transformers, name)
-    base = GPT2 if cls.config_class is transformers.GPT2Config else LLAMA
+    base = LLAMA if request.param in LIVE else families.BASE
+    base = GPT2 if cls.config_class is transformers.GPT2Config else base
     torch.manual_seed(len(request.param))
     reference = cls(cls.config_class(**{**base, **options})).eval()
     with torch.no_grad():
@@ -142,38 +186,12 @@ def live(request, tmp_path):
     return reference, task.from_pretrained(tmp_path / "theirs"), tmp_path
 
 
-def padded(vocab_size, side):
-    """Token ids (3, 11) with 0 at the padding only, and the mask of real tokens."""
-    token_ids = np.random.default_rng(2).integers(3, vocab_size, (3, 11))
-    mask = np.arange(11) < np.array([[11], [7], [2]])
-    mask = mask[:, ::-1].copy() if side == "left" else mask
-    return np.where(mask, token_ids, 0), mask
-
-
 @pytest.mark.oracle
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_live_logits_and_gradients(live, side):
-    import torch
-
     reference, model, _ = live
-    token_ids, mask = padded(model.config.vocab_size, side)
-    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    logits = reference(
-        torch.tensor(token_ids),
-        attention_mask=torch.tensor(mask),
-        position_ids=torch.tensor(positions),
-    ).logits
-    if logits.ndim == 3:
-        # A target counts where both the token and the one that predicts it are real.
-        targets = np.where(mask[:, 1:] & mask[:, :-1], token_ids[:, 1:], -100)
-        predicted = logits[:, :-1].flatten(0, 1)
-    else:
-        targets, predicted = np.array([4, 0, 1]), logits
-    loss = torch.nn.functional.cross_entropy(predicted, torch.tensor(targets).flatten())
-    loss.backward()
-    expected = {f"gradient/{n}": p.grad.numpy() for n, p in reference.named_parameters()}
-    expected.update(token_ids=token_ids, mask=mask, targets=targets, loss=loss.item())
-    assert_same(model, {**expected, "logits": logits.detach().numpy()})
+    writer = runpy.run_path(ROOT / "tests" / "golden" / "write_families.py")
+    assert_same(model, writer["expected"](reference, side))
 
 
 @pytest.mark.oracle
@@ -199,7 +217,7 @@ def test_live_saved_directory_loads_in_transformers(live):
     model.save_pretrained(directory / "ours")
     again, info = type(reference).from_pretrained(directory / "ours", output_loading_info=True)
     assert not any(info.values()), info
-    token_ids = torch.tensor(padded(model.config.vocab_size, "right")[0])
+    token_ids = torch.tensor(families.padded(model.config.vocab_size, "right")[0])
     with torch.no_grad():
         ours, theirs = again(token_ids).logits.numpy(), reference(token_ids).logits.numpy()
     np.testing.assert_array_equal(ours, theirs)

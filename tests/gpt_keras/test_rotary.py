@@ -62,6 +62,51 @@ def test_llama3_scaling_stretches_long_waves_and_keeps_short_ones():
     assert np.all((scaled[between] < plain[between]) & (scaled[between] > plain[between] / 8))
 
 
+def test_a_part_of_each_head_is_turned(tiny):
+    config = tiny.replace(num_heads=4, num_kv_heads=2, head_dim=6)
+    part = config.replace(rotary=RotaryConfig(fraction=0.67))
+    x = np.random.default_rng(0).normal(size=(1, 1, 8, 6)).astype(np.float32)
+    turned = rotation(part, np.array([[7]]))(x).numpy()[0, 0]
+    alone = rotation(config.replace(head_dim=4), np.array([[7]]))(x[..., :4]).numpy()[0, 0]
+    np.testing.assert_allclose(turned[:4, :4], alone[:4], rtol=1e-6)
+    np.testing.assert_allclose(turned[4:6, :4], alone[4:6] * (4 / 6) ** 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(turned[:4, 4:], x[0, 0, :4, 4:])
+    np.testing.assert_allclose(turned[4:6, 4:], x[0, 0, 4:6, 4:] * 6**-0.5, rtol=1e-6)
+    np.testing.assert_array_equal(turned[6:], x[0, 0, 6:])
+
+
+def test_yarn_stretches_long_waves_keeps_short_ones_and_sharpens(tiny):
+    yarn = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+    rotary = RotaryConfig(500.0, tuple(yarn.items()))
+    plain, scaled = (inverse_frequencies(r, 64) for r in (RotaryConfig(500.0), rotary))
+    turns = 64 * plain / (2 * np.pi)  # within the original context
+    np.testing.assert_allclose(scaled[turns < 0.9], plain[turns < 0.9] / 8, rtol=1e-6)
+    assert np.all((scaled[turns > 1.1] > plain[turns > 1.1] / 8) & (scaled <= plain)[turns > 1.1])
+    config = tiny.replace(head_dim=64, rotary=rotary)
+    x = np.ones(64, np.float32)
+    np.testing.assert_allclose(rotate(config, x, 0), x * (0.1 * np.log(8) + 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_the_length_of_a_text_decides(tiny, kind):
+    entries = {"rope_type": kind, "factor": 1.0, "short_factor": (1.0, 2.0),
+               "long_factor": (3.0, 5.0), "original_max_position_embeddings": 8}  # fmt: skip
+    config = tiny.replace(head_dim=4, rotary=RotaryConfig(scaling=tuple(entries.items())),
+                          max_position_embeddings=8)  # fmt: skip
+    positions = np.array([[2], [2], [2]])
+    lengths = np.array([[3], [8], [9]])
+    cos = rotation(config, positions, lengths=lengths).cos.numpy()[:, 0, 0, :2]
+    plain = 10000.0 ** (-np.arange(2) / 2)
+    np.testing.assert_array_equal(cos[0], cos[1])
+    if kind == "dynamic":
+        np.testing.assert_allclose(cos[0], np.cos(2 * plain), rtol=1e-6)
+        longer = (10000 * (9 / 8) ** 2.0) ** (-np.arange(2) / 2)
+        np.testing.assert_allclose(cos[2], np.cos(2 * longer), rtol=1e-6)
+    else:
+        np.testing.assert_allclose(cos[0], np.cos(2 * plain / [1, 2]), rtol=1e-6)
+        np.testing.assert_allclose(cos[2], np.cos(2 * plain / [3, 5]), rtol=1e-6)
+
+
 def test_unknown_scaling_is_refused():
-    with pytest.raises(ValueError, match="'yarn': expected one of default, linear, llama3"):
-        inverse_frequencies(RotaryConfig(scaling=(("rope_type", "yarn"),)), 8)
+    with pytest.raises(ValueError, match="'su': expected one of default, linear, dynamic, yarn"):
+        inverse_frequencies(RotaryConfig(scaling=(("rope_type", "su"),)), 8)

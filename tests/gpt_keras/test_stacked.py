@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt_keras import GPTConfig
+from gpt_keras import GPTConfig, RotaryConfig
 from gpt_keras.attention import dot_product_attention, part_heads
 from gpt_keras.backbone import GPTBackbone
 from gpt_keras.stacked import StackedBackbone
@@ -15,7 +15,10 @@ POSITIONS = np.tile(np.arange(5, dtype="int32"), (2, 1))
 STYLES = {
     "llama": {},
     "gpt2": {"norm": "layer", "gated": False, "rotary": None, "qkv_bias": True, "mlp_bias": True},
-}
+    "some layers": {"rotary_layers": (True, False), "sliding_window": 3, "qk_norm": "head",
+                    "window_layers": (True, True, False), "local_rotary": RotaryConfig(20.0),
+                    "norm_place": "both"},
+}  # fmt: skip
 
 
 class Alone:

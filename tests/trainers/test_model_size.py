@@ -15,6 +15,8 @@ BIASES = {"qkv_bias": True, "attention_output_bias": True, "mlp_bias": True}
         {"num_kv_heads": 2, "head_dim": 8, "tie_embeddings": False},
         {"norm": "layer", "gated": False, "rotary": None, "activation": "gelu", **BIASES},
         {"num_kv_heads": 1, **BIASES},
+        {"num_kv_heads": 2, "qk_norm": "head", "norm_place": "both"},
+        {"num_kv_heads": 2, "qk_norm": "width", "norm_place": "post"},
     ],
 )
 def test_as_many_as_the_model_has(changes):

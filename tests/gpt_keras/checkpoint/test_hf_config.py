@@ -98,6 +98,62 @@ def test_labels():
         parse(classifier, problem_type="regression")
 
 
+MISTRAL = {**LLAMA, "model_type": "mistral", "num_key_value_heads": 6}
+QWEN2 = {**MISTRAL, "model_type": "qwen2", "num_hidden_layers": 4}
+SMOLLM3 = {**LLAMA, "model_type": "smollm3", "num_hidden_layers": 5, "num_key_value_heads": 2}
+PHI3 = {**LLAMA, "model_type": "phi3"}
+LONGROPE = {"type": "su", "short_factor": [1, 1], "long_factor": [2, 3.5]}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "window", "layers"),
+    [
+        (MISTRAL, {}, 4096, ()),
+        (MISTRAL, {"sliding_window": 3}, 3, ()),
+        (MISTRAL, {"sliding_window": None}, 0, ()),
+        (PHI3, {}, 0, ()),
+        (PHI3, {"sliding_window": 5}, 5, ()),
+        (QWEN2, {}, 0, ()),
+        (QWEN2, {"use_sliding_window": True, "max_window_layers": 3},
+         4096, (False, False, False, True)),
+        (QWEN2, {"use_sliding_window": True, "sliding_window": 9,
+                 "layer_types": [SLIDING, FULL, SLIDING, FULL]}, 9, (True, False)),
+        (QWEN2, {"use_sliding_window": False, "sliding_window": 9}, 0, ()),
+        (SMOLLM3, {"sliding_window": 9}, 0, ()),
+        (SMOLLM3, {"sliding_window": 9, "use_sliding_window": True},
+         9, (False, False, False, True)),
+    ],
+)  # fmt: skip
+def test_sliding_windows(base, changes, window, layers):
+    config = parse(base, **changes)
+    assert (config.sliding_window, config.window_layers) == (window, layers)
+
+
+def test_layers_without_rotary_positions():
+    assert parse(SMOLLM3).rotary_layers == (True, True, True, False)
+    assert parse(SMOLLM3, no_rope_layer_interval=2).rotary_layers == (True, False)
+    assert parse(SMOLLM3, no_rope_layers=[0, 1, 1, 0, 1]).rotary_layers == (False, True, True)
+    assert parse(SMOLLM3).rotary == RotaryConfig(2e6)
+
+
+def test_longrope_of_phi3_in_every_form():
+    entries = {"rope_type": "longrope", "short_factor": (1.0, 1.0), "long_factor": (2.0, 3.5),
+               "original_max_position_embeddings": 8}  # fmt: skip
+    beside = {"original_max_position_embeddings": 8}
+    for changes in (
+        {**beside, "rope_scaling": LONGROPE},
+        {**beside, "rope_scaling": {**LONGROPE, "type": "longrope"}},
+        {**beside, "rope_parameters": {**LONGROPE, "rope_type": "longrope", **beside}},
+    ):
+        rotary = parse(PHI3, rope_theta=1e4, **changes).rotary
+        assert dict(rotary.scaling) == entries
+    absent = dict(parse(PHI3, rope_scaling=LONGROPE).rotary.scaling)
+    assert absent["original_max_position_embeddings"] == 4096
+    half = parse(PHI3, partial_rotary_factor=0.5, **beside).rotary
+    assert half == RotaryConfig(fraction=0.5)
+
+
 @pytest.mark.parametrize(
     ("base", "changes", "words"),
     [
@@ -113,10 +169,26 @@ def test_labels():
         (LLAMA, {"num_key_value_heads": 4}, "num_kv_heads=4"),
         (LLAMA, {"attention_bias": 1}, "attention_bias=1: expected true or false"),
         (LLAMA, {"hidden_act": "swiglu"}, "hidden_act='swiglu': unsupported"),
-        (LLAMA, {"rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling={'type': 'yarn'"),
+        (LLAMA, {"rope_scaling": {"type": "su", "factor": 2}}, "rope_scaling={'type': 'su'"),
         (LLAMA, {"rope_scaling": {"type": "linear"}}, "rope_scaling: factor is missing"),
         (LLAMA, {"rope_scaling": 2}, "rope_scaling=2: expected an object"),
         (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+        (LLAMA, {"sliding_window": 8}, "sliding_window=8: llama has none; set it to null"),
+        (LLAMA, {"rope_scaling": {"type": "yarn", "factor": "4"}}, "factor='4': expected a number"),
+        (LLAMA, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "turns whole heads only"),
+        (LLAMA, {"rope_parameters": {FULL: {"rope_theta": 1e4}}}, "expected one for all layers"),
+        (QWEN2, {"use_sliding_window": 1}, "use_sliding_window=1: expected true or false"),
+        (QWEN2, {"use_sliding_window": True, "layer_types": [FULL]}, "a string for each layer"),
+        (
+            QWEN2,
+            {"use_sliding_window": True, "layer_types": ["chunked_attention"] * 4},
+            "unsupported; supported are full_attention, sliding_attention",
+        ),
+        (SMOLLM3, {"no_rope_layers": [1, 1]}, "expected an integer for each layer"),
+        (SMOLLM3, {"num_hidden_layers": 10**9}, "1000000000 layers: expected 10000 at most"),
+        (PHI3, {"rope_scaling": {**LONGROPE, "type": "linear"}}, "supported are default, longrope"),
+        (PHI3, {"rope_scaling": {**LONGROPE, "long_factor": [1]}}, "expected 2 numbers"),
+        (MISTRAL, {"layer_types": [FULL] * 2}, "supported is None"),
         (LLAMA, {"quantization_config": {"bits": 4}}, "quantized checkpoints are not read"),
         (LLAMA, {"eos_token_id": ["</s>"]}, "eos_token_id"),
         (LLAMA, {"bos_token_id": [1, 2]}, "expected one token id"),

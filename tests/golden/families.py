@@ -1,0 +1,110 @@
+"""Tiny models of every family, whose weights come from a seed; needs numpy alone.
+
+`write_families.py` writes what transformers computes with them, `tests/gpt_keras/test_parity.py`
+compares. A file of a case has neither weights nor whole gradients: of a gradient it keeps the
+product with a direction, also from a seed, and its length.
+"""
+
+import zlib
+
+import numpy as np
+
+BASE = {"vocab_size": 83, "hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 3,
+        "num_attention_heads": 6, "pad_token_id": 0, "max_position_embeddings": 64,
+        "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+# The texts have 11, 7 and 2 tokens, which is beyond this.
+SHORT = {"max_position_embeddings": 6}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 3.0}
+YARN = {"rope_type": "yarn", "rope_theta": 1e3, "factor": 4.0, "beta_fast": 4.0,
+        "original_max_position_embeddings": 6}  # fmt: skip
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e3, "short_factor": [1.0, 1.1, 1.2],
+            "long_factor": [1.0, 2.5, 4.0], "original_max_position_embeddings": 6}  # fmt: skip
+LABELS = {"id2label": {0: "a", 1: "b", 2: "c", 3: "d", 4: "e"}}
+
+# name -> (class of transformers, its configuration beside BASE)
+CASES = {
+    "llama_dynamic": ("LlamaForCausalLM", {"rope_parameters": DYNAMIC, **SHORT}),
+    "llama_yarn": ("LlamaForCausalLM", {"rope_parameters": YARN}),
+    "llama_yarn_scaled": ("LlamaForCausalLM", {
+        "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3, "truncate": False}}),
+    "llama_yarn_factor": (
+        "LlamaForCausalLM", {"rope_parameters": {**YARN, "attention_factor": 1.5}},
+    ),
+    "llama_longrope": ("LlamaForCausalLM", {"rope_parameters": LONGROPE}),
+    "mistral": ("MistralForCausalLM", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "mistral_no_window": ("MistralForCausalLM", {
+        "sliding_window": None, "num_key_value_heads": 6, "head_dim": 10}),
+    "mistral_classifier": ("MistralForSequenceClassification", {
+        "num_key_value_heads": 3, "sliding_window": 3, **LABELS}),
+    "qwen2": ("Qwen2ForCausalLM", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "qwen2_some_windows": ("Qwen2ForCausalLM", {
+        "num_key_value_heads": 6, "use_sliding_window": True, "sliding_window": 3,
+        "max_window_layers": 2}),
+    "qwen2_classifier": ("Qwen2ForSequenceClassification", {"num_key_value_heads": 1, **LABELS}),
+    "qwen3": ("Qwen3ForCausalLM", {"num_key_value_heads": 2, "head_dim": 10}),
+    "qwen3_some_windows": ("Qwen3ForCausalLM", {
+        "num_key_value_heads": 3, "head_dim": 6, "use_sliding_window": True, "sliding_window": 4,
+        "attention_bias": True, "tie_word_embeddings": True,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"]}),
+    "qwen3_yarn": ("Qwen3ForCausalLM", {
+        "num_key_value_heads": 3, "head_dim": 8, "rope_parameters": YARN}),
+    "smollm3": ("SmolLM3ForCausalLM", {"num_key_value_heads": 2, "no_rope_layer_interval": 2}),
+    "smollm3_windows": ("SmolLM3ForCausalLM", {
+        "num_key_value_heads": 6, "no_rope_layers": [0, 1, 1], "sliding_window": 3,
+        "use_sliding_window": True, "attention_bias": True, "mlp_bias": True,
+        "tie_word_embeddings": False}),
+    "smollm3_classifier": (
+        "SmolLM3ForSequenceClassification", {"num_key_value_heads": 3, **LABELS},
+    ),
+    "olmo2": ("Olmo2ForCausalLM", {"num_key_value_heads": 2}),
+    "olmo2_classifier": ("Olmo2ForSequenceClassification", LABELS),
+    "phi3": ("Phi3ForCausalLM", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "phi3_longrope": ("Phi3ForCausalLM", {
+        "original_max_position_embeddings": 6, "rope_parameters": LONGROPE}),
+    "phi3_longrope_short": ("Phi3ForCausalLM", {
+        "original_max_position_embeddings": 16, "rope_parameters": LONGROPE}),
+    "phi3_longrope_partial": ("Phi3ForCausalLM", {
+        "original_max_position_embeddings": 6, "tie_word_embeddings": True,
+        "rope_parameters": {**LONGROPE, "partial_rotary_factor": 0.7, "short_factor": [1.0, 1.1],
+                            "long_factor": [3.0, 2.0]}}),
+    "phi3_classifier": ("Phi3ForSequenceClassification", LABELS),
+    "starcoder2": ("Starcoder2ForCausalLM", {"num_key_value_heads": 2, "sliding_window": 5}),
+    "starcoder2_unbiased": ("Starcoder2ForCausalLM", {
+        "num_key_value_heads": 6, "use_bias": False, "tie_word_embeddings": False}),
+    "starcoder2_classifier": (
+        "Starcoder2ForSequenceClassification", {"num_key_value_heads": 1, **LABELS},
+    ),
+}  # fmt: skip
+
+
+def padded(vocab_size: int, side: str):
+    """Token ids (3, 11) with 0 at the padding only, and the mask of real tokens."""
+    token_ids = np.random.default_rng(2).integers(3, vocab_size, (3, 11))
+    mask = np.arange(11) < np.array([[11], [7], [2]])
+    mask = mask[:, ::-1].copy() if side == "left" else mask
+    return np.where(mask, token_ids, 0), mask
+
+
+def targets_of(token_ids, mask, is_classifier: bool):
+    """A class for each row, or the token after each (3, 10); -100 where one of both is padding."""
+    if is_classifier:
+        return np.array([4, 0, 1])
+    return np.where(mask[:, 1:] & mask[:, :-1], token_ids[:, 1:], -100)
+
+
+def weight(name: str, shape) -> np.ndarray:
+    """Large enough that every number of it matters to the logits."""
+    values = 0.15 * _normal(name, shape)
+    return values + np.float32(1) if len(shape) == 1 and name.endswith("weight") else values
+
+
+def product(name: str, gradient) -> np.ndarray:
+    """(2,): product of a tensor's gradient with a direction, and its length."""
+    gradient = np.asarray(gradient, np.float64)
+    along = np.sum(gradient * _normal(f"direction of {name}", gradient.shape))
+    return np.array([along, np.linalg.norm(gradient)])
+
+
+def _normal(name, shape):
+    seed = zlib.crc32(name.encode())
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

@@ -1,0 +1,89 @@
+"""Writes tests/golden/families/CASE.npz for each case of `families.py`, with transformers.
+
+    python tests/golden/write_families.py [CASE...]
+
+A file holds config.json, the names and shapes of the tensors, the logits of the real tokens, the
+loss, and of each tensor's gradient what `families.product` keeps; all in float32.
+"""
+
+import json
+import os
+import sys
+
+import numpy as np
+import torch
+import transformers
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import families
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
+
+
+def make(case: str):
+    """The model of a case in torch, and its tensors as a checkpoint has them."""
+    name, options = families.CASES[case]
+    cls = getattr(transformers, name)
+    model = cls(cls.config_class(**{**families.BASE, **options}, architectures=[name])).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.copy_(torch.tensor(families.weight(key, tuple(parameter.shape))))
+    return model
+
+
+def by_length(model) -> bool:
+    parameters = getattr(model.config, "rope_parameters", None) or {}
+    return parameters.get("rope_type") in ("dynamic", "longrope")
+
+
+def logits_of(model, token_ids, mask):
+    """Logits; rows go through alone where they would turn each other's angles."""
+    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    if not by_length(model):
+        inputs = {"attention_mask": torch.tensor(mask), "position_ids": torch.tensor(positions)}
+        return model(torch.tensor(token_ids), **inputs).logits
+    logits = [None] * len(mask)
+    for row in np.argsort(mask.sum(1)):  # angles of "dynamic" never come back from a longer text
+        (real,) = np.nonzero(mask[row])
+        found = model(torch.tensor(token_ids[row, real])[None]).logits[0]
+        blank = (int(real[0]), mask.shape[1] - 1 - int(real[-1]))
+        logits[row] = torch.nn.functional.pad(found, (0, 0, *blank))
+    return torch.stack(logits)
+
+
+def expected(model, side: str) -> dict:
+    """Token ids, mask, targets, logits, loss and gradients by transformers."""
+    token_ids, mask = families.padded(model.config.vocab_size, side)
+    logits = logits_of(model, token_ids, mask)
+    targets = families.targets_of(token_ids, mask, logits.ndim == 2)
+    predicted = logits if logits.ndim == 2 else logits[:, :-1].flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(predicted, torch.tensor(targets).flatten())
+    model.zero_grad()
+    loss.backward()
+    gradients = {f"gradient/{n}": p.grad.numpy() for n, p in model.named_parameters()}
+    return {"token_ids": token_ids, "mask": mask, "targets": targets, "loss": loss.item(),
+            "logits": logits.detach().numpy(), **gradients}  # fmt: skip
+
+
+def write(case: str) -> None:
+    model = make(case)
+    found = expected(model, "right")
+    gradients = {n: found.pop(n) for n in list(found) if n.startswith("gradient/")}
+    names = [n.removeprefix("gradient/") for n in gradients]
+    products = [families.product(n, g) for n, g in zip(names, gradients.values(), strict=True)]
+    mask, logits = found["mask"], found["logits"]
+    np.savez_compressed(
+        os.path.join(HERE, f"{case}.npz"),
+        versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
+        config=model.config.to_json_string(use_diff=False),
+        shapes=json.dumps({n: list(p.shape) for n, p in model.named_parameters()}),
+        logits=logits if logits.ndim == 2 else logits[mask],
+        loss=np.float32(found["loss"]),
+        products=np.array(products, np.float32),
+    )
+
+
+if __name__ == "__main__":
+    os.makedirs(HERE, exist_ok=True)
+    for case in sys.argv[1:] or families.CASES:
+        write(case)
