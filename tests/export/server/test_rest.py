@@ -382,6 +382,57 @@ def test_http(server):
     assert (status, body) == (400, b"")
 
 
+@pytest.mark.parametrize(
+    ("target", "status", "message"),
+    [
+        (b"http://localhost:8501/v1/models/toy", 200, b"AVAILABLE"),
+        (b"//localhost/v1/models/toy", 200, b"AVAILABLE"),
+        (b"//v1/models/toy", 404, b"<TITLE>404 Not Found</TITLE>"),
+        (b"/v1/models/toy?", 404, b"Could not find any versions of model toy?"),
+        (b"/v1/models/toy#", 404, b"Could not find any versions of model toy#"),
+        (b"/v1/models/toy?a=?#b?", 404, b"Could not find any versions of model toy?a=?#b?"),
+        (b"/v1/models/a~!$&'()*+,;=@b", 404, b"of model a~!$&'()*+,;=@b"),
+        (b"*", 404, b"<TITLE>404 Not Found</TITLE>"),
+        *(
+            (b"/v1/models/a%bb" % wrong, 400, b"<TITLE>400 Bad Request</TITLE>")
+            for wrong in (
+                b"|", b"[", b"]", b'"', b"{", b"}", b"\\", b"^", b"`", b"<", b">", b"%", b"%zz",
+                b"##", "é".encode(), b"?|",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_targets(server, target, status, message):
+    found, body = server.exchange([b"GET %b HTTP/1.1" % target])
+    assert found == status
+    assert message in body
+
+
+@pytest.mark.parametrize(
+    ("verb", "status"),
+    [(b"TRACE", 501), (b"CONNECT", 501), (b"get", 501), (b"FOO", 501), (b"PATCH", 400)],
+)
+def test_verbs(server, verb, status):
+    found, body = server.exchange([b"%b /v1/models/toy HTTP/1.1" % verb])
+    assert found == status
+    assert (b"<H1>Not Implemented</H1>" in body) == (status == 501)
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "status"),
+    [
+        (b"Expect: foo", b'{"instances": [1]}', 417),
+        (b"Expect: foo", b"", 400),  # an empty document
+        (b"Expect: 100-Continue", b'{"instances": [1]}', 200),
+    ],
+)
+def test_expectations(server, line, body, status):
+    # "100 Continue" itself is read past.
+    found, answer = server.exchange([b"POST /v1/models/toy:predict HTTP/1.1", line], body)
+    assert found == status
+    assert (b"<TITLE>417 Expectation Failed</TITLE>" in answer) == (status == 417)
+
+
 def test_options(server):
     assert server.http("OPTIONS", "/v1/models/toy")[0] == 400
     assert server.http("OPTIONS", "/v1/models/toy", headers={"Origin": "http://x"})[0] == 200
