@@ -219,7 +219,9 @@ ROWS = " of 'instances' list. Error: INVALID_ARGUMENT: "
         ('{"signature_name": "uneven", "instances": [1, 2]}',
             "Tensor name: b has inconsistent batch size: 4 expecting: 2"),
         ('{"instances": ' + "[" * 100_000 + "]" * 100_000 + "}",
-            ROW + "0" + ROWS + "JSON lists nested deeper than 64"),
+            ROW + "0" + ROWS + "tensor parsing error: x"),
+        ('{"inputs": ' + "[" * 255 + "1" + "]" * 255 + "}", "tensor parsing error: x"),
+        ('{"instances": ' + "[" * 255 + "1" + "]" * 255 + "}", "tensor parsing error: x"),
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip
@@ -232,6 +234,25 @@ def test_bad_bodies(server, body, message):
 def test_nothing_in_nothing_out(server):
     _, text = predict(server, {"inputs": []})
     assert json.loads(text) == {"outputs": []}
+    for dtype in ("float16", "bfloat16", "complex64", "uint16"):  # that have no form in JSON
+        name = f"echo_{dtype}"
+        _, text = predict(server, {"signature_name": name, "inputs": [[], []]})
+        assert json.loads(text) == {"outputs": [[], []]}
+        _, text = predict(server, {"signature_name": name, "instances": [[], []]})
+        assert json.loads(text) == {"predictions": [[], []]}
+
+
+def test_many_dimensions(server, inside):
+    """More than an array has, but not too many for the stock server."""
+    body = {"signature_name": "echo_float64", "inputs": 1.5}
+    for _ in range(64):
+        body["inputs"] = [body["inputs"]]
+    status, text = predict(server, body)
+    assert (status, json.loads(text)) == (200, {"outputs": body["inputs"]})
+    body["inputs"] = [body["inputs"]]
+    status, text = predict(server, body)
+    message = "input x has 65 dimensions: no more than 64 can be served here"
+    assert (status, error_of(text)) == (400, message)
 
 
 @pytest.mark.parametrize(
