@@ -22,6 +22,7 @@ setup(
         "grain>=0.2.18",
         "grpcio-health-checking>=1.70",
         "grpcio-reflection>=1.70",
+        "h11>=0.14",
         "huggingface-hub>=0.30",
         "jinja2>=3.1.6",
         "keras>=3.13,<4",
