@@ -137,14 +137,7 @@ class GGUFFile:
                 f"{self.where}: metadata {self.family.model_type}.block_count={blocks!r}, but the "
                 f"file has {len(self._reader.tensors)} tensors in all"
             )
-        names = gguf.get_tensor_name_map(_ARCHITECTURES[self.family.model_type], blocks)
-        ours = {}
-        for weight in self.family.weights:
-            for i in range(blocks if "{i}" in weight.variable else 1):
-                for name in weight.names:
-                    name = name.format(i=i)
-                    full = name if name.startswith("lm_head.") else self.family.prefix + name
-                    ours[names.get_name(full, (".weight", ".bias"))] = full
+        ours = {theirs: name for name, theirs in tensor_names(self.family, blocks).items()}
         return {ours.get(tensor.name, tensor.name): tensor for tensor in self._reader.tensors}
 
     def _options(self) -> dict:
@@ -194,3 +187,16 @@ class GGUFFile:
             heads = self._architecture("attention.head_count_kv", heads)
         pairs = values.reshape(heads, -1, 2, *values.shape[1:])  # (heads, h/2, 2, ...)
         return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def tensor_names(family: Family, num_layers: int) -> dict[str, str]:
+    """Tensors by the names that Hugging Face gives them -> their names in a GGUF file."""
+    names = gguf.get_tensor_name_map(_ARCHITECTURES[family.model_type], num_layers)
+    found = {}
+    for weight in family.weights:
+        for i in range(num_layers if "{i}" in weight.variable else 1):
+            for name in weight.names:
+                name = name.format(i=i)
+                full = name if name.startswith("lm_head.") else family.prefix + name
+                found[full] = names.get_name(full, (".weight", ".bias"))
+    return found
