@@ -34,8 +34,8 @@ def pretrain_flags(flags: args.FlagValues) -> None:
         absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
 
     absl_flags.DEFINE_string(
-        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "training data, or take the one that made the shards", flag_values=flags,
+        "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
+        "the training data, or take the one that made the shards", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     absl_flags.DEFINE_string(
