@@ -35,6 +35,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
+        "sentencepiece>=0.2",
         "starlette>=0.40",
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.20,<2.22",

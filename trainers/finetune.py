@@ -116,7 +116,9 @@ class FineTuner:
         config = checkpoint.read_config(flags.model)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
         if self.tokenizer is None:
-            raise ValueError(f"--model={flags.model}: has no tokenizer.json; put one there")
+            raise ValueError(
+                f"--model={flags.model}: has no tokenizer.json or tokenizer.model; put one there"
+            )
         self.filler = preprocessing.filler(config)
         self.labels = tuple(flags.labels) or config.id2label
         if mixture is None:

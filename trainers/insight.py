@@ -154,7 +154,7 @@ class AttentionMaps:
 
     def _texts(self, row: np.ndarray) -> list[str]:
         """The token's texts; spaces and what does not print can be seen."""
-        texts = self.task.tokenizer.detokenize(row[:, None]).numpy()
+        texts = self.task.tokenizer.detokenize(row[:, None], continues=True).numpy()
         return [repr(t.decode(errors="replace"))[1:-1].replace(" ", "·") for t in texts]
 
 

@@ -38,8 +38,8 @@ def prepare_flags(flags: args.FlagValues) -> None:
         "<output_dir>.partial", flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_string(
-        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "first texts", flag_values=flags,
+        "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
+        "the first texts", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     integer("tokenizer_megabytes", 100, "text that a tokenizer is trained on, in MB", lower_bound=1)

@@ -33,8 +33,8 @@ def pretrain_flags(flags: args.FlagValues) -> None:
     """Tokenizer and size of the model."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string(
-        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "training data, or take the one that made the shards", flag_values=flags,
+        "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
+        "the training data, or take the one that made the shards", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     absl_flags.DEFINE_string(

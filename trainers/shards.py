@@ -216,8 +216,11 @@ def file_digest(path: str) -> str:
 
 
 def tokenizer_digest(directory: str) -> str:
-    """SHA-256 of the `tokenizer.json` in a directory."""
+    """SHA-256 of the `tokenizer.json` in a directory, or of its `tokenizer.model`."""
     path = os.path.join(directory, "tokenizer.json")
+    if not os.path.isfile(path):
+        model = os.path.join(directory, "tokenizer.model")
+        path = model if os.path.isfile(model) else path
     try:
         return file_digest(path)
     except OSError as error:

@@ -75,7 +75,8 @@ class CausalLM(Task):
         Special tokens are left out, and what comes from where a stop string begins.
         """
         tokens = tf.RaggedTensor.from_tensor(generated.tokens, generated.lengths)
-        answers = self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
+        tokenizer = self.require_tokenizer()
+        answers = tokenizer.detokenize(tokens, skip_special_tokens=True, continues=True)
         answers = tf.ensure_shape(answers, [None])
         return stop.cut(answers, generated.tokens, generated.lengths) if stop else answers
 
