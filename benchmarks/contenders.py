@@ -6,8 +6,8 @@ is that of TensorFlow on 1024 x 1024 matrices, and for comparison that of torch,
 know the processor less well.
 """
 
+import functools
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -19,7 +19,9 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from trainers import args
+from trainers.files import write_json
 from trainers.insight import gemm_peak
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep, count_parameters
@@ -30,10 +32,7 @@ LEARNING_RATE, MAX_GRAD_NORM = 1e-4, 1.0
 
 def turn_flags(flags: args.FlagValues, length: int, rounds: int) -> None:
     """Flags of `compare`, with these defaults."""
-
-    def integer(name, default, help):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=1, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     integer("rounds", rounds, "steps of each contender, which take turns")
     integer("batch_size", 8, "rows")
     integer("length", length, "tokens of a row")
@@ -66,8 +65,7 @@ def compare(
     result = measure(steps, config, flags.batch_size * flags.length, flags.rounds)
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 def measure(steps, config: gpt_keras.GPTConfig, tokens: int, rounds: int) -> dict:
@@ -110,19 +108,17 @@ def step_flops(config: gpt_keras.GPTConfig, tokens: int) -> float:
 
 def table(result: dict) -> str:
     """Markdown."""
-    lines = [
-        "| | tokens/s | ms a step, fastest | median | CPU ms | GFLOP/s | of GEMM peak |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in result["contenders"].items():
-        lines.append(
-            f"| {name} | {row['tokens_per_second']:.0f} | {1e3 * row['seconds_min']:.0f} "
-            f"| {1e3 * row['seconds_median']:.0f} | {1e3 * row['cpu_seconds_min']:.0f} "
-            f"| {row['gflops']:.0f} | {row['gflops'] / result['gemm_gflops']:.0%} |"
+    peak, torch_peak = result["gemm_gflops"], result["torch_gemm_gflops"]
+    rows = [
+        (
+            name, f"{row['tokens_per_second']:.0f}", f"{1e3 * row['seconds_min']:.0f}",
+            f"{1e3 * row['seconds_median']:.0f}", f"{1e3 * row['cpu_seconds_min']:.0f}",
+            f"{row['gflops']:.0f}", f"{row['gflops'] / peak:.0%}",
         )
-    peaks = result["gemm_gflops"], result["torch_gemm_gflops"]
-    lines.append("\nGEMM peak {:.0f} GFLOP/s, torch's {:.0f}".format(*peaks))
-    return "\n".join(lines)
+        for name, row in result["contenders"].items()
+    ]  # fmt: skip
+    head = ("", "tokens/s", "ms a step, fastest", "median", "CPU ms", "GFLOP/s", "of GEMM peak")
+    return f"{markdown(head, rows)}\n\nGEMM peak {peak:.0f} GFLOP/s, torch's {torch_peak:.0f}"
 
 
 def ours(

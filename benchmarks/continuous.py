@@ -23,12 +23,10 @@ machine.
 import concurrent.futures
 import contextlib
 import itertools
-import json
 import os
 import statistics
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -38,6 +36,7 @@ from benchmarks.load import Range, prompt_of
 from benchmarks.server import NAME, Server
 from export import cli
 from export.client import Client
+from trainers.files import write_json
 
 WORDS, TOKENS = 64, 48  # of a text, prompt and answer
 LONG = 512  # words of the long prompt
@@ -270,12 +269,10 @@ def main():
     )
     print(f"first token of {LONG} words: {new:.0f} ms; the same and one word more: {again:.0f} ms")
     if values.output:
-        path = Path(values.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
         report = {"batch": values.batch, "ready_s": ready, "tokens_per_s": rates, "ratio": ratios,
                   "long_prompt": gaps, "first_token": first,
                   "shared_beginning": beginnings}  # fmt: skip
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(values.output, report)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ after the prompt: the time of a long answer less that of a short one. Weights ar
 does not depend on them), greedy, float32, prompt of 64 tokens, 48 decoded.
 """
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from absl import app, flags
+
+from trainers.files import write_json
 
 PROMPT, SHORT, LONG = 64, 2, 50
 SHAPE = {
@@ -177,9 +177,7 @@ def main(_):
         print(f"rows {rows:<13d}" + "".join(f"{medians[peer]:12.1f}" for peer in PEERS)
               + f"{ratios['hf_torch']:15.2f}{ratios['keras_hub']:18.2f}")  # fmt: skip
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"shape": SHAPE, "prompt": PROMPT, "figures": table}, indent=1))
+        write_json(flags.FLAGS.output, {"shape": SHAPE, "prompt": PROMPT, "figures": table})
 
 
 if __name__ == "__main__":

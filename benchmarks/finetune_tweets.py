@@ -17,8 +17,8 @@ examples.prepare_tweets`, and `torch`, `transformers` and `accelerate`.
 """
 
 import collections
+import functools
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -28,8 +28,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 from benchmarks.contenders import use_threads
+from benchmarks.tables import markdown
 from trainers import args, finetune
 from trainers.batches import Prefetcher
+from trainers.files import write_json
 from trainers.fit import make_step
 from trainers.loop import Schedule, count_tokens
 from trainers.strategy import make_strategy
@@ -41,10 +43,7 @@ OURS, THEIRS = "gpt-keras", "HF Trainer"
 
 def benchmark_flags(flags: args.FlagValues) -> None:
     """Benchmark."""
-
-    def integer(name, default, help, lower_bound=1):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string("model", GGUF, "directory or .gguf file", flag_values=flags)
     integer("updates", 14, "of each that count")
     integer("train_top_layers", 0, "as of trainers.finetune; 0: all weights", lower_bound=0)
@@ -67,15 +66,16 @@ def main(flags: args.FlagValues) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tuner.task.save_pretrained(f"{folder}/model")
         trainer = make_trainer(tuner, recipe, folder, flags)
-        step = make_step(tuner.task, schedule, recipe, strategy)
-        compile_seconds = compile_shapes(step, tuner.data.train)
-        seconds, tokens, slots = take_turns(step, tuner.data.train, trainer, flags.updates)
+        source = tuner.data.train
+        step = make_step(tuner.task, schedule, recipe, strategy, source.source_names)
+        compile_seconds = compile_shapes(step, source)
+        seconds, tokens, slots = take_turns(step, source, trainer, flags.updates)
     result = {
         "updates": flags.updates,
         "global_batch_size": recipe.global_batch_size,
         "max_length": recipe.max_length,
         "train_top_layers": flags.train_top_layers,
-        "bucket_shapes": tuner.data.train.shapes,
+        "bucket_shapes": source.shapes,
         "compile_seconds": compile_seconds,
         "contenders": {
             name: {
@@ -90,8 +90,7 @@ def main(flags: args.FlagValues) -> None:
     }
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 def compile_shapes(step, source) -> float:
@@ -190,21 +189,18 @@ def take_turns(step, source, trainer, updates: int):
 
 def table(result: dict) -> str:
     """Markdown."""
-    lines = [
-        "| | useful tokens/s | share of all tokens | s an update, median |",
-        "|---|---|---|---|",
-    ]
-    for name, row in result["contenders"].items():
-        lines.append(
-            f"| {name} | {row['useful_tokens_per_second']:.0f} | {row['useful_share']:.0%} "
-            f"| {row['seconds_median']:.2f} |"
+    rows = [
+        (
+            name, f"{row['useful_tokens_per_second']:.0f}", f"{row['useful_share']:.0%}",
+            f"{row['seconds_median']:.2f}",
         )
+        for name, row in result["contenders"].items()
+    ]  # fmt: skip
+    head = ("", "useful tokens/s", "share of all tokens", "s an update, median")
     ours, theirs = (row["useful_tokens_per_second"] for row in result["contenders"].values())
     shapes = ", ".join(f"{rows} x {length}" for rows, length in result["bucket_shapes"])
-    lines.append(
-        f"\n{ours / theirs:.2f} times; compiling for {shapes}: {result['compile_seconds']:.0f} s"
-    )
-    return "\n".join(lines)
+    compiling = f"compiling for {shapes}: {result['compile_seconds']:.0f} s"
+    return f"{markdown(head, rows)}\n\n{ours / theirs:.2f} times; {compiling}"
 
 
 if __name__ == "__main__":

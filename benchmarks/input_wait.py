@@ -5,10 +5,10 @@
 Prepares Shakespeare's plays and the tweets, trains on a mixture of both with the real trainer, in
 both packings, and reads `input_wait` where the trainer writes it, for TensorBoard. The model of
 13.9 M parameters is that of `benchmarks.train_step`; the tiny one has steps as short as any, which
-no batch may delay.
+no batch may delay. Needs the data of `python -m examples.fetch_data shakespeare tweets` and
+`python -m examples.prepare_tweets`.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -16,9 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tensorflow as tf
 from absl import app, flags
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from benchmarks.tables import markdown
+from trainers.files import write_json
 
 MODELS = {
     "13.9 M": {"num_layers": 6, "hidden_size": 384, "num_heads": 6},
@@ -36,9 +38,8 @@ def run(module, **values):
 
 def read_scalar(folder, name):
     """Its values in TensorBoard's files, by step."""
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
-    events.Reload()
-    return [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()  # 0: all
+    return [event.value for event in events.Scalars(name)]
 
 
 def main(_):
@@ -73,16 +74,16 @@ def main(_):
                         "input_wait_max": max(waits),
                     }
                 )
-    print(f"{'model':10}{'packing':10}{'step':>10}{'waits':>9}{'longest':>9}")
-    for row in report:
-        print(
-            f"{row['model']:10}{row['packing']:10}{row['step_ms']:7.1f} ms"
-            f"{row['input_wait_mean']:9.2%}{row['input_wait_max']:9.2%}"
+    rows = [
+        (
+            row["model"], row["packing"], f"{row['step_ms']:.1f}", f"{row['input_wait_mean']:.2%}",
+            f"{row['input_wait_max']:.2%}",
         )
+        for row in report
+    ]  # fmt: skip
+    print(markdown(("model", "packing", "ms a step", "waits", "longest"), rows))
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+        write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ import numpy as np
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from gpt_keras import losses
 from trainers import args
+from trainers.files import write_json
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep, count_parameters
 from trainers.strategy import make_strategy
@@ -73,8 +75,7 @@ def main(flags: args.FlagValues) -> None:
         results[name] = json.loads(done.stdout.splitlines()[-1])
     print(table(results))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+        write_json(flags.output, results)
 
 
 def measure(shape, xla: bool, plain: bool = False, cut: int = 1, **options) -> dict:
@@ -121,7 +122,7 @@ class PlainLogits(gpt_keras.CausalLM):
         weights = keras.ops.reshape(batch["loss_mask"][:, 1:], (-1,))
         targets = keras.ops.reshape(batch["token_ids"][:, 1:], (-1,))
         logits = keras.ops.reshape(logits, (-1, CONFIG.vocab_size))
-        total = losses.cross_entropy(logits, targets, weights, regularizers)
+        total, _ = losses.cross_entropy(logits, targets, weights, regularizers)
         return losses.Loss(total, keras.ops.sum(weights))
 
 
@@ -134,13 +135,14 @@ def resident(field: str) -> int:
 def table(results: dict) -> str:
     """Markdown."""
     first = next(iter(results.values()))["bytes"]
-    lines = ["| | MiB | of the first | ms a step |", "|---|---|---|---|"]
-    for name, row in results.items():
-        lines.append(
-            f"| {name} | {row['bytes'] / MIB:,.0f} | {row['bytes'] / first:.2f} "
-            f"| {1e3 * row['seconds']:.0f} |"
+    rows = [
+        (
+            name, f"{row['bytes'] / MIB:,.0f}", f"{row['bytes'] / first:.2f}",
+            f"{1e3 * row['seconds']:.0f}",
         )
-    return "\n".join(lines)
+        for name, row in results.items()
+    ]  # fmt: skip
+    return markdown(("", "MiB", "of the first", "ms a step"), rows)
 
 
 if __name__ == "__main__":

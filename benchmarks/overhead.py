@@ -11,12 +11,10 @@ instead, the stock one too.
 
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import grpc
 from absl import flags
@@ -24,6 +22,7 @@ from absl import flags
 from benchmarks import one_float
 from benchmarks.server import NAME, Server
 from export import cli, protocol
+from trainers.files import write_json
 
 PROCESSES = 2  # a client in Python needs a core before the server does
 
@@ -152,9 +151,7 @@ def main():
           f"p99 {figures['call_ms_p99']:.2f} ms")  # fmt: skip
     print(f"{values.clients} clients: {figures['calls_per_second']:.0f} calls/s")
     if values.output:
-        path = Path(values.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures | {"clients": values.clients}, indent=1) + "\n")
+        write_json(values.output, figures | {"clients": values.clients})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import numpy as np
 import psutil
 from absl import app, flags
 
+from trainers.files import write_json
+
 DATA = Path("data")
 FILE_MEGABYTES = 100
 
@@ -152,9 +154,7 @@ def main(_):
     report["ours_over_hf"] = ours["tokens_per_s"] / np.mean(peer)
     print(json.dumps(report, indent=2))
     if options.output:
-        path = Path(options.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.output, report)
 
 
 if __name__ == "__main__":

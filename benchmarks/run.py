@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each beside its peers; JSON into a folder.
+"""The benchmarks that need no server, one after the other; JSON into a folder.
 
 make bench
 """
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from absl import app, flags
 
-BENCHMARKS = ("decode", "train_step", "workers", "memory", "tokenizer")
+BENCHMARKS = (
+    "decode", "train_step", "workers", "memory", "finetune", "finetune_tweets", "tokenizer",
+    "prepare_data", "input_wait",
+)  # fmt: skip
 
 
 def main(_):
     folder = Path(flags.FLAGS.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in BENCHMARKS:
         print(f"\n=== {name}", flush=True)

@@ -17,7 +17,6 @@ requests/s and tokens/s. The time of a token is a request's latency divided by i
 
 import collections
 import contextlib
-import json
 import statistics
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from benchmarks.load import IN_FLIGHT, Mix, Range, Record, drive, figures
 from benchmarks.server import NAME, Server
 from export import cli
 from export.client import Client, ServerError
+from trainers.files import write_json
 
 START = 600.0  # seconds that the first request may take
 
@@ -192,8 +192,6 @@ def main():
         for pair, value in by_pair.items():
             print(f"{label}: tokens/s {pair}: {_text(value)}")
     if values.output:
-        path = Path(values.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
         given = {name: values[name].value for name in
                  ("prompt_words", "answer_tokens", "first_token_share", "seed", "warmup",
                   "seconds", "rounds", "timeout")}  # fmt: skip
@@ -201,8 +199,8 @@ def main():
                   "median": {load: {name: summary(rounds) for name, rounds in by_name.items()}
                              for load, by_name in results.items()},
                   "ratio_of_tokens_per_s": compared, "rounds": results}  # fmt: skip
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        picture(path.with_suffix(".png"), records, results)
+        write_json(values.output, report)
+        picture(Path(values.output).with_suffix(".png"), records, results)
 
 
 def _loads(values):

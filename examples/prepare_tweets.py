@@ -22,6 +22,7 @@ import re
 from absl import flags as absl_flags
 
 from trainers import args
+from trainers.files import replacing
 from trainers.records import read_records
 from trainers.splits import deduplicate, label_table, normalize, order_by_hash, split_by_hash
 
@@ -79,9 +80,8 @@ def main(flags: args.FlagValues) -> None:
         f"labels left out: {len(texts):,}"
     )
     parts = split(texts)
-    os.makedirs(flags.output_dir, exist_ok=True)
     for name, part in parts.items():
-        with open(os.path.join(flags.output_dir, f"{name}.jsonl"), "w", encoding="utf-8") as file:
+        with replacing(os.path.join(flags.output_dir, f"{name}.jsonl")) as file:
             for record in part:
                 row = {"text": record["text"], "label": record["label"]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from export.apart import apart
 from export.capacity import SETTINGS, Capacity
 from export.kv_blocks import BlockPool
 from export.memory import Memory
@@ -28,6 +29,13 @@ class Admission:
 
     def __call__(self, table: Table, request: Request, prompts, lengths, options, now):
         """(table, request) after texts of the request got slots, if no other has waited longer."""
+        inputs = (table, request, prompts, lengths, options, now)
+        slots, counters, first, news = apart(self._compute, *inputs)
+        counters = table.counters._replace(**counters)
+        return Table(slots, counters, first), request._replace(**news)
+
+    def _compute(self, table, request, prompts, lengths, options, now):
+        """What is new then: slots, counters by name, first, and entries of the request by name."""
         began, visit = request.since, table.counters.visits
         first = table.first.or_else(First(began, now, visit), visitors(self._capacity.slots))
         mine = first.since == began
@@ -38,7 +46,12 @@ class Admission:
         )
         # Whoever has got something makes room, and begins to wait anew if he wants more.
         served = mine & ((request.since != began) | ~tf.reduce_any(waits(request)))
-        return table._replace(first=first.without(began, served)), request
+        return (
+            table.slots,
+            {"shared_tokens": table.counters.shared_tokens},
+            first.without(began, served),
+            {name: getattr(request, name) for name in ("slots", "tickets", "seen", "since")},
+        )
 
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, in order, as far as there is room."""

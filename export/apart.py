@@ -7,18 +7,11 @@ def apart(function, *inputs):
     """`function(*inputs)`, which may be nested tuples of tensors, called by one op.
 
     For the branches of `tf.cond`: TensorFlow goes through all ops of the branch that is not taken.
+
+    At load it makes a copy of a called function for each place, and optimizes every copy, where an
+    output is not used, so return what is new only; or where the call waits for a constant. The
+    beginning of a branch becomes one, unless the call waits for something else of that branch.
     """
     attributes = {"_noinline": True}
-    return tf.function(function, autograph=False, experimental_attributes=attributes)(*inputs)
-
-
-def optimize_once(graph_def) -> None:
-    """Has such functions of a graph to be saved optimized once at load, in place.
-
-    Otherwise TensorFlow makes a copy for each place that calls it, and optimizes every one: a third
-    of the time that a language model takes to be ready. `tf.function` does not let this attribute
-    through.
-    """
-    for function in graph_def.library.function:
-        if "_noinline" in function.attr and function.attr["_noinline"].b:
-            function.attr["_nospecialize"].b = True
+    with tf.control_dependencies([tf.timestamp()]):
+        return tf.function(function, autograph=False, experimental_attributes=attributes)(*inputs)

@@ -21,7 +21,6 @@ import tensorflow as tf
 
 from export import checks
 from export.admission import Admission
-from export.apart import apart
 from export.capacity import Capacity, memories
 from export.kv_blocks import BlockPool
 from export.memory import Memory
@@ -184,7 +183,7 @@ class Batcher:
         tickets = request.tickets
         table, request = tf.cond(
             tf.reduce_any(waits(request)),
-            lambda: apart(self._admission, table, request, prompts, lengths, options, now),
+            lambda: self._admission(table, request, prompts, lengths, options, now),
             lambda: (table, request),
         )
         # Whoever has come to let a text go need not wait for a step, and whoever has got room lets

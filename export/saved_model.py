@@ -16,7 +16,6 @@ from absl import flags
 from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
 from export import cli, publish, signatures, sizing, stock_ops, verification, warmup
-from export.apart import optimize_once
 from export.batching import Batcher
 from export.capacity import Capacity
 from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
@@ -151,7 +150,6 @@ def write(model, entries, directory, batcher=None):
     # `tf.saved_model.save` takes every signature for one of Predict.
     for name, entry in entries.items():
         saved_model.meta_graphs[0].signature_def[name].method_name = entry.method_name
-    optimize_once(saved_model.meta_graphs[0].graph_def)
     directory = pathlib.Path(directory)
     (directory / "saved_model.pb").write_bytes(saved_model.SerializeToString(deterministic=True))
     (directory / "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was
@@ -247,7 +245,11 @@ def _capacity(task, config, values):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Model directory in Hugging Face layout, or a .gguf file.")
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub.",
+    )
     flags.DEFINE_string("output_dir", None, "Folder of the model's versions, such as models/NAME.")
     flags.DEFINE_integer(
         "version", None, "Number of the version. (default: the newest and one)", lower_bound=1

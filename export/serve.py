@@ -183,7 +183,9 @@ def define_flags() -> None:
         "rest_api_port", None, "Port of HTTP/REST; 0 takes a free one. (default: no HTTP)", **_PORT
     )
     flags.DEFINE_string("model_name", "default", "Name of the model.")
-    flags.DEFINE_string("model_base_path", None, "Folder of the model's versions.")
+    flags.DEFINE_string(
+        "model_base_path", None, "Folder of the model's versions, or its file:/// URI."
+    )
     flags.DEFINE_string(
         "model_config_file",
         None,

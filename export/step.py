@@ -54,15 +54,16 @@ class Step:
         others = chosen(others, room > 0)
         counts = tf.minimum(pending, room)[: tf.size(others)]
 
-        def with_prompts():
-            return apart(self._compute, table, singles, others, counts)
-
-        def without():
-            return tf.cond(
-                tf.size(singles) > 0, lambda: apart(self._compute, table, singles), lambda: table
+        def step(*texts):
+            columns, counters = apart(self._compute, table, *texts)
+            return table._replace(
+                slots=slots._replace(**columns), counters=table.counters._replace(**counters)
             )
 
-        return tf.cond(tf.size(others) > 0, with_prompts, without)
+        def without():
+            return tf.cond(tf.size(singles) > 0, lambda: step(singles), lambda: table)
+
+        return tf.cond(tf.size(others) > 0, lambda: step(singles, others, counts), without)
 
     def has_prompts(self, table: Table):
         """() bool: whether the next step computes a piece of a prompt."""
@@ -119,6 +120,9 @@ class Step:
           slots: their entries.
           counts: (R,) int32, tokens that were computed.
           hidden: (N, D), of all these tokens.
+
+        Returns:
+          What is new in the table: by name, columns of its slots, and counters.
         """
         filled = slots.filled + tf.cast(counts, tf.int64)
         complete = filled == slots.length
@@ -161,8 +165,12 @@ class Step:
                 - tf.minimum(slots.filled, slots.prompt_length)
             ),
         )
+        new = (
+            {name: getattr(after, name) for name in ("filled", "length", "finish", "credit")},
+            {name: getattr(counters, name) for name in ("steps", "tokens", "prompt_tokens")},
+        )
         with tf.control_dependencies(writes):
-            return tf.nest.map_structure(tf.identity, Table(after, counters, table.first))
+            return tf.nest.map_structure(tf.identity, new)
 
     def _put_likeliest(self, asking, place, logits):
         """Writes down the likeliest tokens of the texts that ask for them, (a,) of (d,)."""

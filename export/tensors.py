@@ -87,6 +87,7 @@ def to_proto(array: np.ndarray, as_content: bool = False) -> protocol.TensorProt
       ValueError: a dtype that TensorProto has no field for here.
     """
     proto = protocol.TensorProto(dtype=data_type(array.dtype))
+    proto.tensor_shape.SetInParent()  # a scalar has a shape too, without dimensions
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
     flat = np.ascontiguousarray(array).reshape(-1)

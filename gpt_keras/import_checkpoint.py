@@ -26,6 +26,13 @@ def define_flags() -> absl_flags.FlagValues:
         "directory to write; a model directory there is replaced, anything else is refused",
         flag_values=flags,
     )
+    absl_flags.DEFINE_enum(
+        "dtype",
+        "float32",
+        ["float32", "bfloat16", "float16"],
+        "of the weights written",
+        flag_values=flags,
+    )
     absl_flags.DEFINE_boolean("help", False, "show this help", flag_values=flags, short_name="h")
     return flags
 
@@ -46,14 +53,14 @@ def main(argv: Sequence[str]) -> int:
         print(f"import_checkpoint: error: {error}", file=sys.stderr)
         return 2
     try:
-        import_gguf(flags.source, flags.output_dir)
+        import_gguf(flags.source, flags.output_dir, flags.dtype)
     except (ValueError, OSError) as error:
         print(f"import_checkpoint: error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def import_gguf(source: str, output_dir: str) -> None:
+def import_gguf(source: str, output_dir: str, dtype: str = "float32") -> None:
     """Reads the causal language model of a GGUF file, writes it as a model directory.
 
     Raises:
@@ -72,7 +79,7 @@ def import_gguf(source: str, output_dir: str) -> None:
         f"writing {output_dir}",
         flush=True,
     )
-    model.save_pretrained(output_dir)
+    model.save_pretrained(output_dir, dtype=dtype)
     print(f"done in {time.monotonic() - start:.0f} s")
 
 

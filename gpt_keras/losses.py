@@ -20,8 +20,8 @@ class Loss(NamedTuple):
       total: () float32, sum of weight * loss over the targets, in nats.
       weight: () float32, sum of the weights.
       logits: (B, C) float32 of a classifier, else None.
-      rows: (B, 2) float32, `total` and `weight` of each row of a language model, else None. For
-        insight: no gradient goes through it.
+      rows: (B, 2) float32, `total` and `weight` of each row. For evaluation and insight: no
+        gradient need go through it.
     """
 
     total: object
@@ -53,6 +53,9 @@ def cross_entropy(logits, targets, weights, regularizers=PLAIN):
     Args:
       logits: (N, C) float32. targets: (N,) int32. weights: (N,) float32.
       regularizers: see `Regularizers`.
+
+    Returns:
+      () float32; and what each target adds to it (N,) float32.
     """
     smoothing, z_loss = regularizers
     losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # (N,)
@@ -60,7 +63,8 @@ def cross_entropy(logits, targets, weights, regularizers=PLAIN):
         log_z = ops.logsumexp(logits, axis=-1)  # (N,)
         losses = (1 - smoothing) * losses + smoothing * (log_z - ops.mean(logits, axis=-1))
         losses += z_loss * ops.square(log_z)
-    return ops.sum(losses * weights)
+    terms = losses * weights
+    return ops.sum(terms), terms
 
 
 def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN, softcap=0.0):

@@ -5,36 +5,44 @@ numbers of which `KEY` is the one that early stopping watches; `HIGHER_IS_BETTER
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 
 class LanguageModelMetrics:
-    """Loss in nats per token, perplexity, and bits per byte of text.
+    """Loss in nats per token, perplexity, bits per byte of text, and the loss of each source.
 
     Bits per byte do not depend on the tokenizer. All the model has to say counts, the end of a
     document too, over the bytes of the text.
 
     Args:
       num_bytes: of the text that the evaluated tokens stand for; 0 if unknown.
+      sources: names of those whose losses are told apart, by the batches' `source_id`.
     """
 
     KEY, HIGHER_IS_BETTER = "loss", False
 
-    def __init__(self, num_bytes: int = 0):
-        self.num_bytes = num_bytes
+    def __init__(self, num_bytes: int = 0, sources: Sequence[str] = ()):
+        self.num_bytes, self.sources = num_bytes, tuple(sources)
         self.total = self.weight = 0.0
+        self._by_source = np.zeros((len(self.sources), 2))  # total and weight
 
     def update(self, batch, loss) -> None:
         """Args: batch: as trained on. loss: `losses.Loss` of NumPy values."""
         self.total += float(loss.total)
         self.weight += float(loss.weight)
+        if self.sources:
+            np.add.at(self._by_source, batch["source_id"], loss.rows)
 
     def result(self) -> dict[str, float]:
         mean = self.total / max(self.weight, 1.0)
         result = {"loss": mean, "perplexity": math.exp(min(mean, 700.0))}
         if self.num_bytes:
             result["bits_per_byte"] = self.total / math.log(2) / self.num_bytes
+        for name, (total, weight) in zip(self.sources, self._by_source.tolist(), strict=True):
+            if weight:
+                result[f"loss_of/{name}"] = total / weight
         return result
 
     def details(self) -> dict:

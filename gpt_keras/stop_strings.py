@@ -100,7 +100,7 @@ class StopStrings:
         return tf.cond(tf.size(self.strings) > 0, cut, lambda: texts)
 
     def _text_of(self, tokens):
-        texts = self.tokenizer.detokenize(tokens[:, None], skip_special_tokens=True)
+        texts = self.tokenizer.detokenize(tokens[:, None], skip_special_tokens=True, continues=True)
         return tf.ensure_shape(texts, [None])
 
     def _longest(self):

@@ -23,7 +23,9 @@ import tensorflow as tf
 import yaml
 from absl import flags as absl_flags
 
+from trainers.files import replacing
 from trainers.packing import PACKINGS
+from trainers.records import TEXT_UNITS
 
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
@@ -47,9 +49,9 @@ def run(
 ) -> None:
     """Parses the command line, calls `main(flags)` and exits.
 
-    Status 0: done. 1: failed; what a user can put right (OSError, or a ValueError that our code
-    raises) is one line on stderr, anything else a traceback. 2: flags misused. 75 (EX_TEMPFAIL): a
-    signal ended a run that can be resumed. 130: interrupted.
+    Status 0: done. 1: failed; what a user can put right (OSError, too little memory, or a
+    ValueError that our code raises) is one line on stderr, anything else a traceback. 2: flags
+    misused. 75 (EX_TEMPFAIL): a signal ended a run that can be resumed. 130: interrupted.
     """
     argv = list(sys.argv if argv is None else argv)
     sys.exit(exit_status(main, groups, argv))
@@ -76,6 +78,14 @@ def exit_status(main, groups: Sequence[FlagGroup], argv: Sequence[str]) -> int:
     except OSError as error:
         name = f"{error.filename}: {error.strerror}" if error.filename else error
         print(f"{program}: error: {_one_line(name)}", file=sys.stderr)
+        return FAILED
+    except tf.errors.ResourceExhaustedError as error:
+        what = error.message.rpartition("}} ")[2].partition(" on /job:")[0]
+        print(
+            f"{program}: error: {_one_line(what)[:200]}; take a smaller model or batches that "
+            "are smaller (--dry_run of a trainer tells what a run needs)",
+            file=sys.stderr,
+        )
         return FAILED
     except tf.errors.OpError as error:
         _, aborted, reason = error.message.rpartition("Collective ops is aborted by: ")
@@ -225,8 +235,8 @@ def _config_texts(where: str, node: yaml.Node, flag: absl_flags.Flag) -> list[st
 
 
 def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
-    """Writes the values of all flags as YAML that `--config_file` reads back."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Writes the values of all flags as YAML, which `--config_file` reads back."""
+    with replacing(path) as file:
         yaml.safe_dump(flag_values(flags), file, sort_keys=False, allow_unicode=True)
 
 
@@ -291,15 +301,15 @@ def train_data_flags(flags: FlagValues) -> None:
         "train_data",
         [],
         "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too. For language models also folders of trainers.prepare_data, "
-        "as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
+        ".zst; folders and globs too. Language models are trained on folders of "
+        "trainers.prepare_data as well, as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
         flag_values=flags,
     )
     absl_flags.DEFINE_float(
         "eval_fraction",
         0.1,
-        "without --eval_data, the share of the training data held out by a hash of the text (of "
-        "prepared data: what was held out then); 0: none",
+        "share of the training data held out by a hash of the text; training takes --eval_data "
+        "instead where it is given, and of prepared data what was held out then; 0: none",
         lower_bound=0.0,
         upper_bound=0.9,
         flag_values=flags,
@@ -310,7 +320,7 @@ def text_flags(flags: FlagValues) -> None:
     """Texts."""
     absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
     absl_flags.DEFINE_enum(
-        "text_unit", "file", ["file", "paragraph", "line"], "what of a text file is one document",
+        "text_unit", "file", TEXT_UNITS, "what of a text file is one document",
         flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_string(

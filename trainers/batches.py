@@ -39,8 +39,8 @@ class BatchSource(Protocol):
     - of a language model: `segment_ids` (B, T) int32 (1, 2, ... along the row, 0 padding),
       `loss_mask` (B, T) float32, the weight of predicting the token AT this position from those
       before it (0 on the first of a segment), `sample_id` (B,) int32, the row's number. Filler
-      rows are all padding, with sample_id -1. Batches out of shards also have `source_id` (B,)
-      int32, which of the sources of the mixture the row is from.
+      rows are all padding, with sample_id -1. With `source_names` also `source_id` (B,) int32,
+      which of these the row is from.
     """
 
     steps_per_epoch: int
@@ -144,7 +144,7 @@ class PackedBatches:
     """Batches of packed rows for language modelling; one shape.
 
     Args:
-      rows: see `trainers.packing.pack`, or `trainers.shard_batches.ShardRows`.
+      rows: see `trainers.packing.pack`, or of `trainers.shard_batches`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling of the rows.
       shuffle: True to train; False takes the rows in their order (evaluation).
@@ -153,8 +153,6 @@ class PackedBatches:
     Raises:
       ValueError: a batch to train on larger than the data.
     """
-
-    source_names = ()
 
     def __init__(
         self,
@@ -172,6 +170,7 @@ class PackedBatches:
         self.global_batch_size = global_batch_size
         self.num_samples = rows.num_rows
         self.num_tokens, self.num_bytes = rows.num_tokens, rows.num_bytes
+        self.source_names = rows.source_names
         self.steps_per_epoch = math.ceil(rows.num_rows / global_batch_size)
         self.shapes = [(global_batch_size, rows.length)]
         self._order = functools.lru_cache(maxsize=2)(self._order)
@@ -192,7 +191,7 @@ def fill_batch(rows, samples: np.ndarray, global_batch_size: int, pad_id: int) -
     """A language model's batch of these rows, and filler rows after them.
 
     Args:
-      rows: `trainers.packing.PackedRows` or `trainers.shard_batches.ShardRows`.
+      rows: `trainers.packing.PackedRows`, or of `trainers.shard_batches`.
       samples: numbers of rows, no more than `global_batch_size`.
     """
     B, T = global_batch_size, rows.length
@@ -205,6 +204,9 @@ def fill_batch(rows, samples: np.ndarray, global_batch_size: int, pad_id: int) -
     for at, row in enumerate(samples):
         rows.fill(row, batch["token_ids"][at], batch["segment_ids"][at], batch["loss_mask"][at])
     batch["sample_id"][: len(samples)] = samples
+    if rows.source_names:
+        batch["source_id"] = np.zeros(B, np.int32)
+        batch["source_id"][: len(samples)] = rows.source_of(samples)
     return batch
 
 

@@ -21,7 +21,7 @@ from trainers.features import (
 )
 from trainers.packing import pack
 from trainers.records import read_records
-from trainers.splits import split_by_hash
+from trainers.splits import is_held_out
 
 TASKS = ("causal_lm", "chat", "classification")
 
@@ -37,15 +37,20 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     Raises:
       ValueError: naming file, line, value and remedy.
     """
+    check_texts(patterns)
+    return read_records(
+        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
+    )
+
+
+def check_texts(patterns: Sequence[str]) -> None:
+    """Raises UsageError for a folder of shards, where texts are wanted."""
     for pattern in patterns:
         if shards.is_folder(pattern):
             raise UsageError(
                 f"{pattern} holds shards, which are for --train_data of trainers.pretrain or "
                 "trainers.finetune --task=causal_lm; give files of texts"
             )
-    return read_records(
-        patterns, columns(task, flags), text_unit=flags.text_unit, encoding=flags.data_encoding
-    )
 
 
 def load_split(task: str, flags: FlagValues) -> tuple[list[dict], list[dict] | None]:
@@ -72,10 +77,9 @@ def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list
     Raises:
       ValueError: one side is empty.
     """
-    keyed = [{"text": _content(record), "record": record} for record in records]
-    train, held_out = (
-        [item["record"] for item in side] for side in split_by_hash(keyed, fraction, salt="eval")
-    )
+    train, held_out = [], []
+    for record in records:
+        (held_out if is_held_out(_content(record), fraction) else train).append(record)
     if not train or not held_out:
         raise ValueError(
             f"eval_fraction={fraction}: of {len(records)} records {len(held_out)} would be held "
@@ -174,9 +178,12 @@ def batch_source(
 
 def run_source(features, flags: FlagValues, *, shuffle: bool, pad_id: int) -> BatchSource:
     """`batch_source` of a run: --global_batch_size rows to train on; to evaluate, a micro-batch."""
-    rows = flags.global_batch_size
-    if not shuffle:
-        rows = max(1, rows // flags.gradient_accumulation_steps)
+    rows = flags.global_batch_size if shuffle else micro_batch_size(flags)
     return batch_source(
         features, flags, global_batch_size=rows, shuffle=shuffle, seed=flags.seed, pad_id=pad_id
     )
+
+
+def micro_batch_size(flags: FlagValues) -> int:
+    """Rows of a micro-batch, of which evaluation takes as many at once: they fit."""
+    return max(1, flags.global_batch_size // flags.gradient_accumulation_steps)

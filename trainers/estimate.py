@@ -6,6 +6,7 @@ micro-batch and says what it has assigned to it. The time comes from a few steps
 
 import dataclasses
 import math
+import platform
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from gpt_keras.tasks import CausalLM
 from trainers.args import UsageError
 from trainers.batches import Batch, BatchSource
 from trainers.step import TrainStep, count_parameters
+from trainers.strategy import exchange_text
 
 STEPS = 3  # measured, after one that compiles
 # What makes each part of the memory smaller.
@@ -28,6 +30,7 @@ REMEDIES = {
     "gradients": "--train_top_layers",
     "optimizer": "--optimizer=adafactor or lion, or --train_top_layers",
     "weights": "a smaller model",
+    "copies": "--optimizer=adafactor or lion, or --train_top_layers",
 }
 
 
@@ -40,6 +43,9 @@ class Memory:
       gradients: of a micro-batch, and what they are added up in.
       activations: all else that the gradient of a micro-batch holds at its peak.
       logits: of the part of a micro-batch that the loss looks at in one go.
+      copies: of trained weights and optimizer, which the chief writes as a checkpoint while the
+        steps go on; and of the weights before an update that is measured, where that takes more
+        room than the activations, which are gone by then.
       program: everything else in the process, TensorFlow and the data.
     """
 
@@ -48,11 +54,15 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    copies: int
     program: int
 
     @classmethod
-    def of(cls, step: TrainStep, source: BatchSource) -> "Memory":
+    def of(cls, step: TrainStep, source: BatchSource, measures: bool = False) -> "Memory":
         """That of a run with this step on these batches.
+
+        Args:
+          measures: whether some updates are measured by parts, see `TrainStep`.
 
         Raises:
           tf.errors.OpError: XLA cannot compile the gradient.
@@ -67,12 +77,15 @@ class Memory:
             logits = min(logits_bytes(tokens, step.task.config.vocab_size), scratch)
         weights = replicas * _bytes(step.task.variables)
         optimizer = replicas * _bytes(step.optimizer.variables)
+        saved = trained + _bytes(step.optimizer.variables)
+        former = replicas * max(0, trained - scratch)
         return cls(
             weights=weights,
             gradients=replicas * trained * (2 if step.micro_batches > 1 else 1),
             optimizer=optimizer,
             activations=replicas * (scratch - logits),
             logits=replicas * logits,
+            copies=saved * step.strategy.extended.should_checkpoint + former * measures,
             program=max(0, psutil.Process().memory_info().rss - weights - optimizer),
         )
 
@@ -87,19 +100,24 @@ class Memory:
         return "; ".join(REMEDIES[name] for name in sorted(REMEDIES, key=parts.get)[:-3:-1])
 
 
-def estimate(step: TrainStep, source: BatchSource, max_steps: int) -> str:
+def estimate(step: TrainStep, source: BatchSource, max_steps: int, measures: bool = False) -> str:
     """Lines on what a run of `max_steps` updates takes.
 
     The weights are not those of before afterwards: a few steps have been made.
 
+    Args:
+      measures: as of `Memory.of`.
+
     Raises:
-      UsageError: it needs more memory than the machine has left.
+      UsageError: it needs more memory than the machine has left, shared by the workers on it.
     """
-    memory = Memory.of(step, source)
+    memory = Memory.of(step, source, measures)
+    workers = exchange_text(step.strategy, platform.node()).count(platform.node())
     # What the process holds already is taken from what is left, but it is not needed twice.
-    available = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    available = psutil.virtual_memory().available / workers + psutil.Process().memory_info().rss
     parts = dataclasses.asdict(memory)
-    lines = [f"memory: {_size(memory.total)} of {_size(available)} available: "]
+    each = f" to each of {workers} workers" if workers > 1 else ""
+    lines = [f"memory: {_size(memory.total)} of {_size(available)} available{each}: "]
     lines[0] += ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
     if memory.total > available:
         raise UsageError(

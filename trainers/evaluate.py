@@ -3,21 +3,23 @@
 python -m trainers.evaluate --model=DIR --task=classification --eval_data=test.jsonl
 """
 
-import json
-
 from absl import flags as absl_flags
 from tqdm import tqdm
 
 from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
 from trainers import args, data
 from trainers.evaluation import Evaluator
+from trainers.files import write_json
 from trainers.strategy import make_strategy
 
 
 def evaluate_flags(flags: args.FlagValues) -> None:
     """Model and task."""
     absl_flags.DEFINE_string(
-        "model", "", "Hugging Face model directory, or a .gguf file", flag_values=flags
+        "model",
+        "",
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
+        flag_values=flags,
     )
     absl_flags.DEFINE_enum(
         "task", None, data.TASKS, "what the model does with the data", flag_values=flags
@@ -51,9 +53,7 @@ def main(flags: args.FlagValues) -> None:
         metrics = Evaluator(task, strategy, source)(lambda done, total: bar.update())
     print(metrics.report())
     if flags.output:
-        with open(flags.output, "w", encoding="utf-8") as file:
-            json.dump(metrics.details(), file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        write_json(flags.output, metrics.details())
 
 
 def _source(task, flags: args.FlagValues):

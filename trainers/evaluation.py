@@ -8,7 +8,7 @@ import tensorflow as tf
 from gpt_keras.losses import Loss
 from gpt_keras.tasks import Task
 from trainers.batches import Batch, BatchSource
-from trainers.strategy import distribute, exchange, gather
+from trainers.strategy import distribute, gather
 
 
 class Evaluator:
@@ -34,7 +34,7 @@ class Evaluator:
         self.task, self.strategy, self.source = task, strategy, source
         self.first, self.prepare = first, prepare
         self._run = tf.function(
-            lambda batch: strategy.run(self._replica_loss, (batch,)),
+            lambda batch: strategy.run(self._replica_rows, (batch,)),
             autograph=False,
             reduce_retracing=True,
         )
@@ -45,7 +45,7 @@ class Evaluator:
         Args:
           on_batch: called with the number of batches done, and of all.
         """
-        metrics = self.task.new_metrics(self.source.num_bytes)
+        metrics = self.task.new_metrics(self.source.num_bytes, self.source.source_names)
         for step in range(self.source.steps_per_epoch):
             batch = self.source.batch(step)
             metrics.update(batch, self._loss(batch))
@@ -54,16 +54,14 @@ class Evaluator:
         return metrics
 
     def _loss(self, batch: Batch) -> Loss:
-        """Sums over the global batch, and the logits of a classifier, as NumPy values."""
+        """Of the global batch, as NumPy values."""
         inputs = self.prepare(batch) if self.prepare else batch
-        loss = self._run(distribute(self.strategy, inputs))
-        logits = None if loss.logits is None else gather(self.strategy, loss.logits)
-        return Loss(self._sum(loss.total), self._sum(loss.weight), logits)
+        rows = gather(self.strategy, self._run(distribute(self.strategy, inputs)))  # (B, 2 + C)
+        total, weight = rows[:, :2].sum(axis=0, dtype=np.float64)
+        return Loss(total, weight, rows[:, 2:], rows[:, :2])
 
-    def _sum(self, value) -> float:
-        parts = self.strategy.experimental_local_results(value)
-        return float(exchange(self.strategy, sum(np.float64(part) for part in parts)).sum())
-
-    def _replica_loss(self, batch) -> Loss:
+    def _replica_rows(self, batch):
+        """(b, 2 + C): `rows` of the loss and a classifier's `logits`, as one for the exchange."""
         first = self.first if "features" in batch else 0
-        return self.task.batch_loss(batch, self.task.features(batch, first=first))
+        loss = self.task.batch_loss(batch, self.task.features(batch, first=first))
+        return loss.rows if loss.logits is None else tf.concat([loss.rows, loss.logits], axis=1)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt_keras.chat.template import render_segments
+from trainers.records import text_of
 
 END_OF_TEXT = "<|endoftext|>"  # of a tokenizer that is trained
-CHUNK_BYTES = (
-    1 << 20
-)  # of text that goes to the tokenizer at once: its working memory is a multiple
+CHUNK_BYTES = 1 << 20  # of text for the tokenizer at once: its working memory is a multiple
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def classification_features(
                 f"{record['where']}: unknown label {label!r}; known are {', '.join(names)} "
                 "(--labels names others)"
             )
-    texts = tuple(_text(record, "text") for record in records)
+    texts = tuple(text_of(record) for record in records)
     values, row_splits = tokenize(texts, tokenizer)
     values, row_splits = _fill_empty(values, row_splits, filler)
     values, row_splits, num_truncated = _truncate(values, row_splits, max_length)
@@ -119,7 +118,7 @@ def document_features(
       tokenizer: see `gpt_keras.tokenizers`.
       add_bos: begin each with the beginning-of-sequence token, from which its first is predicted.
     """
-    texts = [_text(record, "text") for record in records]
+    texts = [text_of(record) for record in records]
     segments = [[(text, True)] for text in texts]
     return _language_features(segments, tokenizer, add_bos=add_bos, add_eos=True)
 
@@ -134,7 +133,7 @@ def completion_features(
     dropped.
     """
     segments = [
-        [(_text(record, "prompt"), False), (_text(record, "completion"), True)]
+        [(text_of(record, "prompt"), False), (text_of(record, "completion"), True)]
         for record in records
     ]
     return _language_features(
@@ -264,13 +263,6 @@ def _truncate(values, row_splits, max_length: int):
     kept = np.minimum(lengths, max_length)
     splits = np.concatenate([[0], np.cumsum(kept)])
     return values[position < max_length], splits, int((lengths > max_length).sum())
-
-
-def _text(record: dict, field: str) -> str:
-    value = record[field]
-    if not isinstance(value, str):
-        raise ValueError(f"{record['where']}: {field} must be a string, got {value!r}")
-    return value
 
 
 def _label(record: dict) -> str:

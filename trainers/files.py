@@ -2,8 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
 
 @contextlib.contextmanager
@@ -32,3 +35,48 @@ def write(path: str | os.PathLike, pieces: Iterable) -> dict:
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """Opens a file that takes its name at the end of the block: whole, or not at all.
+
+    Its folder is made where there is none. Text is UTF-8.
+
+    Raises:
+      OSError: naming the file; nothing half-written is left.
+    """
+    partial = f"{os.fspath(path)}.new"
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        with naming(path), open(partial, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    with replacing(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def is_free(path: str) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not os.path.lexists(path) or (os.path.isdir(path) and not os.listdir(path))
+
+
+def save_folder(save: Callable[[str], None], path: str) -> None:
+    """Has `save` write a folder, which appears whole or not at all; one that is there stays."""
+    if not os.path.isdir(path):
+        shutil.rmtree(f"{path}.new", ignore_errors=True)
+        with naming(path):
+            save(f"{path}.new")
+        os.rename(f"{path}.new", path)

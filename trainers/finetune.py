@@ -23,6 +23,7 @@ from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.mixture import Mixture, open_mixture, shards_flags
+from trainers.model_card import card_flags, write_model
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
@@ -31,7 +32,10 @@ from trainers.strategy import broadcast, strategy_flags, wait_for_all
 def finetune_flags(flags: args.FlagValues) -> None:
     """Model and task."""
     absl_flags.DEFINE_string(
-        "model", "", "Hugging Face model directory, or a .gguf file", flag_values=flags
+        "model",
+        "",
+        "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
+        flag_values=flags,
     )
     absl_flags.DEFINE_enum(
         "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "
@@ -44,7 +48,7 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 FLAGS = (
     finetune_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags,
+    insight_flags, optimizer_flags, strategy_flags, card_flags,
 )  # fmt: skip
 
 
@@ -77,9 +81,7 @@ def main(flags: args.FlagValues) -> None:
             report[name] = result.details()
     folder.write_json("report.json", report)
     if folder.writes:
-        trainer.task.save_pretrained(folder.file("model"))
-        print(f"\nmodel:       {folder.file('model')}")
-        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+        write_model(trainer.task, trainer.data, flags, folder, report)
     wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
@@ -114,7 +116,9 @@ class FineTuner:
         config = checkpoint.read_config(flags.model)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
         if self.tokenizer is None:
-            raise ValueError(f"--model={flags.model}: has no tokenizer.json; put one there")
+            raise ValueError(
+                f"--model={flags.model}: has no tokenizer.json or tokenizer.model; put one there"
+            )
         self.filler = preprocessing.filler(config)
         self.labels = tuple(flags.labels) or config.id2label
         if mixture is None:

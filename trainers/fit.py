@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -144,7 +143,7 @@ def fit(
             write_samples=_sampler(task, flags) if folder.writes else None,
             attention=AttentionMaps(task, flags.attention_prompts) if folder.writes else None,
             profile=Profile.of(flags, folder.file("tensorboard")) if folder.writes else None,
-            log_seconds=flags.log_seconds if folder.writes else math.inf,
+            log_seconds=flags.log_seconds,
         )
         loop.run()
         metrics = evaluator() if evaluator else None
@@ -189,7 +188,7 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
     step = make_step(task, schedule, flags, strategy, data.train.source_names)
-    print(estimate(step, data.train, schedule.max_steps))
+    print(estimate(step, data.train, schedule.max_steps, measures=flags.insight_steps > 0))
 
 
 def _restore(state: TrainingState, folder: RunFolder, strategy: tf.distribute.Strategy) -> None:

@@ -43,6 +43,10 @@ def insight_flags(flags: FlagValues) -> None:
         "profile_steps", "", "FIRST:LAST, steps of which a trace is written for TensorBoard's "
         "Profile page, the last not included", flag_values=flags,
     )  # fmt: skip
+    absl_flags.register_validator(
+        "profile_steps", lambda text: not text or _first_and_last(text),
+        "expected FIRST:LAST, as 10:15", flag_values=flags,
+    )  # fmt: skip
 
 
 def check_insight(task: Task, flags: FlagValues) -> None:
@@ -150,7 +154,7 @@ class AttentionMaps:
 
     def _texts(self, row: np.ndarray) -> list[str]:
         """The token's texts; spaces and what does not print can be seen."""
-        texts = self.task.tokenizer.detokenize(row[:, None]).numpy()
+        texts = self.task.tokenizer.detokenize(row[:, None], continues=True).numpy()
         return [repr(t.decode(errors="replace"))[1:-1].replace(" ", "·") for t in texts]
 
 
@@ -163,19 +167,8 @@ class Profile(contextlib.AbstractContextManager):
 
     @classmethod
     def of(cls, flags: FlagValues, folder: str) -> "Profile":
-        """That of `--profile_steps`.
-
-        Raises:
-          UsageError: it is not FIRST:LAST.
-        """
-        text = flags.profile_steps
-        if not text:
-            return cls()
-        found = re.fullmatch(r"(\d+):(\d+)", text)
-        first, last = map(int, found.groups()) if found else (0, 0)
-        if first >= last:
-            raise UsageError(f"--profile_steps={text}: expected FIRST:LAST, as 10:15")
-        return cls(folder, first, last)
+        """That of `--profile_steps`."""
+        return cls(folder, *_first_and_last(flags.profile_steps))
 
     def before(self, step: int) -> None:
         """To be called before each step."""
@@ -192,6 +185,13 @@ class Profile(contextlib.AbstractContextManager):
     def _stop(self):
         self._runs = False
         tf.profiler.experimental.stop()
+
+
+def _first_and_last(text: str) -> tuple[int, ...]:
+    """Of `FIRST:LAST`; () for what is no range of steps."""
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    first, last = map(int, found.groups()) if found else (0, 0)
+    return (first, last) if first < last else ()
 
 
 def gemm_peak(size: int = 1024, repeats: int = 10) -> float:

@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
+import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags as absl_flags
 
@@ -24,10 +27,7 @@ from trainers.strategy import wait_for_all
 
 def loop_flags(flags: FlagValues) -> None:
     """Training run."""
-
-    def integer(name, default, help, lower_bound=0):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=0)
     absl_flags.DEFINE_string(
         "output_dir", "", "folder of the run: config, metrics, TensorBoard, checkpoints, model",
         flag_values=flags,
@@ -61,6 +61,10 @@ def loop_flags(flags: FlagValues) -> None:
     absl_flags.DEFINE_float(
         "loss_spike", 0.0, "a loss above this many times the median of the last 64 is a spike; 0: "
         "none is", lower_bound=0.0, flag_values=flags,
+    )  # fmt: skip
+    absl_flags.register_validator(
+        "loss_spike", lambda factor: factor == 0 or factor > 1,
+        "give a factor above 1, or 0 for none", flag_values=flags,
     )  # fmt: skip
     integer(
         "early_stopping_patience", 0, "evaluations without a better dev metric (macro-F1 of a "
@@ -155,10 +159,13 @@ class Loop:
           Stopped: SIGTERM or SIGINT came, and a checkpoint of the last whole step is written.
         """
         progress, last = self.state.progress, self.schedule.max_steps
-        self.bar = ProgressBar(last, progress.step, self.log_seconds)
-        self.step.notify = self.state.notify = self.guard.notify = self.bar.say
         with contextlib.ExitStack() as stack:
+            stream = sys.stderr
+            if not self.folder.writes:  # of several workers the chief alone tells how it goes
+                stream = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            self.bar = ProgressBar(last, progress.step, self.log_seconds, stream)
             stack.callback(self.bar.close)
+            self.step.notify = self.state.notify = self.guard.notify = self.bar.say
             self.signals = stack.enter_context(StopSignals(self.step.strategy))
             stack.enter_context(self.profile)
             try:
@@ -214,16 +221,22 @@ class Loop:
         elif not result.overflowed:
             self.guard.reject(step + 1, result, batch)
         progress.step = step + 1
-        self._log(result, learning_rate, count_tokens(batch), seconds)
         insight = self.insight.values(inputs, result, seconds, waited)
-        self.board.scalars("train", insight, progress.step)
+        self._log(result, learning_rate, count_tokens(batch), seconds, insight)
         self.state.poll()
         if schedule.evaluates(progress.step):
             self._evaluate()
         if progress.stopped or schedule.saves(progress.step):
             self.state.save()
 
-    def _log(self, result: StepResult, learning_rate: float, tokens: int, seconds: float) -> None:
+    def _log(
+        self,
+        result: StepResult,
+        learning_rate: float,
+        tokens: int,
+        seconds: float,
+        insight: Mapping[str, float],
+    ) -> None:
         step = self.state.progress.step
         values = {
             "loss": result.loss,
@@ -235,7 +248,7 @@ class Loop:
         line = {name: x if math.isfinite(x) else None for name, x in values.items()}
         skipped = {} if result.applied else {"skipped": True}
         self.folder.log({"step": step, **line, "tokens": tokens, **skipped})
-        self.board.scalars("train", values, step)
+        self.board.scalars("train", {**values, **insight}, step)
         self.bar.update(result.loss, learning_rate, tokens, seconds, usual=not result.traced)
 
     def _evaluate(self) -> None:
@@ -258,9 +271,8 @@ class Loop:
             self.board.texts("samples", *self.write_samples(), step)
         if self.attention is not None:
             self.attention.show(self.board, step)
-        if self.folder.writes:
-            text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
-            self.bar.say(f"step {step}: eval {text}")
+        text = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+        self.bar.say(f"step {step}: eval {text}")
         self.state.progress.evaluated_step = step
         if step > 0:  # where the run starts is only shown
             self._judge(metrics.KEY, result[metrics.KEY], metrics.HIGHER_IS_BETTER)

@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Callable
 
-from trainers.args import UsageError
 from trainers.batches import Batch
 from trainers.run_folder import RunFolder
 from trainers.state import Progress
@@ -31,9 +30,6 @@ class LossGuard:
       progress: holds the last losses, so that a resumed run judges as the first would have.
       folder: of the run.
       notify: is told, in one line, of each batch that is left out.
-
-    Raises:
-      UsageError: a factor that would find spikes everywhere.
     """
 
     def __init__(
@@ -44,8 +40,6 @@ class LossGuard:
         folder: RunFolder,
         notify: Callable[[str], None] = print,
     ):
-        if spike and spike <= 1:
-            raise UsageError(f"--loss_spike={spike}: give a factor above 1, or 0 for none")
         self.policy, self.spike, self.progress = policy, spike, progress
         self.folder, self.notify = folder, notify
 

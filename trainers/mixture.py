@@ -14,8 +14,9 @@ from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import FlagValues, UsageError
 from trainers.batches import PackedBatches
+from trainers.data import micro_batch_size
 from trainers.run_folder import RunFolder
-from trainers.shard_batches import MixedBatches, ShardRows
+from trainers.shard_batches import JoinedRows, MixedBatches, ShardRows
 
 SHARDS_FILE = "shards.json"  # in a run's folder: digests of the manifests
 
@@ -105,27 +106,24 @@ class Mixture:
 
     def train_batches(self, flags: FlagValues, pad_id: int) -> MixedBatches:
         """Of --global_batch_size rows."""
-        rows = [
-            ShardRows(folder.shards("train"), flags.max_length, flags.packing)
-            for folder in self.folders
-        ]
+        rows = self._rows("train", flags)
         return MixedBatches(
-            rows,
-            self.weights,
-            flags.global_batch_size,
-            names=self.names,
-            seed=flags.seed,
-            pad_id=pad_id,
+            rows, self.weights, flags.global_batch_size, seed=flags.seed, pad_id=pad_id
         )
 
     def eval_batches(self, flags: FlagValues, pad_id: int) -> PackedBatches | None:
         """The documents of all sources that were held out, alike; None without any."""
-        held_out = [shard for folder in self.folders for shard in folder.shards("eval")]
-        if not held_out or not flags.eval_fraction:
+        rows = self._rows("eval", flags)
+        if not rows.num_rows or not flags.eval_fraction:
             return None
-        rows = ShardRows(held_out, flags.max_length, flags.packing)
-        batch_size = max(1, flags.global_batch_size // flags.gradient_accumulation_steps)
-        return PackedBatches(rows, batch_size, shuffle=False, pad_id=pad_id)
+        return PackedBatches(rows, micro_batch_size(flags), shuffle=False, pad_id=pad_id)
+
+    def _rows(self, split: str, flags: FlagValues) -> JoinedRows:
+        rows = [
+            ShardRows(folder.shards(split), flags.max_length, flags.packing)
+            for folder in self.folders
+        ]
+        return JoinedRows(rows, self.names)
 
 
 def open_mixture(train_data: Sequence[str], tokenizer: str, verify: bool) -> Mixture | None:
@@ -142,7 +140,7 @@ def open_mixture(train_data: Sequence[str], tokenizer: str, verify: bool) -> Mix
       ValueError: a folder with no shards or bad ones, another tokenizer, nothing to train on.
     """
     parts = [_WEIGHTED.fullmatch(item) for item in train_data]
-    if not any(parts) and not any(shards.is_folder(os.path.expanduser(d)) for d in train_data):
+    if not any(parts) and not any(map(shards.is_folder, train_data)):
         return None
     if any(parts):
         for item, part in zip(train_data, parts, strict=True):
@@ -157,7 +155,7 @@ def open_mixture(train_data: Sequence[str], tokenizer: str, verify: bool) -> Mix
         paths, weights = tuple(train_data), None
         names = tuple(os.path.basename(os.path.abspath(path)) for path in paths)
         for path in paths:
-            if not shards.is_folder(os.path.expanduser(path)):
+            if not shards.is_folder(path):
                 raise UsageError(
                     f"--train_data: {path} holds no shards, though others do; prepare it with "
                     "trainers.prepare_data as well"

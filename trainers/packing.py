@@ -6,6 +6,7 @@ A segment of a row attends to itself alone (segment ids), so packing changes no 
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class PackedRows:
     length: int
     pieces: np.ndarray
     row_splits: np.ndarray
+    source_names: ClassVar = ()
 
     @property
     def num_rows(self) -> int:
@@ -48,14 +50,27 @@ class PackedRows:
 
     def fill(self, row: int, token_ids, segment_ids, loss_mask) -> None:
         """Writes a row into three (T,) arrays that hold padding."""
-        at = 0
         pieces = self.pieces[self.row_splits[row] : self.row_splits[row + 1]]
-        for segment, (start, size) in enumerate(pieces, 1):
-            token_ids[at : at + size] = self.features.values[start : start + size]
-            segment_ids[at : at + size] = segment
-            # Nothing stands before the first token of a segment to predict it from.
-            loss_mask[at + 1 : at + size] = self.features.is_target[start + 1 : start + size]
-            at += size
+        tokens, is_target = self.features.values, self.features.is_target
+        fill_row(pieces, tokens, is_target, token_ids, segment_ids, loss_mask)
+
+
+def fill_row(pieces, tokens, is_target, token_ids, segment_ids, loss_mask) -> None:
+    """Writes a row into three (T,) arrays that hold padding, each piece a segment.
+
+    Args:
+      pieces: start and number of tokens of each.
+      tokens: (N,) of all sequences.
+      is_target: (N,) bool, which of them are to be predicted; None: all.
+    """
+    at = 0
+    for segment, (start, size) in enumerate(pieces, 1):
+        token_ids[at : at + size] = tokens[start : start + size]
+        segment_ids[at : at + size] = segment
+        # Nothing stands before the first token of a segment to predict it from.
+        targets = 1.0 if is_target is None else is_target[start + 1 : start + size]
+        loss_mask[at + 1 : at + size] = targets
+        at += size
 
 
 def pack(features: LanguageFeatures, length: int, packing: str = "auto") -> PackedRows:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpt_keras.tokenizers import Tokenizer
 from trainers import shards
 from trainers.args import UsageError
+from trainers.files import is_free, save_folder, write_json
 
 DIGEST_BYTES = 16  # of a document's hash; two of 10^12 documents agree with a chance of 10^-15
 
@@ -74,13 +76,19 @@ class Preparation:
         if self.finished:
             before = shards.open_folder(self.path, verify=False).manifest["preparation"]
             self._check_settings({**self.settings, "inputs": self._sizes()}, before, self.path)
-        elif os.path.exists(self.path):
+        elif not is_free(self.path):
             raise UsageError(
-                f"--output_dir={output_dir}: exists, but holds no shards; name another"
+                f"--output_dir={output_dir}: is not an empty folder, and holds no shards; name "
+                "another"
             )
 
     def __enter__(self) -> "Preparation":
         """Takes the folder, and what is left of it from before."""
+        if not is_free(self.partial) and not os.path.exists(self._file("lock")):
+            raise UsageError(
+                f"{self.partial}: is where the work would go on, but holds something else; move "
+                "it, or name another --output_dir"
+            )
         os.makedirs(self.partial, exist_ok=True)
         self._lock = open(self._file("lock"), "w")
         try:
@@ -90,14 +98,17 @@ class Preparation:
             raise UsageError(
                 f"{self.partial}: another process is at work there; wait for it or stop it"
             ) from error
-        plan = self._file("plan.json")
+        plan, now = self._file("plan.json"), {"settings": self.settings, "inputs": self.inputs}
         if os.path.exists(plan):
             with open(plan, encoding="utf-8") as file:
                 before = json.load(file)
-            self._check_settings(self.settings, before["settings"], self.partial)
             self._replay()
-            self._check_inputs(before["inputs"])
-        shards.write_json(plan, {"settings": self.settings, "inputs": self.inputs})
+            if self._number:
+                self._check_settings(self.settings, before["settings"], self.partial)
+                self._check_inputs(before["inputs"])
+            elif before != now:  # nothing was made with them, but perhaps a tokenizer
+                shutil.rmtree(self._file("tokenizer"), ignore_errors=True)
+        write_json(plan, now)
         return self
 
     def __exit__(self, *_) -> None:
@@ -127,7 +138,7 @@ class Preparation:
         self.position = position
 
     @property
-    def num_pending(self) -> int:
+    def pending_tokens(self) -> int:
         """Tokens that are in memory alone."""
         return sum(len(part.tokens) for parts in self._added.values() for part in parts)
 
@@ -159,16 +170,16 @@ class Preparation:
             "shards": added,
             "files": written,
         }
-        shards.write_json(self._file(f"journal-{number:05d}.json"), entry)
+        write_json(self._file(f"journal-{number:05d}.json"), entry)
         self._take(entry)
         self._new_digests = []
         self._added = {split: [] for split in shards.SPLITS}
 
-    def finish(self, tokenizer: Mapping[str, Any]) -> None:
+    def finish(self, tokenizer: Tokenizer) -> None:
         """Writes the manifest and gives the folder its name.
 
         Args:
-          tokenizer: what the manifest says of it; its files are in `tokenizer/`.
+          tokenizer: the one that was saved.
         """
         splits = {}
         for split, parts in self._shards.items():
@@ -187,25 +198,26 @@ class Preparation:
         manifest = {
             "format": shards.FORMAT,
             "preparation": {**self.settings, "inputs": self._sizes()},
-            "tokenizer": dict(tokenizer),
+            "tokenizer": {
+                "sha256": shards.tokenizer_digest(self._file("tokenizer")),
+                "vocab_size": tokenizer.vocab_size,
+                "eos_token_id": tokenizer.eos_token_id,
+            },
             "documents": self.counts,
             "splits": splits,
             "files": self._files,
         }
-        shards.write_json(self._file(shards.MANIFEST), manifest)
+        write_json(self._file(shards.MANIFEST), manifest)
         listed = {shards.MANIFEST, *self._files}
         for name in os.listdir(self.partial):
             if name not in listed and name != "tokenizer":
                 os.remove(self._file(name))
         os.rename(self.partial, self.path)
 
-    def save_tokenizer(self, tokenizer) -> str:
+    def save_tokenizer(self, tokenizer: Tokenizer) -> str:
         """Puts the tokenizer into the folder, whole or not at all; returns its directory."""
         path = self._file("tokenizer")
-        if not os.path.isdir(path):
-            shutil.rmtree(f"{path}.new", ignore_errors=True)
-            tokenizer.save(f"{path}.new")
-            os.rename(f"{path}.new", path)
+        save_folder(tokenizer.save, path)
         return path
 
     @property

@@ -7,27 +7,22 @@ tokenize. The output appears under its name when it is whole. Kill it when you l
 command goes on where it was. The number of processes changes nothing in the output.
 """
 
-import collections
-import hashlib
-import multiprocessing
+import functools
+import itertools
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import flags as absl_flags
 
 from gpt_keras import tokenizers
-from trainers import args, shards
-from trainers.features import CHUNK_BYTES, END_OF_TEXT, end_of_text, token_bytes, tokenize
-from trainers.preparation import DIGEST_BYTES, Documents, Position, Preparation
-from trainers.records import find_files, stream_records
-from trainers.splits import hash_fraction, normalize
+from trainers import args, data, shards
+from trainers.chunks import read_chunks, read_texts, tokenize_chunks
+from trainers.features import END_OF_TEXT, end_of_text
+from trainers.preparation import Position, Preparation
+from trainers.records import find_files
+from trainers.splits import is_held_out
 
 # Flags that decide what is in the shards.
 SETTINGS = (
@@ -37,17 +32,14 @@ SETTINGS = (
 
 def prepare_flags(flags: args.FlagValues) -> None:
     """Shards."""
-
-    def integer(name, default, help, **bounds):
-        absl_flags.DEFINE_integer(name, default, help, flag_values=flags, **bounds)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags)
     absl_flags.DEFINE_string(
         "output_dir", "", "folder that the shards are to fill; work goes on in "
         "<output_dir>.partial", flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_string(
-        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "first texts", flag_values=flags,
+        "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
+        "the first texts", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     integer("tokenizer_megabytes", 100, "text that a tokenizer is trained on, in MB", lower_bound=1)
@@ -63,25 +55,13 @@ def prepare_flags(flags: args.FlagValues) -> None:
         "log_seconds", 10.0, "seconds between two lines of progress", lower_bound=0.0,
         flag_values=flags,
     )  # fmt: skip
+    absl_flags.DEFINE_boolean(
+        "dry_run", False, "say what would be read, try the first document, and end",
+        flag_values=flags,
+    )  # fmt: skip
 
 
 FLAGS = (prepare_flags, args.train_data_flags, args.text_flags)
-
-
-class Chunk(NamedTuple):
-    """About a megabyte of new documents.
-
-    Attributes:
-      texts: the documents.
-      digests: of each.
-      counts: records read for it, and how many of them were duplicates.
-      position: of the input after it.
-    """
-
-    texts: list[str]
-    digests: list[bytes]
-    counts: dict[str, int]
-    position: Position
 
 
 def main(flags: args.FlagValues) -> None:
@@ -95,14 +75,39 @@ def main(flags: args.FlagValues) -> None:
                 f"--output_dir={flags.output_dir} lies in {pattern}, whose files are to be read; "
                 "name another"
             )
+    data.check_texts(flags.train_data)
     paths = find_files(flags.train_data)
-    preparation = Preparation(flags.output_dir, settings(flags), [_describe(p) for p in paths])
+    preparation = Preparation(flags.output_dir, settings(flags), [_input_entry(p) for p in paths])
     if preparation.finished:
         print(f"prepared already: {preparation.path}")
+        return
+    if flags.dry_run:
+        print(describe(preparation, flags))
         return
     with preparation:
         prepare(preparation, paths, flags)
     print(report(shards.open_folder(preparation.path, verify=False)))
+
+
+def describe(preparation: Preparation, flags: args.FlagValues) -> str:
+    """What would be read, and how its first document begins.
+
+    Raises:
+      ValueError: that document or the tokenizer is bad.
+    """
+    paths = [entry["path"] for entry in preparation.inputs]
+    size = sum(entry["bytes"] for entry in preparation.inputs)
+    first = next((text for path in paths for text in read_texts(path, flags)), "")
+    made_by = f"a new one of {flags.vocab_size:,} tokens"
+    if flags.tokenizer:
+        tokenizer = tokenizers.load(flags.tokenizer)
+        end_of_text(tokenizer)
+        made_by = f"{flags.tokenizer}, {tokenizer.vocab_size:,} tokens"
+    return (
+        f"files:     {len(paths):,}, {size / 1e6:,.1f} MB as they lie, from {paths[0]} to "
+        f"{paths[-1]}\nfirst:     {first[:60]!r}\ntokenizer: {made_by}\n"
+        f"shards:    {preparation.path}"
+    )
 
 
 def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValues) -> None:
@@ -122,22 +127,16 @@ def prepare(preparation: Preparation, paths: Sequence[str], flags: args.FlagValu
         counts = {**chunk.counts, "empty": num_empty}
         preparation.add(documents, chunk.digests, counts, chunk.position)
         progress.add(counts, sum(len(part.tokens) for part in documents.values()))
-        if preparation.num_pending >= flags.shard_tokens:
+        if preparation.pending_tokens >= flags.shard_tokens:
             preparation.commit(dtype)
-    if preparation.num_pending:
+    if preparation.pending_tokens:
         preparation.commit(dtype)
     if preparation.counts["read"] == preparation.counts["empty"]:
         raise ValueError(
             f"--train_data={','.join(flags.train_data)}: {len(paths)} files, and no text in any; "
             "give files with texts"
         )
-    preparation.finish(
-        {
-            "sha256": shards.tokenizer_digest(directory),
-            "vocab_size": tokenizer.vocab_size,
-            "eos_token_id": tokenizer.eos_token_id,
-        }
-    )
+    preparation.finish(tokenizer)
 
 
 def settings(flags: args.FlagValues) -> dict:
@@ -157,6 +156,13 @@ def tokenizer_directory(preparation: Preparation, paths: Sequence[str], flags) -
         return preparation.save_tokenizer(tokenizers.load(flags.tokenizer))
     print(f"training a tokenizer of {flags.vocab_size} tokens", flush=True)
     texts = _first_texts(paths, flags)
+    first = next(texts, None)
+    if first is None:
+        raise ValueError(
+            f"--train_data={','.join(flags.train_data)}: no text to train a tokenizer on, with "
+            f"--eval_fraction={flags.eval_fraction}; give more texts, or a --tokenizer"
+        )
+    texts = itertools.chain([first], texts)
     return preparation.save_tokenizer(
         tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
     )
@@ -165,142 +171,15 @@ def tokenizer_directory(preparation: Preparation, paths: Sequence[str], flags) -
 def _first_texts(paths: Sequence[str], flags) -> Iterator[str]:
     """What to train a tokenizer on: nothing that is held out."""
     size = 0
-    for text in (text for path in paths for text in _texts(path, flags)):
+    for text in (text for path in paths for text in read_texts(path, flags)):
         if size >= flags.tokenizer_megabytes * 1_000_000:
             return
-        if not _is_held_out(text, flags.eval_fraction):
+        if not is_held_out(text, flags.eval_fraction):
             size += len(text.encode())
             yield text
 
 
-def _texts(path: str, flags) -> Iterator[str]:
-    columns = {"text": flags.text_column}
-    for record in stream_records(
-        path, columns, text_unit=flags.text_unit, encoding=flags.data_encoding
-    ):
-        if not isinstance(record["text"], str):
-            raise ValueError(f"{record['where']}: text must be a string, got {record['text']!r}")
-        yield record["text"]
-
-
-def _is_held_out(text: str, fraction: float) -> bool:
-    """As `trainers.data.hold_out` has it."""
-    return hash_fraction(normalize(text), "eval") < fraction
-
-
-def read_chunks(paths: Sequence[str], start: Position, seen: set[bytes], flags) -> Iterator[Chunk]:
-    """Reads documents that have not been seen, and remembers them in `seen`."""
-    texts, digests, size = [], [], 0
-    counts = {"read": 0, "duplicate": 0}
-    for file in range(start.file, len(paths)):
-        skipped = start.record if file == start.file else 0
-        for number, text in enumerate(_texts(paths[file], flags), 1):
-            if number <= skipped:
-                continue
-            content = text.encode()
-            digest = hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
-            counts["read"] += 1
-            if digest in seen:
-                counts["duplicate"] += 1
-                continue
-            seen.add(digest)
-            texts.append(text)
-            digests.append(digest)
-            size += len(content)
-            if size >= CHUNK_BYTES:
-                yield Chunk(texts, digests, counts, Position(file, number))
-                texts, digests, size = [], [], 0
-                counts = {"read": 0, "duplicate": 0}
-    if counts["read"]:
-        yield Chunk(texts, digests, counts, Position(len(paths), 0))
-
-
-def tokenize_chunks(
-    chunks: Iterable[Chunk], tokenizer: str, num_processes: int, fraction: float, dtype: np.dtype
-) -> Iterator[tuple[Chunk, dict[str, Documents], int]]:
-    """Each chunk, in its order, with its documents by split and how many were empty."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or each process says what CPU it has
-    pool = ProcessPoolExecutor(
-        num_processes,
-        multiprocessing.get_context("spawn"),
-        _start_worker,
-        (tokenizer, fraction, dtype.name),
-    )
-    waiting: collections.deque = collections.deque()
-    try:
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(_tokenize, chunk.texts)))
-            if len(waiting) > 2 * num_processes:
-                chunk, result = waiting.popleft()
-                yield chunk, *result.result()
-        while waiting:
-            chunk, result = waiting.popleft()
-            yield chunk, *result.result()
-    except BrokenProcessPool as error:
-        raise ValueError(
-            "a process that tokenizes was killed, perhaps for lack of memory; lower "
-            f"--num_processes={num_processes}, and run the same command to go on"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Worker:
-    """What a process that tokenizes holds."""
-
-    def __init__(self, directory: str, fraction: float, dtype: str):
-        self.tokenizer = tokenizers.load(directory)
-        self.end = end_of_text(self.tokenizer)
-        self.token_bytes = token_bytes(self.tokenizer)
-        self.fraction, self.dtype = fraction, np.dtype(dtype)
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[dict[str, Documents], int]:
-        ids, splits = tokenize(texts, self.tokenizer)
-        lengths = np.diff(splits)
-        held_out = np.array([_is_held_out(text, self.fraction) for text in texts], bool)
-        sides = {"train": ~held_out & (lengths > 0), "eval": held_out & (lengths > 0)}
-        documents = {
-            split: self._documents(ids, splits, np.flatnonzero(rows))
-            for split, rows in sides.items()
-        }
-        return documents, int((lengths == 0).sum())
-
-    def _documents(self, ids, splits, rows) -> Documents:
-        """Of these rows, each with its end."""
-        lengths = splits[rows + 1] - splits[rows]
-        taken = np.repeat(np.arange(len(rows)), lengths)  # the row of each token
-        begins = np.cumsum(lengths) - lengths
-        tokens = ids[splits[rows][taken] + np.arange(len(taken)) - begins[taken]]
-        target_bytes = self.token_bytes[tokens].sum() - self.token_bytes[tokens[begins]].sum()
-        tokens = np.insert(tokens, begins + lengths, self.end)
-        return Documents(tokens.astype(self.dtype), lengths + 1, int(target_bytes))
-
-
-_WORKER: list[_Worker] = []  # of this process
-
-
-def _start_worker(directory: str, fraction: float, dtype: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import tensorflow as tf
-
-    # Each process is for one core.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    _WORKER.append(_Worker(directory, fraction, dtype))
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its children, who would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _tokenize(texts: Sequence[str]) -> tuple[dict[str, Documents], int]:
-    return _WORKER[0].tokenize(texts)
-
-
-def _describe(path: str) -> dict:
+def _input_entry(path: str) -> dict:
     status = os.stat(path)
     return {"path": path, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 

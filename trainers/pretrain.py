@@ -7,8 +7,8 @@ well it compresses text it has not seen; they compare across tokenizers. The fin
 `<output_dir>/model`, a Hugging Face directory.
 """
 
+import functools
 import os
-import shutil
 
 import keras
 import numpy as np
@@ -18,10 +18,12 @@ from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
 from trainers.agreement import agree, digest, start
 from trainers.features import END_OF_TEXT
+from trainers.files import save_folder
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
 from trainers.mixture import Mixture, open_mixture, shards_flags
+from trainers.model_card import card_flags, write_model
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
@@ -29,13 +31,10 @@ from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
 def pretrain_flags(flags: args.FlagValues) -> None:
     """Tokenizer and size of the model."""
-
-    def integer(name, default, help, lower_bound=1):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
     absl_flags.DEFINE_string(
-        "tokenizer", "", "directory with tokenizer.json; empty: train a byte-level BPE on the "
-        "training data, or take the one that made the shards", flag_values=flags,
+        "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
+        "the training data, or take the one that made the shards", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     absl_flags.DEFINE_string(
@@ -54,7 +53,7 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
 FLAGS = (
     pretrain_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags,
+    insight_flags, optimizer_flags, strategy_flags, card_flags,
 )  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def main(flags: args.FlagValues) -> None:
         return
     folder.begin()
     if folder.writes:
-        save_tokenizer(tokenizer, folder)
+        save_folder(tokenizer.save, folder.file("tokenizer"))  # for a resume
         if mixture is not None:
             mixture.write_digests(folder)
     progress, metrics = fit(task, texts, flags, folder, strategy)
@@ -96,9 +95,7 @@ def main(flags: args.FlagValues) -> None:
     folder.write_json("report.json", report)
     if folder.writes:
         show_samples(task, flags)
-        task.save_pretrained(folder.file("model"))
-        print(f"\nmodel:       {folder.file('model')}")
-        print(f"TensorBoard: tensorboard --logdir={folder.file('tensorboard')}")
+        write_model(task, texts, flags, folder, report)
     wait_for_all(strategy)  # who ends earlier looks dead to the others
 
 
@@ -146,15 +143,6 @@ def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict
     print(f"training a tokenizer of {flags.vocab_size} tokens")
     texts = (record.get("text") or record["prompt"] + record["completion"] for record in records)
     return tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
-
-
-def save_tokenizer(tokenizer, folder: RunFolder) -> None:
-    """Keeps the tokenizer for a resume; it appears whole or not at all."""
-    path = folder.file("tokenizer")
-    if not os.path.isdir(path):
-        shutil.rmtree(f"{path}.new", ignore_errors=True)
-        tokenizer.save(f"{path}.new")
-        os.rename(f"{path}.new", path)
 
 
 def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:

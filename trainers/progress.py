@@ -1,6 +1,5 @@
 """ProgressBar: how far a run is and how long it still takes."""
 
-import math
 import sys
 import time
 
@@ -13,7 +12,7 @@ class ProgressBar:
     Args:
       total: steps of the run.
       done: steps that a resumed run has behind it.
-      log_seconds: seconds between two lines where there is no terminal; inf: none, and no bar.
+      log_seconds: seconds between two lines where there is no terminal.
       stream: where it is shown.
     """
 
@@ -21,7 +20,7 @@ class ProgressBar:
         self.total, self.done = total, done
         self.log_seconds, self.stream = log_seconds, stream or sys.stderr
         self._bar = None
-        if self.stream.isatty() and log_seconds < math.inf:
+        if self.stream.isatty():
             self._bar = tqdm(
                 total=total, initial=done, file=self.stream, unit="step", dynamic_ncols=True
             )
@@ -49,8 +48,8 @@ class ProgressBar:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update()
             return
-        now, end = time.monotonic(), self.done >= self.total and self.log_seconds < math.inf
-        if now - self._last_line < self.log_seconds and not end:
+        now = time.monotonic()
+        if now - self._last_line < self.log_seconds and self.done < self.total:
             return
         self._last_line = now
         print(

@@ -9,7 +9,7 @@ import yaml
 
 from trainers import args
 from trainers.args import FlagValues, UsageError
-from trainers.files import naming
+from trainers.files import is_free, naming, replacing, write_json
 
 # Flags that do not change what a run computes, and may differ when it is resumed. Devices and XLA
 # change the order of sums only; what is done with bad batches is decided when one has come.
@@ -18,7 +18,8 @@ HARMLESS = frozenset(
      "join_seconds", "gradient_accumulation_steps", "xla", "frozen_features", "sample_prompts",
      "remat", "keep_last", "keep_best", "bad_loss", "loss_spike", "profile_steps", "trials",
      "workers", "timeout_seconds", "keep_models", "budgets", "tokens_per_parameter", "flops", "law",
-     "verify_shards", "insight_steps", "attention_prompts", "wandb_project")
+     "verify_shards", "insight_steps", "attention_prompts", "wandb_project", "intended_use",
+     "license")
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ class RunFolder:
         self.resumes = os.path.exists(self.file("config.yaml"))
         if self.resumes:
             self._check_resumable(flags)
-        elif os.path.exists(self.path) and (not os.path.isdir(self.path) or os.listdir(self.path)):
+        elif not is_free(self.path):
             raise UsageError(
                 f"--output_dir={flags.output_dir}: is not an empty folder, and holds no run to "
                 "resume; name another"
@@ -60,9 +61,7 @@ class RunFolder:
         """
         os.makedirs(self.path, exist_ok=True)
         if self.writes and not self.resumes:
-            # By rename: a kill leaves no half of it, which a resume could not read.
-            args.write_config(self.flags, self.file("config.yaml.new"))
-            os.replace(self.file("config.yaml.new"), self.file("config.yaml"))
+            args.write_config(self.flags, self.file("config.yaml"))
 
     def file(self, *names: str) -> str:
         """Path of something in the folder."""
@@ -100,24 +99,11 @@ class RunFolder:
                 continue
             kept = [
                 line
-                for line in self.read_lines(name)
+                for line in read_lines(self.file(name))
                 if line["step"] < step or (line["step"] == step and (evaluated or "loss" in line))
             ]
-            path = self.file(f"{name}.new")
-            with naming(path), open(path, "w", encoding="utf-8") as file:
+            with replacing(self.file(name)) as file:
                 file.writelines(json.dumps(line) + "\n" for line in kept)
-            os.replace(path, self.file(name))
-
-    def read_lines(self, name: str) -> list[dict]:
-        """Lines of a JSONL file; one that a kill cut short is left out."""
-        lines = []
-        with open(self.file(name), encoding="utf-8") as file:
-            for line in file:
-                try:
-                    lines.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
-        return lines
 
     def log(self, values: Mapping, name: str = "metrics.jsonl") -> None:
         """Adds a line to a JSONL file."""
@@ -133,15 +119,22 @@ class RunFolder:
 
     def write_json(self, name: str, value) -> None:
         """Writes a JSON file into the folder, whole or not at all."""
-        if not self.writes:
-            return
-        path = self.file(f"{name}.new")
-        with naming(path), open(path, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.replace(path, self.file(name))
+        if self.writes:
+            write_json(self.file(name), value)
 
     def close(self) -> None:
         while self._files:
             with contextlib.suppress(OSError):  # a line that `log` could not write
                 self._files.popitem()[1].close()
+
+
+def read_lines(path: str | os.PathLike) -> list[dict]:
+    """Lines of a JSONL file, without one that a kill cut short; none where there is no file yet."""
+    lines = []
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return lines

@@ -76,6 +76,7 @@ FLAGS = (scaling_flags, sweep_flags, trainer_flags)
 
 
 def main(flags: args.FlagValues) -> None:
+    check_given(flags)
     if not flags.sweep:
         if flags.flops is None:
             raise args.UsageError("--flops is missing: name the budget, as 1e18, or --sweep")
@@ -89,7 +90,9 @@ def main(flags: args.FlagValues) -> None:
     sweep.check_trainer(trainer)
     folder = RunFolder(flags)
     if flags.dry_run:
-        print(describe(sweep.plan(budgets, ratios, trainer.flags.vocab_size, trainer)))
+        known = sweep.known_tokenizer(trainer)
+        size = sweep.vocabulary(known) if known else trainer.flags.vocab_size
+        print(describe(sweep.plan(budgets, ratios, size, trainer)))
         return
     folder.begin()
     with stopping_at_once():
@@ -107,6 +110,20 @@ def main(flags: args.FlagValues) -> None:
     print(report(results, law, flags.flops))
     print(f"\npicture:  {folder.file('scaling.png')}")
     print(f"figures:  {folder.file('scaling.json')}")
+
+
+def check_given(flags: args.FlagValues) -> None:
+    """Raises UsageError for a flag of the one kind of use that is given in the other."""
+    if not flags.sweep:
+        for name in ("trainer", "output_dir", "resume", "budgets", "tokens_per_parameter"):
+            if flags[name].present:
+                raise args.UsageError(f"--{name} is for a sweep; give --sweep too, or leave it out")
+        return
+    for name in ("vocab_size", "max_length", "global_batch_size"):
+        if flags[name].present:
+            raise args.UsageError(
+                f"--{name}: a sweep goes by that of trainers.pretrain; give it after the lone --"
+            )
 
 
 def numbers(name: str, texts: list[str], lower_bound: float) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers.batches import Batch, check_batch_size, fill_batch
-from trainers.packing import lay_out
+from trainers.packing import fill_row, lay_out
 from trainers.shards import Shard
 
 
@@ -26,6 +26,8 @@ class ShardRows:
         `trainers.packing.pack`; they hold 8 bytes a document, and take seconds a million of them.
     """
 
+    source_names = ()
+
     def __init__(self, shards: Sequence[Shard], length: int, packing: str = "auto"):
         if length < 2:
             raise ValueError(f"max_length={length}: rows need 2 tokens or more to predict any")
@@ -42,14 +44,35 @@ class ShardRows:
     def fill(self, row: int, token_ids, segment_ids, loss_mask) -> None:
         """Writes a row into three (T,) arrays that hold padding."""
         part = int(np.searchsorted(self._first_rows, row, "right")) - 1
-        layout, at = self._layouts[part], 0
-        tokens = layout.shard.tokens
-        for segment, (start, size) in enumerate(layout.pieces(row - self._first_rows[part]), 1):
-            token_ids[at : at + size] = tokens[start : start + size]
-            segment_ids[at : at + size] = segment
-            # Nothing stands before the first token of a segment to predict it from.
-            loss_mask[at + 1 : at + size] = 1.0
-            at += size
+        layout = self._layouts[part]
+        pieces = layout.pieces(row - self._first_rows[part])
+        fill_row(pieces, layout.shard.tokens, None, token_ids, segment_ids, loss_mask)
+
+
+class JoinedRows:
+    """Rows of several sources, numbered through.
+
+    Args:
+      sources: of each its rows, all of one length.
+      names: of the sources.
+    """
+
+    def __init__(self, sources: Sequence[ShardRows], names: Sequence[str]):
+        self._sources = sources
+        self.source_names = tuple(names) if len(sources) > 1 else ()
+        self.splits = np.cumsum([0, *(rows.num_rows for rows in sources)])
+        self.length, self.num_rows = sources[0].length, int(self.splits[-1])
+        self.num_tokens = sum(rows.num_tokens for rows in sources)
+        self.num_bytes = sum(rows.num_bytes for rows in sources)
+
+    def source_of(self, rows):
+        """Index of the source of a row, or of each."""
+        return np.searchsorted(self.splits, rows, "right") - 1
+
+    def fill(self, row: int, token_ids, segment_ids, loss_mask) -> None:
+        """As `ShardRows.fill`."""
+        source = int(self.source_of(row))
+        self._sources[source].fill(row - self.splits[source], token_ids, segment_ids, loss_mask)
 
 
 class _Concat:
@@ -88,12 +111,11 @@ class MixedBatches:
     its passes. Batches run across the end of a pass, so none holds filler rows.
 
     Args:
-      sources: of each its rows.
+      rows: of all sources.
       weights: share of each source in the batches, to 1% of the smallest; they need not sum to 1.
         None takes all rows as one source, each once an epoch. With weights, an epoch is as many
         rows as there are, while each source begins anew whenever it is through.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
-      names: of the sources.
       seed: of the shuffling.
       pad_id: token id of the padding.
 
@@ -103,38 +125,26 @@ class MixedBatches:
 
     def __init__(
         self,
-        sources: Sequence[ShardRows],
+        rows: JoinedRows,
         weights: Sequence[float] | None,
         global_batch_size: int,
         *,
-        names: Sequence[str] = (),
         seed: int = 0,
         pad_id: int = 0,
     ):
-        self._sources, self._splits = sources, np.cumsum([0, *(s.num_rows for s in sources)])
-        self.length = sources[0].length
-        self.source_names = tuple(names) if len(sources) > 1 else ()
-        self.num_samples = int(self._splits[-1])
-        what = f"rows of {self.length} tokens"
-        check_batch_size(global_batch_size, self.num_samples, what, shuffle=True)
-        self.global_batch_size, self.pad_id = global_batch_size, pad_id
-        self.num_tokens = sum(rows.num_tokens for rows in sources)
-        self.num_bytes = sum(rows.num_bytes for rows in sources)
-        self.steps_per_epoch = math.ceil(self.num_samples / global_batch_size)
-        self.shapes = [(global_batch_size, self.length)]
-        self._order = _order(self._splits, weights, seed)
+        what = f"rows of {rows.length} tokens"
+        check_batch_size(global_batch_size, rows.num_rows, what, shuffle=True)
+        self.rows, self.global_batch_size, self.pad_id = rows, global_batch_size, pad_id
+        self.source_names, self.num_samples = rows.source_names, rows.num_rows
+        self.num_tokens, self.num_bytes = rows.num_tokens, rows.num_bytes
+        self.steps_per_epoch = math.ceil(rows.num_rows / global_batch_size)
+        self.shapes = [(global_batch_size, rows.length)]
+        self._order = _order(rows.splits, weights, seed)
 
     def batch(self, step: int) -> Batch:
         first = step * self.global_batch_size
         samples = np.array([self._order[first + i] for i in range(self.global_batch_size)])
-        batch = fill_batch(self, samples, self.global_batch_size, self.pad_id)
-        batch["source_id"] = (np.searchsorted(self._splits, samples, "right") - 1).astype(np.int32)
-        return batch
-
-    def fill(self, row: int, token_ids, segment_ids, loss_mask) -> None:
-        """As `ShardRows.fill`, with the rows of all sources numbered through."""
-        source = int(np.searchsorted(self._splits, row, "right")) - 1
-        self._sources[source].fill(row - self._splits[source], token_ids, segment_ids, loss_mask)
+        return fill_batch(self.rows, samples, self.global_batch_size, self.pad_id)
 
 
 def _order(splits: np.ndarray, weights: Sequence[float] | None, seed: int):

@@ -12,6 +12,7 @@ A folder of `trainers.prepare_data` holds, for the splits `train` and `eval`,
 """
 
 import functools
+import glob
 import hashlib
 import io
 import itertools
@@ -31,6 +32,16 @@ SPLITS = ("train", "eval")
 MAX_TOKENS = 2**31 - 1  # of a shard, so that 4 bytes hold a place in it
 
 FORMAT = "gpt-keras shards 1"
+# What a manifest holds besides: of each key the type, the keys within, or a list of such.
+_COUNTS = {"documents": int, "tokens": int, "target_bytes": int}
+_SPLIT = {**_COUNTS, "lengths": dict, "shards": [{"name": str, **_COUNTS}]}
+_FORM = {
+    "preparation": dict,
+    "tokenizer": {"sha256": str, "vocab_size": int, "eos_token_id": int},
+    "documents": {"read": int, "duplicate": int, "empty": int},
+    "splits": dict.fromkeys(SPLITS, _SPLIT),
+    "files": dict,
+}
 _MAPPED = 256  # files mapped at once; each takes a file descriptor
 
 
@@ -101,8 +112,10 @@ class ShardFolder:
 
 
 def is_folder(path: str) -> bool:
-    """Whether this is a folder of `trainers.prepare_data`."""
-    return os.path.isfile(os.path.join(path, MANIFEST))
+    """Whether this is a folder of `trainers.prepare_data`, or what is there of one."""
+    path = os.path.expanduser(path)
+    tokens = glob.iglob(os.path.join(glob.escape(path), "*.tokens.npy"))
+    return os.path.isfile(os.path.join(path, MANIFEST)) or any(tokens)
 
 
 def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
@@ -114,7 +127,8 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
         compared.
 
     Raises:
-      ValueError: no manifest or an unreadable one; a file that is missing, truncated or damaged.
+      ValueError: no manifest, an unreadable one, or one that lacks something; a file that is
+        missing, truncated or damaged.
     """
     path = os.path.expanduser(path)
     where = os.path.join(path, MANIFEST)
@@ -123,24 +137,57 @@ def open_folder(path: str, *, verify: bool = True) -> ShardFolder:
             content = file.read()
     except OSError as error:
         raise ValueError(
-            f"{where}: {error.strerror}; `python -m trainers.prepare_data` makes such folders"
+            f"{where}: {error.strerror}; `python -m trainers.prepare_data` makes such folders, and "
+            "goes on with one that is not whole yet (DIR.partial)"
         ) from error
     try:
         manifest = json.loads(content)
         known = manifest["format"] == FORMAT
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: not a manifest of shards; prepare the data anew") from error
+        raise ValueError(f"{where}: not a manifest of shards; {_remedy(path)}") from error
     if not known:
         raise ValueError(
-            f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; prepare the "
-            "data anew"
+            f"{where}: the format is {manifest['format']!r}, expected {FORMAT!r}; {_remedy(path)}"
         )
+    _check_form(where, manifest, _FORM)
+    _check_form(where, manifest["files"], _files_form(manifest), "files")
     _check_files(path, manifest["files"], verify)
     return ShardFolder(path, hashlib.sha256(content).hexdigest(), manifest)
 
 
+def _remedy(folder: str) -> str:
+    return f"copy it anew, or delete {folder} and prepare the data anew"
+
+
+def _check_form(where: str, value: Any, form: Any, key: str = "") -> None:
+    """Raises ValueError, naming the key, for a value that is not of the form; see `_FORM`."""
+    kind = form if isinstance(form, type) else type(form)
+    if type(value) is not kind:
+        got = "is missing" if value is None else f"is {str(value)[:40]!r}"
+        raise ValueError(
+            f"{where}: {key} {got}, expected {_KINDS[kind]}; {_remedy(os.path.dirname(where))}"
+        )
+    if isinstance(form, dict):
+        for name, inner in form.items():
+            _check_form(where, value.get(name), inner, f"{key}.{name}" if key else name)
+    if isinstance(form, list):
+        for index, item in enumerate(value):
+            _check_form(where, item, form[0], f"{key}[{index}]")
+
+
+_KINDS = {dict: "an object", list: "a list", int: "a whole number", str: "a string"}
+
+
+def _files_form(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the `files`: all that are listed, and those that the shards and the tokenizer are in."""
+    shards = [shard["name"] for split in SPLITS for shard in manifest["splits"][split]["shards"]]
+    needed = [f"{name}.{kind}.npy" for name in shards for kind in ("tokens", "offsets")]
+    names = [*manifest["files"], *needed, "tokenizer/tokenizer.json"]
+    return {name: {"bytes": int, "sha256": str} for name in names}
+
+
 def _check_files(folder: str, files: Mapping[str, Mapping], verify: bool) -> None:
-    remedy = f"copy it anew, or prepare the data anew (--output_dir={folder})"
+    remedy = _remedy(folder)
     for name, expected in files.items():
         path = os.path.join(folder, name)
         if not os.path.isfile(path):
@@ -169,12 +216,18 @@ def file_digest(path: str) -> str:
 
 
 def tokenizer_digest(directory: str) -> str:
-    """SHA-256 of the `tokenizer.json` in a directory."""
+    """SHA-256 of the `tokenizer.json` in a directory, or of its `tokenizer.model`."""
     path = os.path.join(directory, "tokenizer.json")
+    if not os.path.isfile(path):
+        model = os.path.join(directory, "tokenizer.model")
+        path = model if os.path.isfile(model) else path
     try:
         return file_digest(path)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; name the directory that holds it") from error
+        raise ValueError(
+            f"{path}: {error.strerror}; name the directory that holds it (of a .gguf file "
+            "gpt_keras.import_checkpoint makes one)"
+        ) from error
 
 
 def write_array(path: str, parts: Sequence[np.ndarray], dtype: np.dtype) -> dict[str, Any]:
@@ -193,13 +246,6 @@ def write_array(path: str, parts: Sequence[np.ndarray], dtype: np.dtype) -> dict
 def describe_file(path: str) -> dict[str, Any]:
     """What the manifest says of a file."""
     return {"bytes": os.path.getsize(path), "sha256": file_digest(path)}
-
-
-def write_json(path: str, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write(f"{path}.new", [text.encode()])
-    os.replace(f"{path}.new", path)
 
 
 def length_statistics(offsets: Iterable[np.ndarray]) -> dict[str, Any]:

@@ -22,16 +22,27 @@ def hash_fraction(text: str, salt: str = "") -> float:
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
+def is_held_out(text: str, fraction: float, salt: str = "eval", key: Key = normalize) -> bool:
+    """Which side a text falls on; by default that of `--eval_fraction`, in every program.
+
+    Args:
+      text: of a sample, or what stands for it.
+      fraction: share of the texts to hold out.
+      salt: another salt is another split; up to 64 bytes.
+      key: texts of the same key fall on the same side.
+    """
+    return hash_fraction(key(text), salt) < fraction
+
+
 def split_by_hash(
-    records: Sequence[dict], fraction: float, salt: str = "", key: Key = normalize
+    records: Sequence[dict], fraction: float, salt: str = "eval", key: Key = normalize
 ) -> tuple[list[dict], list[dict]]:
-    """Parts records in two.
+    """Parts records in two, see `is_held_out`.
 
     Args:
       records: with `text`.
-      fraction: share of the texts to hold out, in (0, 1).
-      salt: another salt is another split; up to 64 bytes.
-      key: texts of the same key fall on the same side.
+      fraction: in (0, 1).
+      salt, key: as there.
 
     Returns:
       The records kept and those held out, each in their order.
@@ -40,7 +51,7 @@ def split_by_hash(
         raise ValueError(f"fraction={fraction}: give a share between 0 and 1")
     sides: tuple[list[dict], list[dict]] = ([], [])
     for record in records:
-        sides[hash_fraction(key(record["text"]), salt) < fraction].append(record)
+        sides[is_held_out(record["text"], fraction, salt, key)].append(record)
     return sides
 
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from trainers import hparams
 from trainers.args import FlagValues, UsageError
+from trainers.files import replacing
 from trainers.run_folder import RunFolder
 from trainers.search_space import Dimension
 from trainers.trainer_process import Share, Trainer, TrainerProcess
@@ -239,9 +240,8 @@ class Study:
             values = yaml.safe_load(file)
         for name in ("output_dir", "resume"):
             values.pop(name)
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
+        with replacing(path) as file:
             yaml.safe_dump(values, file, sort_keys=False, allow_unicode=True)
-        os.replace(f"{path}.new", path)
 
     def _remove(self, number: int, *names: str) -> None:
         """Removes what is large of a trial that has ended."""

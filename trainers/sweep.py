@@ -18,6 +18,7 @@ import numpy as np
 from gpt_keras import GPTConfig, tokenizers
 from trainers import data, pretrain
 from trainers.args import UsageError
+from trainers.files import replacing, save_folder
 from trainers.mixture import open_mixture
 from trainers.model_size import config_of_size, count_parameters
 from trainers.run_folder import RunFolder
@@ -87,17 +88,24 @@ def check_trainer(trainer: Trainer) -> None:
         raise UsageError("without --eval_data and --eval_fraction there is nothing to go by")
 
 
-def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
-    """Directory of the tokenizer that all runs have: given, of the shards, or trained once."""
+def known_tokenizer(trainer: Trainer) -> str | None:
+    """Directory of the tokenizer that is given, or that of the shards; None: to be trained."""
     if trainer.flags.tokenizer:
         return trainer.flags.tokenizer
     mixture = open_mixture(trainer.flags.train_data, tokenizer="", verify=False)
-    if mixture is not None:
-        return mixture.tokenizer_dir
-    if not os.path.isdir(folder.file("tokenizer")):
+    return mixture and mixture.tokenizer_dir
+
+
+def make_tokenizer(trainer: Trainer, folder: RunFolder) -> str:
+    """Directory of the tokenizer that all runs have: known already, or trained once."""
+    known = known_tokenizer(trainer)
+    if known:
+        return known
+    path = folder.file("tokenizer")
+    if not os.path.isdir(path):
         records, _ = data.load_split("causal_lm", trainer.flags)
-        pretrain.save_tokenizer(pretrain.load_tokenizer(trainer.flags, folder, records), folder)
-    return folder.file("tokenizer")
+        save_folder(pretrain.load_tokenizer(trainer.flags, folder, records).save, path)
+    return path
 
 
 def plan(
@@ -235,7 +243,8 @@ def picture(path: str, results: Sequence[Result], law: ParametricLaw | None) -> 
     left.set_title("lines: training; points: eval data at the end", fontsize=10)
     right.set_title("one budget a colour; lines: law; stars: its best", fontsize=10)
     right.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:

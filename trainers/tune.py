@@ -10,6 +10,7 @@ failed trial. Trials that look worse than the others did are pruned. Kill the se
 `--config_file` of the trainer. Needs Optuna: pip install 'gpt-keras[tune]'.
 """
 
+import functools
 import sys
 
 import tensorflow as tf
@@ -29,10 +30,7 @@ DIRECTIONS = {
 
 def tune_flags(flags: args.FlagValues) -> None:
     """Search."""
-
-    def integer(name, default, help, lower_bound=0):
-        absl_flags.DEFINE_integer(name, default, help, lower_bound=lower_bound, flag_values=flags)
-
+    integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=0)
     absl_flags.DEFINE_multi_string(
         "search", [], "a flag of the trainer and its values: NAME=log:LOW:HIGH, "
         "NAME=float:LOW:HIGH, NAME=int:LOW:HIGH[:STEP], NAME=choice:A,B,C; repeatable",

@@ -15,7 +15,7 @@ from export.server.json_writer import debug
 from export.server.signature import TensorInfo
 
 ROW, COLUMN = "row", "column"
-_MAX_RANK = 64  # of a numpy array
+_MAX_RANK, _MAX_ARRAY_RANK = 254, 64  # of a TensorShape, of a numpy array
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*", re.ASCII)
 _JSON_TYPES = {
     dict: "Object", list: "Array", str: "String", int: "Number", float: "Number",
@@ -93,11 +93,11 @@ def _rows(instances: list, inputs: Mapping[str, TensorInfo]) -> dict[str, np.nda
     named = _is_object(instances[0])
     try:
         if not named:
-            return {min(inputs): _tensor(instances, inputs[min(inputs)].dtype)}
+            return {min(inputs): _tensor(min(inputs), instances, inputs[min(inputs)].dtype)}
         if not all(_is_object(row) and row.keys() == inputs.keys() for row in instances):
             raise errors.invalid_argument("Rows of different inputs")
         return {
-            name: _tensor([row[name] for row in instances], info.dtype)
+            name: _tensor(name, [row[name] for row in instances], info.dtype)
             for name, info in inputs.items()
         }
     except errors.ServingError:
@@ -132,7 +132,7 @@ def _check_rows(instances: list, inputs: Mapping[str, TensorInfo], named: bool) 
 def _check_item(name: str, value, inputs, first: dict[str, tuple[int, tuple]]) -> None:
     if name not in inputs:
         raise errors.invalid_argument(f"JSON object: does not have named input: {name}")
-    shape = _shape(value)
+    shape = _shape(name, value)
     size = len(_values(value, shape, inputs[name].dtype))
     first_size, first_shape = first.setdefault(name, (size, shape))
     if size != first_size:
@@ -151,15 +151,15 @@ def _columns(value, inputs: Mapping[str, TensorInfo]) -> dict[str, np.ndarray]:
                 "required as per tensorinfo_map"
             )
         ((name, info),) = inputs.items()
-        return {name: _tensor(value, info.dtype)}
+        return {name: _tensor(name, value, info.dtype)}
     for name in sorted(inputs):
         if name not in value:
             raise errors.invalid_argument(f"Missing named input: {name} in 'inputs' object.")
-    return {name: _tensor(value[name], info.dtype) for name, info in sorted(inputs.items())}
+    return {name: _tensor(name, value[name], info.dtype) for name, info in sorted(inputs.items())}
 
 
-def _tensor(value, dtype: int) -> np.ndarray:
-    shape = _shape(value)
+def _tensor(name: str, value, dtype: int) -> np.ndarray:
+    shape = _shape(name, value)
     values, numpy_dtype = _values(value, shape, dtype), _numpy(dtype)
     if numpy_dtype == np.object_:
         array = np.empty(len(values), object)
@@ -172,16 +172,21 @@ def _tensor(value, dtype: int) -> np.ndarray:
         array = np.array(values, wide).astype(numpy_dtype)
     else:
         array = np.array(values, numpy_dtype)
+    if len(shape) > _MAX_ARRAY_RANK:
+        raise errors.invalid_argument(
+            f"input {name} has {len(shape)} dimensions: no more than {_MAX_ARRAY_RANK} can be "
+            "served here"
+        )
     return array.reshape(shape)
 
 
-def _shape(value) -> tuple[int, ...]:
+def _shape(name: str, value) -> tuple[int, ...]:
     """Of nested lists, by their first elements."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
         if len(shape) > _MAX_RANK:
-            raise errors.invalid_argument(f"JSON lists nested deeper than {_MAX_RANK}")
+            raise errors.invalid_argument(f"tensor parsing error: {name}")
         if not value:
             break
         value = value[0]

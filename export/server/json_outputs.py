@@ -114,6 +114,8 @@ def _write_columns(written: Mapping[str, _Written]) -> str:
 def _texts(value: np.ndarray, as_bytes: bool) -> list[str]:
     """Each element as JSON."""
     flat = value.reshape(-1)
+    if not flat.size:  # whatever the dtype
+        return []
     if value.dtype in FLOATS:
         return decimals(flat)
     if value.dtype in RANGES:

@@ -4,21 +4,23 @@ Source of the checks: model_servers/server_core.cc.
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 from export import protocol
 from export.server import errors, text_messages, versions
 
 PLATFORM = "tensorflow"
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9.]+://")  # tsl::io::ParseURI
+_LOCAL_URI = re.compile(r"\Afile://[^/]*(?=/)")  # TensorFlow minds no host
 _MODEL_TYPES = protocol.ModelType.DESCRIPTOR.values_by_name
 
 
 def of_one_model(name: str, base_path: str) -> protocol.ModelServerConfig:
     """The configuration of a single model, its newest version."""
     config = protocol.ModelServerConfig()
-    config.model_config_list.config.add(
-        name=name, base_path=os.path.abspath(base_path), model_platform=PLATFORM
-    )
+    path = base_path if _URI.match(base_path) else os.path.abspath(base_path)
+    config.model_config_list.config.add(name=name, base_path=path, model_platform=PLATFORM)
     return config
 
 
@@ -48,21 +50,26 @@ def check(config: protocol.ModelServerConfig, allowed_root: str = "") -> None:
 
 
 def models_of(config: protocol.ModelServerConfig) -> list[protocol.ModelConfig]:
-    """Copies of the models listed, so that no two threads share a message.
+    """Copies of the models listed, so that no two threads share a message. Base paths of the
+    form file:///PATH become paths.
 
     Raises:
       ServingError: a list of another kind.
     """
     if config.WhichOneof("config") == "custom_model_config":
         raise errors.invalid_argument("ModelServer does not yet support custom model config.")
-    return [
+    models = [
         protocol.ModelConfig.FromString(model.SerializeToString())
         for model in config.model_config_list.config
     ]
+    for model in models:
+        model.base_path = _LOCAL_URI.sub("", model.base_path, count=1)
+    return models
 
 
 def check_list(models: Sequence[protocol.ModelConfig]) -> None:
-    """Raises ServingError for two models of one name, and for a relative base path."""
+    """Raises ServingError for two models of one name, and for a base path that is relative or not
+    on this machine."""
     names = set()
     for model in models:
         if model.name in names:
@@ -71,6 +78,11 @@ def check_list(models: Sequence[protocol.ModelConfig]) -> None:
             )
         names.add(model.name)
     for model in models:
+        if _URI.match(model.base_path):
+            raise errors.unimplemented(
+                f"base path {model.base_path} of model {model.name} is not on this machine: copy "
+                "the model here and give its folder, as an absolute path or as file:///PATH"
+            )
         if not os.path.isabs(model.base_path):
             raise errors.invalid_argument(
                 f"Expected model {model.name} to have an absolute path or URI; "

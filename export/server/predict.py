@@ -9,7 +9,7 @@ from export import protocol, tensors
 from export.server import errors, feeds, metrics
 from export.server.manager import ModelManager
 from export.server.servable import Servable
-from export.server.signature import Signature
+from export.server.signature import Signature, TensorInfo
 
 
 def predict(
@@ -109,8 +109,10 @@ def _feed(signature: Signature, inputs: Mapping) -> dict[str, np.ndarray]:
     for alias, info in sorted(signature.inputs.items()):
         if alias in inputs:
             value = inputs[alias]
-            is_array = isinstance(value, np.ndarray)
-            feed[info.name] = value if is_array else feeds.parse(alias, value)
+            if not isinstance(value, np.ndarray):
+                _check_opaque(signature, info, value)
+                value = feeds.parse(alias, value)
+            feed[info.name] = value
             used.append(alias)
         elif alias in signature.defaults:
             feed[info.name] = signature.defaults[alias]
@@ -126,6 +128,25 @@ def _feed(signature: Signature, inputs: Mapping) -> dict[str, np.ndarray]:
             f"request input: {_names(inputs)}"
         )
     return feed
+
+
+def _check_opaque(signature: Signature, info: TensorInfo, proto: protocol.TensorProto) -> None:
+    """Refuses in the words of `DirectSession::Run` what no array can carry to it."""
+    types = protocol.DataType
+    if proto.dtype == types.DT_RESOURCE:
+        handles = proto.resource_handle_val
+        handle = handles[0] if handles else protocol.TensorProto().resource_handle_val.add()
+        raise errors.invalid_argument(
+            f"Invalid resource type hash code: {handle.hash_code}(name: {handle.name} type: "
+            f"{handle.maybe_type_name}). Perhaps a resource tensor was being provided as a feed? "
+            "That is not currently allowed."
+        )
+    if proto.dtype == types.DT_VARIANT != info.dtype:
+        place = sorted(info.name for info in signature.inputs.values()).index(info.name)
+        expected = types.Name(info.dtype).removeprefix("DT_").lower()
+        raise errors.invalid_argument(
+            f"Expects arg[{place}] to be {expected} but variant is provided"
+        )
 
 
 def _outputs(signature: Signature, output_filter: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ Sources: model_servers/http_rest_api_handler.cc, http_rest_api_util.cc, http_ser
 """
 
 import dataclasses
+import http
 import logging
 import re
 import time
@@ -37,10 +38,6 @@ _INFO = re.compile(
 )
 _PATHS = {"POST": _CALL, "GET": _INFO}
 _API = re.compile(r"/v1/.*", re.IGNORECASE)  # as in RE2, "." is no newline
-_NOT_FOUND = (
-    b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
-    b"</BODY></HTML>\n"
-)
 _STATUS = {
     grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -72,6 +69,16 @@ class Reply:
     headers: Mapping[str, str]
 
 
+def error_page(status: int) -> Reply:
+    """What libevent itself answers, without asking the API (http.c, `evhttp_send_error`)."""
+    phrase = http.HTTPStatus(status).phrase
+    text = (
+        f"<HTML><HEAD>\n<TITLE>{status} {phrase}</TITLE>\n</HEAD><BODY>\n<H1>{phrase}</H1>\n"
+        "</BODY></HTML>\n"
+    )
+    return Reply(status, text.encode(), {"Content-Type": "text/html", "Connection": "close"})
+
+
 class RestApi:
     """Answers HTTP requests. Thread-safe.
 
@@ -99,15 +106,15 @@ class RestApi:
 
         Args:
           verb: such as "POST".
-          path: with its query, as sent.
+          path: with its query and fragment, as sent.
           body: uncompressed.
           origin: header of that name.
           request_id: for the log.
         """
-        if self._metrics_path and path.partition("?")[0] == self._metrics_path:
-            return Reply(200, metrics.page().encode(), {"Content-Type": "text/plain"})
+        if self._metrics_path and re.split("[?#]", path, maxsplit=1)[0] == self._metrics_path:
+            return self._metrics(path)
         if not _API.fullmatch(path):
-            return Reply(404, _NOT_FOUND, {"Content-Type": "text/html"})
+            return error_page(404)
         cors = _CORS if self._enable_cors else {}
         begun = time.monotonic()
         if verb == "OPTIONS":
@@ -138,6 +145,12 @@ class RestApi:
             metrics.REQUEST_LATENCY.add(model, method, "REST", by=metrics.micros_since(begun))
         headers = {"Content-Type": "application/json"} | cors
         return Reply(status, text.encode("utf-8", "surrogateescape"), headers)
+
+    def _metrics(self, path: str) -> Reply:
+        status, text = 200, metrics.page()
+        if path != self._metrics_path:
+            status, text = 400, f"Unexpected path: {path}. Should be {self._metrics_path}"
+        return Reply(status, text.encode(), {"Content-Type": "text/plain"})
 
     def _call(self, match: re.Match, body: bytes) -> str:
         spec, deadline = _model_spec(match), self._deadline()

@@ -1,9 +1,11 @@
 """Model directories in Hugging Face layout in and out, and GGUF files in."""
 
+import math
 import os
+from collections import Counter
 
 from gpt_keras import tokenizers
-from gpt_keras.checkpoint import directory, gguf_file, hf_config, weights
+from gpt_keras.checkpoint import directory, gguf_file, hf_config, hub, weights
 from gpt_keras.config import GPTConfig
 
 
@@ -32,6 +34,26 @@ def read_tokenizer(path):
         ) from error
 
 
+def read_sizes(path) -> Counter[str]:
+    """How many numbers a directory or `.gguf` file holds, by the dtype they are stored in.
+
+    Empty for a directory without weights.
+    """
+    path = _existing(path)
+    if not _is_gguf(path) and not directory.has_weights(path):
+        return Counter()
+    source, sizes = _source(path), Counter()
+    for name in source.names():
+        sizes[source.dtype(name)] += math.prod(source.shape(name))
+    return sizes
+
+
+def stored_dtype(path) -> str:
+    """The dtype that the weights of a directory were written in; float32 for a `.gguf` file."""
+    path = _existing(path)
+    return "float32" if _is_gguf(path) else directory.stored_dtype(path)
+
+
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
@@ -41,9 +63,11 @@ def read_weights(path, model) -> None:
         model.generation_config = directory.read_generation_config(path)
 
 
-def save(model, path) -> None:
-    """Writes a model directory; it appears whole or not at all. See `directory.save`."""
-    directory.save(model, os.fspath(path))
+def save(
+    model, path, dtype=None, max_shard_size=directory.MAX_SHARD_SIZE, card: str | None = None
+) -> None:
+    """Writes a model directory; it appears whole or not at all. See `Task.save_pretrained`."""
+    directory.save(model, os.fspath(path), dtype, max_shard_size, card)
 
 
 def _fields(path: str):
@@ -58,10 +82,23 @@ def _is_gguf(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def _existing(path) -> str:
+def locate(path, revision: str | None = None, local_files_only: bool = False) -> str:
+    """The path itself if it exists; the directory in the cache for a model of the Hub.
+
+    Args: see `hub.fetch`.
+    """
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: no such model directory or .gguf file")
+    if os.path.exists(path):
+        if revision:
+            raise ValueError(f"{path}: is here: no revision={revision!r} of it can be asked for")
+        return path
+    if hub.is_name(path):
+        return hub.fetch(path, revision, local_files_only)
+    raise ValueError(f"{path}: no such model directory or .gguf file")
+
+
+def _existing(path) -> str:
+    path = locate(path)
     if os.path.isfile(path) and not path.lower().endswith(".gguf"):
         raise ValueError(f"{path}: expected a model directory or a .gguf file")
     return path

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -15,10 +17,15 @@ from gpt_keras.checkpoint.fields import Fields
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 5 * 10**9  # bytes
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_DTYPES = {
+    "float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16,
+    "float64": np.float64,
+}  # fmt: skip
 _TOKENIZER = {
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
@@ -58,8 +65,11 @@ class SafetensorsSource:
     def shape(self, name):
         return tuple(self._slice(name).get_shape()) if name in self._files else None
 
+    def dtype(self, name):
+        return self._slice(name).get_dtype()
+
     def read(self, name) -> np.ndarray:
-        dtype = self._slice(name).get_dtype()
+        dtype = self.dtype(name)
         if dtype not in _FLOATS:
             raise ValueError(
                 f"{self._files[name][0]}: tensor {name} has dtype {dtype}; supported are "
@@ -119,26 +129,42 @@ def read_generation_config(directory: str) -> dict:
     return dict(Fields.read(path).values) if os.path.isfile(path) else {}
 
 
-def save(model, path: str, max_shard_size: int = MAX_SHARD_SIZE) -> None:
+def stored_dtype(directory: str) -> str:
+    """What the weights were written in, as config.json says; float32 if it does not."""
+    fields = read_fields(directory).values
+    name = fields.get("dtype", fields.get("torch_dtype"))
+    return name if name in _DTYPES else "float32"
+
+
+def save(
+    model,
+    path: str,
+    dtype=None,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    card: str | None = None,
+) -> None:
     """Writes a model directory beside `path` and renames it once it is whole.
 
-    Args:
-      model: a `tasks.Task`.
-      path: the directory; a model directory there is replaced, anything else is refused.
-      max_shard_size: bytes of tensors in one safetensors file.
+    Args, errors: see `tasks.Task.save_pretrained`.
     """
     path = os.path.realpath(path)  # a link stays, what it leads to is replaced
     check_target(path)
+    dtype = _dtype(dtype or model.weights[0].dtype)
+    max_shard_size = _bytes(max_shard_size)
     config = _config_dict(model)
+    config["torch_dtype"] = dtype.name  # which transformers 4 and 5 both read
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
     try:
         os.chmod(partial, 0o777 & ~_umask())
         _write_json(os.path.join(partial, CONFIG), config)
         _write_json(os.path.join(partial, GENERATION_CONFIG), _generation_dict(model, config))
-        _write_weights(model, partial, max_shard_size)
+        _write_weights(model, partial, dtype, max_shard_size)
         if model.tokenizer is not None:
             model.tokenizer.save(partial)
+        if card is not None:
+            with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:
+                file.write(card)
         _publish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -153,8 +179,6 @@ def _config_dict(model) -> dict:
         pad = getattr(model.tokenizer, "pad_token_id", None)
         values["pad_token_id"] = next((i for i in (pad, *config.eos_token_ids) if i is not None),
                                       None)  # fmt: skip
-    # `torch_dtype` is what transformers 4 and 5 both read.
-    values["torch_dtype"] = str(model.weights[0].dtype)
     return values
 
 
@@ -172,6 +196,8 @@ def check_target(path: str) -> None:
         raise ValueError(f"{path}: is a file; give a directory to write the model to")
     names = set(os.listdir(path))
     ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
+    if CARD in names and _is_card(os.path.join(path, CARD)):
+        ours.add(CARD)
     foreign = sorted(names - ours - {CONFIG, GENERATION_CONFIG, INDEX})
     if foreign:
         raise ValueError(
@@ -180,9 +206,41 @@ def check_target(path: str) -> None:
         )
 
 
-def _write_weights(model, directory: str, max_shard_size: int) -> None:
+def _is_card(path: str) -> bool:
+    """Whether it was written for a model of this package: people write a README.md too."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "\nlibrary_name: gpt-keras\n" in file.read(1000)
+
+
+def _dtype(name) -> np.dtype:
+    if name not in _DTYPES:
+        raise ValueError(f"dtype={name!r}: expected one of {', '.join(_DTYPES)}")
+    return np.dtype(_DTYPES[name])
+
+
+def _bytes(size: int | str) -> int:
+    """A number of bytes, or a text such as "5GB"."""
+    found = re.fullmatch(r"([1-9]\d*) ?([KMG]?B)?", str(size).upper())
+    if not found:
+        raise ValueError(f"max_shard_size={size!r}: expected bytes, or a text such as '5GB'")
+    return int(found[1]) * {None: 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}[found[2]]
+
+
+def _cast(tensors, dtype: np.dtype):
+    for name, tensor in tensors:
+        with np.errstate(over="ignore"):
+            cast = tensor.astype(dtype, copy=False)
+        if dtype == np.float16 and not np.isfinite(cast).all() and np.isfinite(tensor).all():
+            raise ValueError(
+                f"dtype=float16: tensor {name} has the value {np.abs(tensor).max():g}, float16 "
+                "holds 65504 at most; take bfloat16"
+            )
+        yield name, cast
+
+
+def _write_weights(model, directory: str, dtype: np.dtype, max_shard_size: int) -> None:
     shards, total = [], 0  # names of each shard
-    for shard in _shards(weights.tensors(model), max_shard_size):
+    for shard in _shards(_cast(weights.tensors(model), dtype), max_shard_size):
         # The total of shards is unknown yet, so a shard gets its final name at the end.
         partial = os.path.join(directory, f"{len(shards)}.partial")
         try:

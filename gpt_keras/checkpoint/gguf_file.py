@@ -94,6 +94,9 @@ class GGUFFile:
         shape = tuple(int(n) for n in reversed(self._tensors[name].shape))
         return shape[::-1] if name.endswith(self.family.gguf.transposed) else shape
 
+    def dtype(self, name: str) -> str:
+        return self._tensors[name].tensor_type.name
+
     def read(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]
         try:
@@ -147,15 +150,7 @@ class GGUFFile:
                 f"{self.where}: metadata {self.family.gguf.architecture}.block_count={blocks!r}, "
                 f"but the file has {len(self._reader.tensors)} tensors in all"
             )
-        names = gguf.get_tensor_name_map(_ARCHITECTURES[self.family.gguf.architecture], blocks)
-        ours = {}
-        for weight in self.family.weights:
-            for i in range(blocks if "{i}" in weight.variable else 1):
-                for name in weight.names:
-                    name = name.format(i=i)
-                    is_head = weight.variable == "embedding/head"
-                    full = name if is_head else self.family.prefix + name
-                    ours[names.get_name(full, (".weight", ".bias"))] = full
+        ours = {theirs: name for name, theirs in tensor_names(self.family, blocks).items()}
         return {ours.get(tensor.name, tensor.name): tensor for tensor in self._reader.tensors}
 
     def _options(self) -> dict:
@@ -222,6 +217,20 @@ class GGUFFile:
             heads = self._architecture("attention.head_count_kv", heads)
         pairs = values.reshape(heads, -1, 2, *values.shape[1:])  # (heads, h/2, 2, ...)
         return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def tensor_names(family: Family, num_layers: int) -> dict[str, str]:
+    """Tensors by the names that Hugging Face gives them -> their names in a GGUF file."""
+    names = gguf.get_tensor_name_map(_ARCHITECTURES[family.gguf.architecture], num_layers)
+    found = {}
+    for weight in family.weights:
+        for i in range(num_layers if "{i}" in weight.variable else 1):
+            for name in weight.names:
+                name = name.format(i=i)
+                is_head = weight.variable == "embedding/head"
+                full = name if is_head else family.prefix + name
+                found[full] = names.get_name(full, (".weight", ".bias"))
+    return found
 
 
 def _quotient(a, b) -> int | None:

@@ -18,6 +18,9 @@ class TensorSource(Protocol):
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The tensor's shape without reading it; None if there is no such tensor."""
 
+    def dtype(self, name: str) -> str:
+        """What the tensor is stored in, as the format calls it."""
+
     def read(self, name: str) -> np.ndarray:
         """The tensor, in a floating-point dtype."""
 

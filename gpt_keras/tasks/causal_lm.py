@@ -75,7 +75,8 @@ class CausalLM(Task):
         Special tokens are left out, and what comes from where a stop string begins.
         """
         tokens = tf.RaggedTensor.from_tensor(generated.tokens, generated.lengths)
-        answers = self.require_tokenizer().detokenize(tokens, skip_special_tokens=True)
+        tokenizer = self.require_tokenizer()
+        answers = tokenizer.detokenize(tokens, skip_special_tokens=True, continues=True)
         answers = tf.ensure_shape(answers, [None])
         return stop.cut(answers, generated.tokens, generated.lengths) if stop else answers
 
@@ -144,6 +145,6 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0):
-        """Args: num_bytes: of the text that the evaluated tokens stand for; 0 if unknown."""
-        return metrics.LanguageModelMetrics(num_bytes)
+    def new_metrics(self, num_bytes=0, sources=()):
+        """Args: as of `metrics.LanguageModelMetrics`."""
+        return metrics.LanguageModelMetrics(num_bytes, sources)

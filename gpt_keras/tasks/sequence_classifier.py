@@ -57,10 +57,11 @@ class SequenceClassifier(Task):
         """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
         hidden = self.backbone.final_norm(features)
         logits = self.classify(hidden, batch["padding_mask"])  # (B, C)
-        total = cross_entropy(logits, batch["label"], batch["weight"], regularizers)
-        return Loss(total, ops.sum(batch["weight"]), logits)
+        weights = batch["weight"]
+        total, terms = cross_entropy(logits, batch["label"], weights, regularizers)
+        return Loss(total, ops.sum(weights), logits, ops.stack([terms, weights], axis=1))
 
-    def new_metrics(self, num_bytes=0):
+    def new_metrics(self, num_bytes=0, sources=()):
         return metrics.ClassificationMetrics(self.config.id2label)
 
     def classify_texts(self, texts):

@@ -36,19 +36,31 @@ class Task(ConfigModel):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike, dtype=None, with_tokenizer=True, **changes
+        cls,
+        path: str | os.PathLike,
+        dtype=None,
+        with_tokenizer=True,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **changes,
     ) -> Self:
         """Reads a Hugging Face model directory, or a `.gguf` file.
 
         Args:
-          path: the directory or file.
-          dtype: Keras dtype policy of the model.
+          path: the directory or file; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
+            Hub, of which safetensors, configuration and tokenizer are fetched into its cache: no
+            code, no pickles.
+          dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
+            written in.
           with_tokenizer: False leaves `tokenizer` None, whatever the directory has.
+          revision: branch, tag or commit of a model of the Hub.
+          local_files_only: ask no network; HF_HUB_OFFLINE=1 in the environment does the same.
           **changes: fields of `GPTConfig` to set differently, such as `id2label`.
 
         Raises:
           ValueError: missing, damaged or unsupported files; the message names file and remedy.
         """
+        path = checkpoint.locate(path, revision, local_files_only)
         config = checkpoint.read_config(path).replace(**changes)
         tokenizer = checkpoint.read_tokenizer(path) if with_tokenizer else None
         if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
@@ -56,15 +68,32 @@ class Task(ConfigModel):
                 f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model's vocab_size "
                 f"is {config.vocab_size}; is the tokenizer that of this model?"
             )
+        dtype = checkpoint.stored_dtype(path) if dtype == "auto" else dtype
         model = cls(config, tokenizer=tokenizer, dtype=dtype)
         checkpoint.read_weights(path, model)
         return model
 
-    def save_pretrained(self, path: str | os.PathLike) -> None:
-        """Writes a Hugging Face model directory; it appears whole or not at all."""
+    def save_pretrained(
+        self,
+        path: str | os.PathLike,
+        dtype: str | None = None,
+        max_shard_size: int | str = "5GB",
+        card: str | None = None,
+    ) -> None:
+        """Writes a Hugging Face model directory; it appears whole or not at all.
+
+        Args:
+          path: the directory; a model directory there is replaced, anything else is refused.
+          dtype: of the weights in the files: float32, bfloat16 or float16. None: as they are.
+          max_shard_size: of one safetensors file, in bytes, or a text such as "200MB".
+          card: the model card, Markdown after YAML, which becomes README.md.
+
+        Raises:
+          ValueError: something else lies there, or a weight is too large for float16.
+        """
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
-        checkpoint.save(self, path)
+        checkpoint.save(self, path, dtype, max_shard_size, card)
 
     def require_tokenizer(self):
         """The tokenizer, or a ValueError that says what to do without one."""
@@ -123,6 +152,6 @@ class Task(ConfigModel):
         """
         raise NotImplementedError
 
-    def new_metrics(self, num_bytes=0):
+    def new_metrics(self, num_bytes=0, sources=()):
         """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
         raise NotImplementedError

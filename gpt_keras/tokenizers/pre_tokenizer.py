@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import char_classes, ragged, utf8, word_splitting
+from gpt_keras.tokenizers import char_classes, normalizer, ragged, tables, utf8, word_splitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +24,26 @@ class PreTokenizer:
     digits: str | None = None
     add_prefix_space: bool = False
 
-    def __call__(self, texts):
-        """Splits valid UTF-8 texts, inside a graph.
+    def __call__(self, code_points, splits, is_first_part=None):
+        """Splits texts, inside a graph.
 
         Args:
-          texts: (B,) string.
+          code_points: (C,) int32, of all texts.
+          splits: (B + 1,) int64, row splits of the texts.
+          is_first_part: what other splitters need to know.
 
         Returns:
           words, (W,) string, of all texts, and (B + 1,) int64 row splits into them.
         """
-        code_points, splits = utf8.to_code_points(texts)
         first = ragged.mark(splits[:-1], tf.size(code_points))
         classes = _classes(code_points)
         if self.digits is not None:
             first |= self._digit_cuts(classes)
         if self.add_prefix_space:
-            code_points, splits, first = _insert_blanks(code_points, splits, first)
+            missing = first & (code_points != ord(" "))
+            code_points, splits, places = normalizer.insert(code_points, splits, missing, " ")
+            starts = tf.boolean_mask(places - tf.cast(missing, tf.int64), first)
+            first = ragged.mark(starts, tf.size(code_points))
             classes = _classes(code_points)
         classes = tf.where(classes == char_classes.DIGIT, np.uint8(char_classes.OTHER), classes)
         starts = word_splitting.WORD_STARTS[self.pattern](code_points, classes, first)
@@ -55,27 +59,42 @@ class PreTokenizer:
 
     def to_json(self) -> dict:
         """The `pre_tokenizer` of a `tokenizer.json`, as a dict."""
+        nodes = []
+        if self.digits is not None:
+            nodes.append({"type": "Digits", "individual_digits": self.digits == "individual"})
+        if self.pattern != word_splitting.GPT2:
+            pattern = {"Regex": self.pattern}
+            nodes.append(
+                {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+            )
         byte_level = {
             "type": "ByteLevel",
             "add_prefix_space": self.add_prefix_space,
             "trim_offsets": True,
-            "use_regex": True,
+            "use_regex": self.pattern == word_splitting.GPT2,
         }
-        if self.digits is None:
-            return byte_level
-        digits = {"type": "Digits", "individual_digits": self.digits == "individual"}
-        return {"type": "Sequence", "pretokenizers": [digits, byte_level]}
+        return {"type": "Sequence", "pretokenizers": [*nodes, byte_level]} if nodes else byte_level
 
 
-NAMED = {"gpt2": PreTokenizer(), "digits_gpt2": PreTokenizer(digits="individual")}
-"""GPT-2's way of splitting, and that of SmolLM2 and StarCoder, which see every digit alone."""
+NAMED = {
+    "gpt2": PreTokenizer(),
+    "digits_gpt2": PreTokenizer(digits="individual"),
+    "llama3": PreTokenizer(word_splitting.LLAMA3),
+    "qwen2": PreTokenizer(word_splitting.QWEN2),
+    "o200k": PreTokenizer(word_splitting.O200K),
+    "tekken": PreTokenizer(word_splitting.TEKKEN),
+}
+"""Ways of splitting; SmolLM2 and StarCoder see every digit alone and then split as GPT-2 does."""
 
 
 def named(name: str, add_prefix_space: bool = False) -> PreTokenizer:
     """One of `NAMED`. Raises ValueError for any other name."""
     if name not in NAMED:
         raise ValueError(f"pre_tokenizer={name!r}: expected one of {', '.join(NAMED)}")
-    return dataclasses.replace(NAMED[name], add_prefix_space=add_prefix_space)
+    splitter = NAMED[name]
+    if add_prefix_space and splitter.pattern != word_splitting.GPT2:
+        raise ValueError(f"pre_tokenizer={name!r} with add_prefix_space: unsupported")
+    return dataclasses.replace(splitter, add_prefix_space=add_prefix_space)
 
 
 def from_json(node, where: str) -> PreTokenizer:
@@ -122,19 +141,4 @@ def _split_pattern(node, where):
 
 
 def _classes(code_points):
-    table = char_classes.table()
-    return tf.gather(table, tf.minimum(code_points, len(table) - 1))
-
-
-def _insert_blanks(code_points, splits, first):
-    """Puts a blank before each part that does not begin with one; it becomes the part's first."""
-    missing = first & (code_points != ord(" "))  # (C,)
-    shifts = tf.cumsum(tf.cast(missing, tf.int64))
-    places = tf.range(tf.size(code_points, out_type=tf.int64)) + shifts  # (C,), new ones
-    size = tf.size(code_points, out_type=tf.int64) + tf.reduce_sum(tf.cast(missing, tf.int64))
-    blank = ord(" ")
-    moved = tf.scatter_nd(places[:, tf.newaxis], code_points - blank, size[tf.newaxis]) + blank
-    starts = tf.boolean_mask(places - tf.cast(missing, tf.int64), first)
-    # A text's first code point moves by the blanks before it: as many as shifted the one before.
-    new_splits = splits + tf.gather(tf.concat([[0], shifts], 0), splits)
-    return moved, new_splits, ragged.mark(starts, size)
+    return tables.gather_dense(char_classes.table(), code_points)

@@ -28,6 +28,16 @@ def row_splits(ids, num_rows):
     return tf.searchsorted(ids, tf.range(num_rows + 1, dtype=ids.dtype), out_type=tf.int64)
 
 
+def previous(values, fill):
+    """Each value's left neighbour, `fill` before the first one."""
+    return tf.concat([tf.cast([fill], values.dtype), values[:-1]], 0)
+
+
+def following(values, fill):
+    """Each value's right neighbour, `fill` after the last one."""
+    return tf.concat([values[1:], tf.cast([fill], values.dtype)], 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """n rows, each a range of a pool of values.

@@ -48,12 +48,14 @@ class Tokenizer(tf.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def detokenize(self, ids, skip_special_tokens=False) -> tf.Tensor:
+    def detokenize(self, ids, skip_special_tokens=False, continues=False) -> tf.Tensor:
         """The bytes of token ids, joined.
 
         Args:
           ids: (B, T) or ragged (B, None) int32 or int64, or a list of lists.
           skip_special_tokens: leave special tokens out.
+          continues: a text stands before these ids. Some tokenizers put a blank before a text and
+            take it away again from what is one; from what goes on after a text they do not.
 
         Returns:
           (B,) string; not valid UTF-8 where a character is cut in two.

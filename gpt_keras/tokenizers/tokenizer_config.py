@@ -38,6 +38,13 @@ def read(directory: str) -> dict:
     return fields
 
 
+def write(fields: dict, directory: str) -> None:
+    """Writes the file."""
+    with open(os.path.join(directory, FILE), "w", encoding="utf-8") as file:
+        json.dump(fields, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
 def _read_object(path):
     if not os.path.isfile(path):
         return {}

@@ -1,9 +1,9 @@
-"""`tokenizer.json`, the format of Hugging Face `tokenizers`, as far as byte-level BPE goes."""
+"""`tokenizer.json`, the format of Hugging Face `tokenizers`."""
 
 import dataclasses
 import json
 
-from gpt_keras.tokenizers import pre_tokenizer
+from gpt_keras.tokenizers import normalizer as normalizers
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
 _MAX_ID = 2**24
@@ -14,11 +14,12 @@ class BPEModel:
     """The model of a `tokenizer.json`.
 
     Attributes:
-      vocab: token -> id; tokens are written in the byte alphabet.
+      vocab: token -> id; tokens are written in the byte alphabet or as they are.
       merges: pairs of tokens, best first.
       ignore_merges: a word that is in the vocabulary is that token, whatever the merges say.
-      unk_token: what bytes missing from the vocabulary become; None drops them.
-      fuse_unk: a run of such bytes becomes one unknown token.
+      unk_token: what bytes or characters missing from the vocabulary become; None drops them.
+      fuse_unk: a run of such bytes or characters becomes one unknown token.
+      byte_fallback: characters missing from the vocabulary become the tokens <0xNN> of their bytes.
     """
 
     vocab: dict[str, int]
@@ -26,10 +27,28 @@ class BPEModel:
     ignore_merges: bool = False
     unk_token: str | None = None
     fuse_unk: bool = False
+    byte_fallback: bool = False
 
     @property
     def unk_id(self) -> int | None:
         return None if self.unk_token is None else self.vocab[self.unk_token]
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieceModel:
+    """The model of BERT's kind.
+
+    Attributes:
+      vocab: token -> id.
+      unk_token: what a word becomes that has no tokens.
+      prefix: begins the tokens that do not begin a word.
+      max_chars: longer words become the unknown token.
+    """
+
+    vocab: dict[str, int]
+    unk_token: str
+    prefix: str
+    max_chars: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +59,8 @@ class AddedToken:
       content: the string.
       special: dropped by `skip_special_tokens`; may be kept from being found in a text.
       lstrip, rstrip: takes the white space before or after it with it.
-      normalized: looked for only after those that are not.
+      normalized: looked for, normalized, in the normalized text that the others leave.
+      single_word: only where no letter or the like stands before or after it.
     """
 
     content: str
@@ -48,19 +68,43 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     normalized: bool = False
+    single_word: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerJson:
-    """All of a `tokenizer.json` that decides ids."""
+    """All of a `tokenizer.json` that decides ids and texts.
 
-    model: BPEModel
+    Attributes:
+      text: the file as it is.
+      model: see there.
+      added_tokens: token -> id.
+      normalizer: see `normalizer.Normalizer`.
+      pre_tokenizer, decoder: as the file has them.
+    """
+
+    text: bytes
+    model: BPEModel | WordPieceModel
     added_tokens: dict[AddedToken, int]
-    pre_tokenizer: pre_tokenizer.PreTokenizer
+    normalizer: normalizers.Normalizer
+    pre_tokenizer: dict | None
+    decoder: dict | None
 
     def ids(self) -> dict[str, int]:
         """Token -> id of all tokens."""
         return self.model.vocab | {token.content: i for token, i in self.added_tokens.items()}
+
+
+def read(path: str) -> TokenizerJson:
+    """Reads a `tokenizer.json`. Raises ValueError as `parse` does."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except OSError as error:
+        raise ValueError(
+            f"{path}: {error.strerror}; expected a tokenizer.json of Hugging Face"
+        ) from error
+    return parse(text, path)
 
 
 def parse(text: str | bytes, where: str) -> TokenizerJson:
@@ -78,42 +122,48 @@ def parse(text: str | bytes, where: str) -> TokenizerJson:
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON: {error}; get the file anew") from error
     try:
-        return _parse(fields, where)
+        return _parse(fields, text.encode() if isinstance(text, str) else text, where)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: malformed: {error!r}; get the file anew") from error
 
 
-def _parse(fields, where):
+def _parse(fields, text, where):
     if not isinstance(fields, dict) or not isinstance(fields.get("model"), dict):
         raise ValueError(f'{where}: no "model" object; expected a tokenizer.json of Hugging Face')
-    if fields.get("normalizer") is not None:
-        kind = fields["normalizer"].get("type")
-        raise ValueError(f"{where}: normalizer {kind}: unsupported; supported is none")
-    decoder = (fields.get("decoder") or {}).get("type")
-    if decoder != "ByteLevel":
-        raise ValueError(f"{where}: decoder {decoder}: unsupported; supported is ByteLevel")
     model = _parse_model(fields["model"], where)
+    pre_tokenizer, decoder = fields.get("pre_tokenizer"), fields.get("decoder")
+    for name, node in (("pre_tokenizer", pre_tokenizer), ("decoder", decoder)):
+        if node is not None and not isinstance(node, dict):
+            raise ValueError(f"{where}: malformed {name} {node}: expected an object or null")
     return TokenizerJson(
+        text,
         model,
-        _parse_added_tokens(fields.get("added_tokens") or [], model, where),
-        pre_tokenizer.from_json(fields.get("pre_tokenizer"), where),
+        parse_added_tokens(fields.get("added_tokens") or [], model, where),
+        normalizers.from_json(fields.get("normalizer"), where),
+        pre_tokenizer,
+        decoder,
     )
 
 
 def _parse_model(node, where):
-    if node.get("type", "BPE") != "BPE":
-        raise ValueError(f"{where}: model {node['type']}: unsupported; supported is BPE")
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+    kind = node.get("type") or ("BPE" if "merges" in node else None)
+    parsers = {"BPE": _parse_bpe, "WordPiece": _parse_word_piece}
+    if kind not in parsers:
+        raise ValueError(
+            f"{where}: model {kind}: unsupported; supported are {', '.join(parsers)}; for Unigram "
+            "put the model's tokenizer.model in the place of tokenizer.json"
+        )
+    return parsers[kind](node, where)
+
+
+def _parse_bpe(node, where):
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if node.get(name):
             raise ValueError(f"{where}: model with {name}={node[name]!r}: unsupported")
     vocab, merges = node.get("vocab"), node.get("merges")
     if not isinstance(vocab, dict) or not vocab or not isinstance(merges, list):
         raise ValueError(f"{where}: the model needs a vocab object with tokens and a merges array")
-    ids = set(vocab.values())
-    if len(ids) < len(vocab) or not all(type(i) is int and 0 <= i < _MAX_ID for i in ids):
-        raise ValueError(
-            f"{where}: ids of the vocabulary: expected each once, and whole numbers below {_MAX_ID}"
-        )
+    _check_ids(vocab, where)
     merges = _pairs(merges)
     for rank, merge in enumerate(merges):
         if len(merge) != 2 or not {*merge, "".join(merge)} <= vocab.keys():
@@ -126,9 +176,27 @@ def _parse_model(node, where):
         if not vocab.keys() >= set(ALPHABET):
             raise ValueError(f"{where}: unk_token {unk_token!r} is not in the vocabulary")
         unk_token = None  # of no use
-    return BPEModel(
-        vocab, merges, bool(node.get("ignore_merges")), unk_token, bool(node.get("fuse_unk"))
-    )
+    flags = (bool(node.get(name)) for name in ("fuse_unk", "byte_fallback"))
+    return BPEModel(vocab, merges, bool(node.get("ignore_merges")), unk_token, *flags)
+
+
+def _parse_word_piece(node, where):
+    vocab, unk_token = node.get("vocab"), node.get("unk_token")
+    if not isinstance(vocab, dict) or unk_token not in vocab:
+        raise ValueError(
+            f"{where}: the model needs a vocab object with tokens and unk_token {unk_token!r} in it"
+        )
+    _check_ids(vocab, where)
+    prefix, max_chars = node["continuing_subword_prefix"], node["max_input_chars_per_word"]
+    return WordPieceModel(vocab, unk_token, prefix, int(max_chars))
+
+
+def _check_ids(vocab, where):
+    ids = set(vocab.values())
+    if len(ids) < len(vocab) or not all(type(i) is int and 0 <= i < _MAX_ID for i in ids):
+        raise ValueError(
+            f"{where}: ids of the vocabulary: expected each once, and whole numbers below {_MAX_ID}"
+        )
 
 
 def _pairs(merges):
@@ -136,14 +204,13 @@ def _pairs(merges):
     return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
 
 
-def _parse_added_tokens(nodes, model, where):
+def parse_added_tokens(nodes, model, where) -> dict[AddedToken, int]:
+    """The `added_tokens` of a file. Raises ValueError as `parse` does."""
     tokens, ids = {}, dict(model.vocab)
     for node in nodes:
         content, given = node.get("content"), node.get("id")
         if not content or any(token.content == content for token in tokens):
             raise ValueError(f"{where}: added token {content!r}: expected a string of its own")
-        if node.get("single_word"):
-            raise ValueError(f"{where}: added token {content!r} with single_word: unsupported")
         # `tokenizers` reads the id but gives one by this rule.
         new = max(len(model.vocab), max(tokens.values(), default=-1) + 1)
         expected = ids.setdefault(content, new)
@@ -152,15 +219,25 @@ def _parse_added_tokens(nodes, model, where):
                 f"{where}: added token {content!r} has id {given}, where Hugging Face's tokenizers "
                 f"gives it {expected}; number added tokens without gaps, after the vocabulary"
             )
-        flags = ("special", "lstrip", "rstrip", "normalized")
+        flags = ("special", "lstrip", "rstrip", "normalized", "single_word")
         tokens[AddedToken(content, *(bool(node.get(flag)) for flag in flags))] = given
     return tokens
 
 
-def write(model: BPEModel, special, added, splitter: pre_tokenizer.PreTokenizer) -> str:
-    """The text of a `tokenizer.json`; `special` and `added` are ordered strings, found in texts.
+BYTE_LEVEL = {
+    "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True
+}  # fmt: skip
+"""The decoder of byte-level BPE."""
 
-    Those that are not in the vocabulary get the ids after it.
+
+def write(model: BPEModel, special, added, pre_tokenizer, normalizer=None, decoder=BYTE_LEVEL):
+    """The text of a `tokenizer.json`.
+
+    Args:
+      model: see there.
+      special, added: ordered strings, found in texts; those that are not in the vocabulary get the
+        ids after it.
+      pre_tokenizer, normalizer, decoder: as the file has them.
     """
     ids = dict(model.vocab)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -174,12 +251,10 @@ def write(model: BPEModel, special, added, splitter: pre_tokenizer.PreTokenizer)
         "truncation": None,
         "padding": None,
         "added_tokens": sorted(added_tokens, key=lambda token: token["id"]),
-        "normalizer": None,
-        "pre_tokenizer": splitter.to_json(),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
-        "decoder": {
-            "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True
-        },
+        "decoder": decoder,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -187,7 +262,7 @@ def write(model: BPEModel, special, added, splitter: pre_tokenizer.PreTokenizer)
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,
             "fuse_unk": model.fuse_unk,
-            "byte_fallback": False,
+            "byte_fallback": model.byte_fallback,
             "ignore_merges": model.ignore_merges,
             "vocab": dict(sorted(model.vocab.items(), key=lambda item: item[1])),
             "merges": _pairs(model.merges),

@@ -2,6 +2,12 @@
 
 import tensorflow as tf
 
+SPACE = r"[\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+"""White space as Rust's `char::is_whitespace` has it, for RE2, whose \\s knows ASCII only."""
+
+LONGER = (0x80, 0x800, 0x10000)
+"""The first code points that take 2, 3 and 4 bytes."""
+
 
 def replace_invalid(texts):
     """(B,) string, as `bytes.decode("utf-8", errors="replace")` would have it, in UTF-8 again."""
@@ -38,9 +44,20 @@ def to_code_points(texts):
 
 def from_code_points(code_points, starts):
     """(W,) string: `code_points`, (C,) int32, cut at `starts`, (W,) int64, of which one is 0."""
-    splits = tf.concat([starts, tf.shape(code_points, tf.int64)], 0)
+    return from_splits(code_points, tf.concat([starts, tf.shape(code_points, tf.int64)], 0))
+
+
+def from_splits(code_points, splits):
+    """(B,) string: the inverse of `to_code_points`."""
     return tf.raw_ops.UnicodeEncode(
         input_values=code_points, input_splits=splits, output_encoding="UTF-8"
+    )
+
+
+def escape(text: str) -> str:
+    """A pattern of RE2 that matches this text alone."""
+    return "".join(
+        char if char.isalnum() and char.isascii() else f"\\x{{{ord(char):x}}}" for char in text
     )
 
 

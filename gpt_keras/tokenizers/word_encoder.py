@@ -43,30 +43,26 @@ class WordEncoder(tf.Module):
         )
         self._joined = _joined_bytes([token_bytes[token] for token in merged], self._is_unknown)
         merge = tf.function(self._merge, [tf.TensorSpec([None], tf.string)], autograph=False)
-        self._words = _word_table(model, {t: b for t, b in token_bytes.items() if b}, merge)
+        tokens = [token for token, content in token_bytes.items() if content]
+        self._words = tables.own_words(
+            [token_bytes[token] for token in tokens],
+            [model.vocab[token] for token in tokens],
+            None if model.ignore_merges else merge,
+        )
         # U+D800 to U+DFFF are no characters; whatever stands for them is never asked for.
         chars = [chr(c).encode("utf-8", "replace") for c in range(_NUM_CHARS)]
         self._char_values, self._char_splits = merge(tf.constant(chars))
 
-    def __call__(self, words, known_at, known_ids):
+    def __call__(self, words):
         """Encodes words, inside a graph.
 
         Args:
           words: (W,) string, valid UTF-8, none empty.
-          known_at: (K,) int64, words of which the id is known.
-          known_ids: (K,) int32.
 
         Returns:
           (values (v,) int32, splits (W + 1,) int64).
         """
-        ids = tf.tensor_scatter_nd_update(
-            self._words.lookup(words), known_at[:, tf.newaxis], known_ids
-        )
-        missing = tf.where(ids < 0)[:, 0]
-        rest, index = tf.unique(tf.gather(words, missing), out_idx=tf.int64)
-        starts = tf.range(tf.size(ids, out_type=tf.int64))
-        found = ragged.Rows(ids, starts, starts + 1)
-        return found.replace(missing, index, *self._encode_in_pieces(rest)).to_splits()
+        return tables.encode_words(self._words, words, self._encode_in_pieces)
 
     def _encode_in_pieces(self, words):
         """(values, splits) of words that are not in the table."""
@@ -128,19 +124,6 @@ class WordEncoder(tf.Module):
         ):
             start = tf.where(code_points < limit, start, code_points // step + lead)
         return tf.gather(self._joined, last * 256 + start)
-
-
-def _word_table(model, token_bytes, merge):
-    """Table of the words that are one token each: those that `merge` makes into it, or all."""
-    words = list(token_bytes.values())
-    ids = np.array([model.vocab[token] for token in token_bytes], np.int32)
-    values, splits = (x.numpy() for x in merge(tf.constant(words, tf.string)))
-    known = np.diff(splits) == 1
-    known[known] = values[splits[:-1][known]] == ids[known]
-    if model.ignore_merges:
-        known[:] = True
-    words = [word for word, keep in zip(words, known, strict=True) if keep]
-    return tables.lookup_table(words, ids[known], default=-1)
 
 
 def _byte_ids(model):

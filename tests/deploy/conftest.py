@@ -77,6 +77,33 @@ def arguments(compose, container):
 
 
 @pytest.fixture(scope="session")
+def check_restricted():
+    """Has a pod what its namespace's `restricted` profile asks, and more?"""
+
+    def check(spec, namespace):
+        labels = namespace["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+        whole = spec["securityContext"]
+        assert whole["runAsNonRoot"] is True
+        assert whole["runAsUser"] > 0
+        assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        for volume in spec["volumes"]:
+            assert volume.keys() & {"persistentVolumeClaim", "configMap", "emptyDir"}, volume
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", container["image"])
+            assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def readme_steps():
     """(versions, label -> version) of each line of README.md's table of a roll-out."""
     text = (DEPLOY / "README.md").read_text()

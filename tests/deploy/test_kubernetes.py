@@ -83,26 +83,8 @@ def pod_spec(request, manifests):
     return manifest["spec"].get("template", manifest)["spec"]
 
 
-def test_restricted(pod_spec, manifests):
-    """What the namespace's `restricted` profile asks, and read-only on top."""
-    labels = manifests["namespace.yaml"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    whole = pod_spec["securityContext"]
-    assert whole["runAsNonRoot"] is True
-    assert whole["runAsUser"] > 0
-    assert whole["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod_spec["automountServiceAccountToken"] is False
-    assert not pod_spec.keys() & {"hostNetwork", "hostPID", "hostIPC"}
-    for volume in pod_spec["volumes"]:
-        assert volume.keys() & {"persistentVolumeClaim", "configMap", "emptyDir"}, volume
-    for container in pod_spec["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", container["image"])
-        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+def test_restricted(pod_spec, manifests, check_restricted):
+    check_restricted(pod_spec, manifests["namespace.yaml"])
 
 
 def test_models_are_read_only(pod, container, manifests):

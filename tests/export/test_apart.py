@@ -1,6 +1,6 @@
 import tensorflow as tf
 
-from export.apart import apart, optimize_once
+from export.apart import apart
 from export.memory import Memory
 
 
@@ -24,14 +24,10 @@ def test_a_branch_is_one_op_and_gives_the_same():
     memory.assign(tf.constant(0.0))
     assert [float(x) for x in tf.nest.flatten(either(0.5, True))] == expected
     assert float(memory.read()) == expected[0]
-    graph = either.get_concrete_function().graph.as_graph_def()
-    optimize_once(graph)
-    library = graph.library.function
+    library = either.get_concrete_function().graph.as_graph_def().library.function
     (call,) = (n for f in library for n in f.node_def if n.op == "StatefulPartitionedCall")
     (called,) = (f for f in library if f.signature.name == call.attr["f"].func.name)
     assert [f for f in library if "_noinline" in f.attr] == [called]
-    assert [f for f in library if "_nospecialize" in f.attr] == [called]
     assert called.attr["_noinline"].b
-    assert called.attr["_nospecialize"].b
     branch = next(f for f in library if call in f.node_def)
     assert not any(n.op == "Sin" for n in branch.node_def)

@@ -2,15 +2,17 @@
 
 import concurrent.futures
 import random
+import re
 import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
 
 import gpt_keras
-from export import batching, saved_model, signatures, slots, step, verification
+from export import batching, saved_model, signatures, slots, step, stock_ops, verification
 from export.capacity import Capacity
 from gpt_keras import generation
 
@@ -372,6 +374,17 @@ def test_models_and_versions_do_not_share(server, loaded, tmp_path):
     prompt = prompts[0]  # after the others were unloaded
     (answer,) = ask(loaded, [prompt], **LIMITS)
     check(server, prompt, answer, *server.alone([prompt], **LIMITS), LIMITS["max_new_tokens"][0])
+
+
+def test_functions_of_branches_are_optimized_once(server):
+    """A copy for each place that calls them would make a model ready a third later."""
+    meta_graph = stock_ops.read(server.path).meta_graphs[0]
+    tokens = meta_graph.signature_def["generate_tokens"].outputs["tokens"].name
+    meta_graph.collection_def["train_op"].node_list.value.append(tokens)  # what Grappler keeps
+    optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta_graph)
+    names = {f.signature.name for f in optimized.library.function}
+    assert len([name for name in names if re.fullmatch(r"__inference__compute_\d+", name)]) == 3
+    assert [name for name in names if re.match(r"__inference__compute_\d+_", name)] == []
 
 
 def test_works_in_eager_tensorflow_too(server):

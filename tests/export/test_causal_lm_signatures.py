@@ -379,6 +379,13 @@ def test_without_a_beginning_a_prompt_cannot_be_empty(causal_lm):
     assert message in error.value.message
 
 
+@pytest.fixture(scope="module")
+def served(causal_lm):
+    loaded = servable.load("m", 1, str(causal_lm.saved_model_dir))
+    yield loaded
+    loaded.close()
+
+
 @pytest.mark.parametrize(
     ("signature", "changed", "message"),
     [
@@ -389,10 +396,9 @@ def test_without_a_beginning_a_prompt_cannot_be_empty(causal_lm):
         ("generate_tokens", {"token_ids": [3]}, "token_ids has 1 dimensions: expected 2"),
     ],
 )
-def test_a_wrong_number_of_dimensions_is_named(causal_lm, signature, changed, message):
+def test_a_wrong_number_of_dimensions_is_named(served, signature, changed, message):
     # The server's way: `Session.run` of Python would refuse it before the graph sees it.
-    loaded = servable.load("m", 1, str(causal_lm.saved_model_dir))
-    spec = loaded.signatures[signature]
+    spec = served.signatures[signature]
     good = {"prompts": [b"The"], "messages": [b"[]"], "token_ids": [[3]], "lengths": [1]}
     given = {**spec.defaults, **{k: v for k, v in good.items() if k in spec.inputs}, **changed}
     feed = {
@@ -403,7 +409,6 @@ def test_a_wrong_number_of_dimensions_is_named(causal_lm, signature, changed, me
         for k, v in given.items()
     }  # fmt: skip
     with pytest.raises(errors.ServingError) as error:
-        loaded.run(feed, [info.name for info in spec.outputs.values()])
-    loaded.close()
+        served.run(feed, [info.name for info in spec.outputs.values()])
     assert error.value.code.name == "INVALID_ARGUMENT"
     assert message in error.value.message

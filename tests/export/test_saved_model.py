@@ -23,6 +23,9 @@ def logs(directory):
     return [protocol.PredictionLog.FromString(record.numpy()) for record in records]
 
 
+QUICK = {"with_verification": False, "with_warmup": False}
+
+
 def small(task, tokenizer, **changes):
     """A model that is exported in a second."""
     fields = {
@@ -85,13 +88,12 @@ def test_warm_up_requests(causal_lm, classifier):
 
 def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     model = small(gpt_keras.CausalLM, tokenizer)
-    quick = {"with_verification": False, "with_warmup": False}
     chosen = {
         "max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125,
         "repetition_penalty": 1.25, "presence_penalty": 0.5, "frequency_penalty": -0.5,
     }  # fmt: skip
     (tmp_path / "1").mkdir()
-    assert saved_model.export(model, tmp_path, **quick, **chosen) == tmp_path / "2"
+    assert saved_model.export(model, tmp_path, **QUICK, **chosen) == tmp_path / "2"
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
     assert not (tmp_path / "2" / protocol.WARMUP_FILE).exists()
     written = stock_ops.read(tmp_path / "2").meta_graphs[0].signature_def["generate"]
@@ -112,7 +114,7 @@ def test_split_matrices_answer_as_the_plain_ones(tokenizer, tmp_path, kernels, s
     prompts = ["The weather", "I am so"]
     expected = model.generate(prompts, max_new_tokens=9)
     capacity = Capacity.of(model.config) if shared else None
-    saved_model.export(model, tmp_path, kernels=kernels, capacity=capacity)
+    saved_model.export(model, tmp_path, kernels=kernels, capacity=capacity, **QUICK)
     with verification.load(tmp_path / "1") as loaded:
         answer = loaded.run("generate", {"prompts": prompts, "max_new_tokens": [9]})
     assert [text.decode() for text in answer["text"]] == expected

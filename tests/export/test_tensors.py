@@ -21,6 +21,7 @@ def test_round_trip(dtype, shape):
     array = np.asarray(rng.uniform(-100, 100, shape)).astype(np.int32).astype(dtype)
     proto = tensors.to_proto(array)
     assert not proto.tensor_content
+    assert proto.HasField("tensor_shape")  # also of a scalar
     for back in (tensors.to_array(proto), tf.make_ndarray(proto)):
         assert back.dtype == array.dtype
         np.testing.assert_array_equal(back, array)

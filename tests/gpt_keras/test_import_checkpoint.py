@@ -16,6 +16,10 @@ def run(*arguments):
     [
         ([], "--source is missing"),
         (["--source=a.gguf"], "--output_dir is missing"),
+        (
+            ["--source=a.gguf", "--output_dir=b", "--dtype=int8"],
+            "one of <float32|bfloat16|float16>",
+        ),
         (["--sorce=a.gguf"], "Did you mean: source"),
         (["a.gguf", "--source=a.gguf", "--output_dir=b"], "'a.gguf' is no flag"),
     ],

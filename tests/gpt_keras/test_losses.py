@@ -26,7 +26,7 @@ def numpy_loss(hidden, head, targets, weights):
 
 def test_cross_entropy_is_the_weighted_sum(case):
     hidden, head, targets, weights = case
-    loss = losses.cross_entropy(hidden @ head, targets, weights)
+    loss, _ = losses.cross_entropy(hidden @ head, targets, weights)
     np.testing.assert_allclose(loss, numpy_loss(*case), rtol=1e-6)
 
 
@@ -48,7 +48,7 @@ def test_chunks_change_neither_loss_nor_gradient(
         return softcap * tf.tanh(hidden @ head / softcap) if softcap else hidden @ head
 
     def plain(hidden, head):
-        return 0.5 * losses.cross_entropy(logits(hidden, head), targets, weights, regularizers)
+        return 0.5 * losses.cross_entropy(logits(hidden, head), targets, weights, regularizers)[0]
 
     def chunked(hidden, head):
         rest = (targets, weights, regularizers, softcap)
@@ -67,10 +67,12 @@ def test_chunks_change_neither_loss_nor_gradient(
         np.testing.assert_allclose(gradient, reference, atol=2e-6)
     _, terms = losses.head_cross_entropy(*case, regularizers, softcap)
     one_by_one = [
-        losses.cross_entropy(logits(x[None], head), target[None], weight[None], regularizers)
+        losses.cross_entropy(logits(x[None], head), target[None], weight[None], regularizers)[0]
         for x, target, weight in zip(hidden, targets, weights, strict=True)
     ]
     np.testing.assert_allclose(terms, one_by_one, rtol=1e-5)
+    _, plain_terms = losses.cross_entropy(logits(hidden, head), targets, weights, regularizers)
+    np.testing.assert_allclose(plain_terms, one_by_one, rtol=1e-5)
 
 
 def test_regularizers_are_those_of_the_papers(case):
@@ -79,7 +81,7 @@ def test_regularizers_are_those_of_the_papers(case):
     log_z = np.log(np.exp(logits).sum(axis=1))
     smoothed = 0.9 * np.eye(V)[targets.numpy()] + 0.1 / V
     expected = -(smoothed * (logits - log_z[:, None])).sum(axis=1) + 0.03 * log_z**2
-    loss = losses.cross_entropy(hidden @ head, targets, weights, losses.Regularizers(0.1, 0.03))
+    loss, _ = losses.cross_entropy(hidden @ head, targets, weights, losses.Regularizers(0.1, 0.03))
     np.testing.assert_allclose(loss, (expected * weights.numpy()).sum(), rtol=1e-6)
 
 

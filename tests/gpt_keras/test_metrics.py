@@ -28,6 +28,17 @@ def test_bits_per_byte_need_the_number_of_bytes():
     assert set(metrics.result()) == {"loss", "perplexity"}
 
 
+def test_the_loss_of_each_source_that_has_any():
+    metrics = LanguageModelMetrics(sources=("wiki", "code", "none"))
+    rows = np.array([[6.0, 2.0], [1.0, 4.0], [0.0, 0.0]], np.float32)
+    for ids in ([0, 1, 2], [1, 1, 0]):
+        metrics.update({"source_id": np.array(ids)}, Loss(*rows.sum(axis=0), rows=rows))
+    result = metrics.result()
+    assert result.pop("loss_of/wiki") == 6 / 2
+    assert result.pop("loss_of/code") == (1 + 6 + 1) / (4 + 2 + 4)
+    assert set(result) == {"loss", "perplexity"}
+
+
 @pytest.fixture
 def collected():
     """Metrics over batches with filler rows, and the true and predicted labels in them."""

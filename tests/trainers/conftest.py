@@ -1,6 +1,8 @@
 """What tests of the trainers share: a tiny model, as an object and as a directory, and batches."""
 
 import json
+import os
+import sys
 
 import keras
 import numpy as np
@@ -21,6 +23,14 @@ CONFIG = gpt_keras.GPTConfig(
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _found_by_processes():
+    """What tests start finds the packages where the tests have found them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield
 
 
 @pytest.fixture
@@ -128,7 +138,8 @@ def make_shards(model_dir):
 
     def make(path, train, held_out=(), per_shard=4, tokenizer=model_dir):
         with Preparation(path, {"shard_tokens": per_shard}, []) as preparation:
-            preparation.save_tokenizer(tokenizers.load(tokenizer))
+            made_by = tokenizers.load(tokenizer)
+            preparation.save_tokenizer(made_by)
             for at in range(0, max(len(train), len(held_out)), per_shard):
                 parts = {
                     split: as_documents(documents[at : at + per_shard])
@@ -136,8 +147,7 @@ def make_shards(model_dir):
                 }
                 preparation.add(parts, [bytes([at]) * 16], {"read": per_shard}, Position())
                 preparation.commit(np.uint16)
-            digest = shards.tokenizer_digest(tokenizer)
-            preparation.finish({"sha256": digest, "eos_token_id": 0})
+            preparation.finish(made_by)
         return shards.open_folder(path)
 
     return make

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import tensorflow as tf
 import yaml
 from absl import flags as absl_flags
 from hypothesis import given
@@ -182,6 +183,12 @@ def test_errors_of_users_are_one_line(capsys, error, code, line):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert re.search(line, captured.err)
+
+
+def test_out_of_memory_is_one_line(capsys):
+    assert status(lambda flags: tf.zeros((1 << 24, 1 << 24))) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r": error: OOM when allocating tensor with shape\[16777216,.*--dry_run", line)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import struct
 import sys
 import time
@@ -26,10 +27,9 @@ def test_tensorboard_reads_what_was_shown(tmp_path):
     writer.picture("attention/0/block_0", PICTURE, 3)
     writer.close(failed=False)
     events = EventAccumulator(str(tmp_path)).Reload()
-    losses = [
-        (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors("train/loss")
-    ]
-    assert losses == [(1, 2.5), (3, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.5), (3, 2.0)]
+    (event,) = events.Scalars("train/loss_of/wiki")
+    assert math.isnan(event.value)
     (event,) = events.Tensors("samples")
     text = tf.make_ndarray(event.tensor_proto).item().decode()
     assert text == "**Once**\n\n    <b>upon</b>\n    a time"  # keeps lines, shows no markup

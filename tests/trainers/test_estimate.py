@@ -30,6 +30,7 @@ def test_weights_gradients_and_optimizer(config, language_source):
     memory = Memory.of(step, language_source)
     assert (memory.weights, memory.gradients) == (weights, weights)
     assert 0 <= memory.optimizer - 2 * weights < 100  # step and learning rate
+    assert memory.copies == weights + memory.optimizer  # a checkpoint
     assert memory.total == sum(dataclasses.astuple(memory))
 
 
@@ -39,6 +40,16 @@ def test_micro_batches_take_less_but_a_sum_of_gradients(config, language_source)
     cut = Memory.of(make_step(config, gradient_accumulation_steps=4), language_source)
     assert cut.activations < 0.4 * whole.activations
     assert cut.gradients == 2 * whole.gradients
+
+
+def test_weights_before_a_measured_update_take_what_activations_leave(config, language_source):
+    wide = make_step(config.replace(intermediate_size=20_000))
+    for rows in (1, 64):
+        language_source.shapes = [(rows, 2)]
+        plain, measured = (Memory.of(wide, language_source, measures) for measures in (False, True))
+        former = max(0, plain.weights - plain.activations - plain.logits)
+        assert measured.copies == plain.copies + former
+        assert bool(former) == (rows == 1)
 
 
 def test_flops_by_hand(config):
@@ -85,6 +96,7 @@ import gpt_keras, numpy as np
 from benchmarks.train_step import CONFIG
 from trainers.estimate import Memory
 from trainers.optimizer import AdamW
+from trainers.state import TrainingState
 from trainers.step import TrainStep
 from trainers.strategy import make_strategy
 
@@ -101,20 +113,25 @@ with strategy.scope():
     optimizer = AdamW(task.trainable_variables, 1e-4)
 step = TrainStep(task, task.trainable_variables, optimizer, strategy)
 if sys.argv[1] == "estimate":
-    print(Memory.of(step, Source()).total)
+    print(Memory.of(step, Source(), measures=True).total)
 else:
+    state = TrainingState(sys.argv[2], step.variables, optimizer)
     for i in range(3):
-        step(Source().batch(i), i)
+        step(Source().batch(i), i, measure=True)
+        state.progress.step += 1
+        state.save()
+    state.wait()
     print(next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if "VmHWM" in line))
 """
 
 
 @pytest.mark.slow
-def test_as_much_as_it_takes():
+def test_as_much_as_it_takes(tmp_path):
     found = {}
     for what in ("estimate", "run"):
         result = subprocess.run(
-            [sys.executable, "-c", PEAK, what], capture_output=True, text=True, check=True
-        )
+            [sys.executable, "-c", PEAK, what, str(tmp_path)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
         found[what] = int(result.stdout.split()[-1])
     assert 0.7 < found["estimate"] / found["run"] < 1.3

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from gpt_keras import tokenizers
 from trainers import args, evaluate, finetune
 from trainers.features import document_features
 from trainers.records import read_records
+from trainers.run_folder import read_lines
 
 SMALL = {"xla": False, "global_batch_size": 8, "learning_rate": 3e-3, "max_length": 24}
 
@@ -30,8 +32,8 @@ def command(model_dir, tmp_path, capsys):
     return run
 
 
-def read_lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+def lines_with(name, folder):
+    return [line for line in read_lines(folder / "metrics.jsonl") if name in line]
 
 
 def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys):
@@ -39,6 +41,7 @@ def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys)
     status, printed = command(
         task="classification", train_data=path, eval_data=path, test_data=path, num_epochs=20,
         eval_steps=20, train_top_layers=1, labels="good,bad", learning_rate=1e-2,
+        intended_use="Tests.",
     )  # fmt: skip
     assert status == 0, printed.err
     assert "loss" in printed.err
@@ -49,11 +52,20 @@ def test_classification_from_data_to_report(command, data_dir, tmp_path, capsys)
     assert report["test"]["accuracy"] > 0.9
     assert report["test"] == report["eval"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["train_top_layers"] == 1
-    evaluations = [line for line in read_lines(folder) if "eval_accuracy" in line]
+    evaluations = lines_with("eval_accuracy", folder)
     assert [line["step"] for line in evaluations] == [0, 20, 40, 60, 80, 100]
+
+    card = huggingface_hub.ModelCard.load(folder / "model" / "README.md")
+    assert card.data.library_name == "gpt-keras"
+    assert (
+        f"| test | {report['test']['loss']:.4g} | {report['test']['accuracy']:.4g} | " in card.text
+    )
+    assert "\nTests.\n" in card.text
 
     model = gpt_keras.SequenceClassifier.from_pretrained(folder / "model")
     assert model.config.id2label == ("good", "bad")
+    model.save_pretrained(folder / "model")  # over what was written, card included
+    assert not (folder / "model" / "README.md").exists()
     labels, scores = model.classify_texts(tf.constant(["the cat sat good", "a dog ran bad"]))
     assert labels[:, 0].numpy().tolist() == [b"good", b"bad"]
     assert np.all(scores[:, 0].numpy() > 0.5)
@@ -91,7 +103,7 @@ def test_language_model_on_texts_held_out_by_hash(command, data_dir, tmp_path):
     bits = report["loss"] / np.log(2) * report["tokens"]
     assert report["perplexity"] == pytest.approx(np.exp(report["loss"]))
     assert 0 < report["bits_per_byte"] < bits
-    losses = [line["eval_loss"] for line in read_lines(tmp_path / "run") if "eval_loss" in line]
+    losses = [line["eval_loss"] for line in lines_with("eval_loss", tmp_path / "run")]
     assert losses[-1] < losses[0]
 
 
@@ -122,12 +134,12 @@ def test_shards_train_as_the_texts_they_were_made_of(
         status, printed = command(**values, global_batch_size=rows, output_dir=tmp_path / name)
         assert status == 0, printed.err
     losses = [
-        [line["loss"] for line in read_lines(tmp_path / name) if "loss" in line]
+        [line["loss"] for line in lines_with("loss", tmp_path / name)]
         for name in ("of_files", "of_shards")
     ]
     assert losses[0][-1] < 0.9 * losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    evaluations = [line for line in read_lines(tmp_path / "of_shards") if "eval_loss" in line]
+    evaluations = lines_with("eval_loss", tmp_path / "of_shards")
     assert evaluations[-1]["eval_loss"] < evaluations[0]["eval_loss"]
     assert gpt_keras.CausalLM.from_pretrained(tmp_path / "of_shards" / "model").tokenizer
 
@@ -141,7 +153,7 @@ def test_mixture_with_eval_files(command, documents, make_shards, data_dir, tmp_
     )  # fmt: skip
     assert status == 0, printed.err
     assert "eval:   " in printed.out
-    losses = [line["eval_loss"] for line in read_lines(tmp_path / "run") if "eval_loss" in line]
+    losses = [line["eval_loss"] for line in lines_with("eval_loss", tmp_path / "run")]
     assert losses[-1] < losses[0]
 
 

@@ -44,7 +44,7 @@ def test_what_is_refused(wiki, code, make_shards, tmp_path):
     (tmp_path / "raw").mkdir()
     empty = make_shards(tmp_path / "empty", [], DOCUMENTS[:1]).path
     tokenizer = tmp_path / "tokenizer"
-    tokenizers.train_byte_level_bpe(["a b c"], 300).save(tokenizer)
+    tokenizers.train_byte_level_bpe(["a b c"], 300, ["<|endoftext|>"]).save(tokenizer)
     other = make_shards(tmp_path / "other", DOCUMENTS, tokenizer=tokenizer).path
     cases = [
         ((f"a=0:{wiki}",), UsageError, "source 'a' has the weight '0'; give a number above 0"),

@@ -1,7 +1,4 @@
 import io
-import math
-
-import pytest
 
 from trainers.progress import ProgressBar
 
@@ -33,15 +30,6 @@ def test_few_lines_but_always_the_last():
     for _ in range(50):
         bar.update(1.0, 1e-3, tokens=1, seconds=0.1)
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["50/50"]
-
-
-@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_nothing_but_what_is_said(stream):
-    bar = ProgressBar(total=1, log_seconds=math.inf, stream=stream)
-    bar.update(1.0, 1e-3, tokens=1, seconds=0.1)
-    bar.say("note")
-    bar.close()
-    assert stream.getvalue() == "note\n"
 
 
 def test_a_bar_on_a_terminal():

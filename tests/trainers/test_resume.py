@@ -1,5 +1,4 @@
 import functools
-import json
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import pytest
 
 from trainers import args, finetune
 from trainers.checkpoints import Checkpoints
+from trainers.run_folder import read_lines
 
 
 @pytest.fixture
@@ -30,21 +30,11 @@ def arguments(model_dir, data_dir):
     return make
 
 
-def read_lines(folder):
-    """Whole lines of metrics.jsonl; none before it exists."""
-    try:
-        text = (folder / "metrics.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
 def start(arguments, folder):
     """The program in a process of its own, which writes into `log.txt` beside the folder."""
     command = [sys.executable, "-m", "trainers.finetune", *arguments[1:]]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with open(folder.parent / "log.txt", "ab") as stream:
-        return subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        return subprocess.Popen(command, stdout=stream, stderr=stream)
 
 
 def wait_until(condition, process, log):
@@ -64,7 +54,9 @@ def signal_when(condition, number, process, folder):
 
 
 def has_done(step, folder):
-    return any(line["step"] >= step and "loss" in line for line in read_lines(folder))
+    return any(
+        line["step"] >= step and "loss" in line for line in read_lines(folder / "metrics.jsonl")
+    )
 
 
 def is_saving(folder):
@@ -84,7 +76,8 @@ def finish(arguments, capsys):
 def assert_same_run(folder, whole):
     """All but the times is equal, bit for bit."""
     lines, expected = (
-        [{**line, "tokens_per_second": 0} for line in read_lines(path)] for path in (folder, whole)
+        [{**line, "tokens_per_second": 0} for line in read_lines(path / "metrics.jsonl")]
+        for path in (folder, whole)
     )
     assert lines == expected
     for name in ("report.json", "model/model.safetensors", "model/config.json"):
@@ -136,7 +129,7 @@ def test_stopped_and_resumed_equals_never_stopped(arguments, whole, tmp_path, ca
     status = signal_when(lambda: has_done(7, folder), signal.Signals[name], process, folder)
     said = (tmp_path / "log.txt").read_text()
     assert status == 75, said
-    steps = [line["step"] for line in read_lines(folder)]
+    steps = [line["step"] for line in read_lines(folder / "metrics.jsonl")]
     last = f"trainers.finetune: {name}: stopped after step {steps[-1]}; --resume continues"
     assert said.splitlines()[-1] == last
     assert finish(arguments(folder, "--resume"), capsys) == steps[-1]  # nothing is done twice
@@ -199,11 +192,8 @@ def test_killed_at_random_moments(arguments, tmp_path, capsys, seed):
 def launch(arguments, folder):
     """Two workers, and what they print."""
     command = [sys.executable, "-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with open(folder.parent / "log.txt", "ab") as stream:
-        return subprocess.Popen(
-            [*command, *arguments[1:]], stdout=stream, stderr=stream, env=environment
-        )
+        return subprocess.Popen([*command, *arguments[1:]], stdout=stream, stderr=stream)
 
 
 def workers_of(launcher):
@@ -238,4 +228,4 @@ def test_workers_killed_at_random_moments(arguments, tmp_path, seed):
 def test_resume_of_nothing_begins(arguments, tmp_path):
     arguments = arguments(tmp_path / "new", "--resume", "--max_steps=1")
     assert args.exit_status(finetune.main, finetune.FLAGS, arguments) == 0
-    assert [line["step"] for line in read_lines(tmp_path / "new")] == [0, 1, 1]
+    assert [line["step"] for line in read_lines(tmp_path / "new" / "metrics.jsonl")] == [0, 1, 1]

@@ -143,6 +143,9 @@ def test_misuse(command, tmp_path):
         ((), {"flops": "1e3"}, "flops"),
         ((), {"flops": "1e18", "law": "kaplan"}, "law"),
         ((), on, "write trainers.finetune or trainers.pretrain and its flags at the end"),
+        ((), {"flops": "1e18", "output_dir": folder}, "--output_dir is for a sweep; give --sweep"),
+        (trainer, {"flops": "1e18"}, "--trainer is for a sweep"),
+        (trainer, {**on, "max_length": 64}, "--max_length: a sweep goes by that of trainers.pre"),
         (("trainers.finetune",), on, "a sweep is of trainers.pretrain, not trainers.finetune"),
         ((*trainer, "--num_layers=2"), on, "--num_layers: leave it out, each run is given its own"),
         (("trainers.pretrain",), on, "trainers.pretrain --train_data is missing"),
@@ -158,6 +161,17 @@ def test_misuse(command, tmp_path):
     status, printed = command(*trainer, **on, dry_run=True)
     assert (status, printed.out.count(" updates\n") >= 6) == (0, True)
     assert not folder.exists()
+
+
+def test_a_dry_run_goes_by_the_vocabulary_of_the_shards(command, make_shards, tmp_path):
+    path = make_shards(tmp_path / "shards", [[5, 6, 0]]).path
+    options = {"sweep": True, "dry_run": True, "output_dir": tmp_path / "sweep"}
+    printed = [
+        command("trainers.pretrain", f"--train_data={path}", f"--vocab_size={size}", **options)
+        for size in (300, 5000)
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0][0] == 0
 
 
 def test_two_ratios_may_come_to_one_model():

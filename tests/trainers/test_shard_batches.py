@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainers.batches import PackedBatches
-from trainers.shard_batches import MixedBatches, ShardRows
+from trainers.shard_batches import JoinedRows, MixedBatches, ShardRows
 
 PACKINGS = ("concat", "best_fit", "none")
 
@@ -28,6 +28,10 @@ def make_rows(documents, length, packing="concat"):
         shards.append(MemoryShard(lengths, first))
         first += shards[-1].num_tokens
     return ShardRows(shards, length, packing)
+
+
+def join(*sources):
+    return JoinedRows(sources, "abc"[: len(sources)])
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -75,8 +79,8 @@ def epoch_of(batches, epoch):
 
 
 def test_a_pass_holds_each_row_once_in_an_order_of_seed_and_pass():
-    rows = [make_rows([[50] * 8], 8), make_rows([[40] * 3], 8)]
-    number = sum(part.num_rows for part in rows)
+    rows = join(make_rows([[50] * 8], 8), make_rows([[40] * 3], 8))
+    number = rows.num_rows
     size = next(size for size in range(2, number) if number % size == 0)
     batches = MixedBatches(rows, None, size, seed=3)
     orders = [epoch_of(batches, epoch) for epoch in (0, 1)]
@@ -90,14 +94,14 @@ def test_a_pass_holds_each_row_once_in_an_order_of_seed_and_pass():
 
 def test_the_order_is_that_of_earlier_versions():
     """Runs that are resumed with a newer Grain must find the same order."""
-    rows = [make_rows([[71]], 8), make_rows([[22]], 8)]  # 10 rows and 3
+    rows = join(make_rows([[71]], 8), make_rows([[22]], 8))  # 10 rows and 3
     batches = MixedBatches(rows, [0.7, 0.3], 6)
     order = np.concatenate([batches.batch(step)["sample_id"] for step in (0, 1)])
     assert order.tolist() == [1, 2, 4, 11, 5, 9, 10, 7, 8, 12, 6, 0]
 
 
 def test_any_batch_can_be_made_without_those_before_it():
-    rows = [make_rows([[50] * 8], 8), make_rows([[40] * 3], 8)]
+    rows = join(make_rows([[50] * 8], 8), make_rows([[40] * 3], 8))
     whole, later = (MixedBatches(rows, [1, 2], 4, seed=1) for _ in range(2))
     expected = [whole.batch(step) for step in range(40)]
     for step in (37, 2, 19):
@@ -109,7 +113,7 @@ def test_any_batch_can_be_made_without_those_before_it():
 
 def test_weights_are_shares_and_every_source_passes_whole():
     rows = [make_rows([[50] * 8], 8), make_rows([[40] * 3], 8), make_rows([[9]], 8)]
-    batches = MixedBatches(rows, [7.0, 2.5, 0.5], 8)
+    batches = MixedBatches(join(*rows), [7.0, 2.5, 0.5], 8)
     sources, samples = [], []
     for step in range(250):
         batch = batches.batch(step)
@@ -124,6 +128,17 @@ def test_weights_are_shares_and_every_source_passes_whole():
             one_pass = own[at : at + part.num_rows]
             assert sorted(one_pass) == list(range(begin, begin + part.num_rows))
         begin += part.num_rows
+
+
+def test_rows_to_evaluate_on_come_in_order_and_know_their_source():
+    rows = join(make_rows([[22]], 8), make_rows([], 8), make_rows([[15]], 8))  # 3, none and 2
+    batches = PackedBatches(rows, 4, shuffle=False)
+    assert batches.source_names == ("a", "b", "c")
+    assert [batches.batch(i)["source_id"].tolist() for i in (0, 1)] == [[0, 0, 0, 2], [2, 0, 0, 0]]
+    assert batches.batch(1)["sample_id"].tolist() == [4, -1, -1, -1]
+    alone = PackedBatches(join(make_rows([[22]], 8)), 3, shuffle=False)
+    assert not alone.source_names
+    assert "source_id" not in alone.batch(0)
 
 
 def test_real_shards_are_mapped_not_loaded(make_shards, tmp_path):
@@ -141,4 +156,4 @@ def test_bad_arguments():
     with pytest.raises(
         ValueError, match="global_batch_size=9 is larger than the data, which has 1"
     ):
-        MixedBatches([make_rows([[5]], 8)], None, 9)
+        MixedBatches(join(make_rows([[5]], 8)), None, 9)

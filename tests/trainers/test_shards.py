@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainers import shards
+from trainers.files import write_json
 
 DOCUMENTS = [[i + 1] * (i % 5 + 2) + [0] for i in range(10)]
 
@@ -73,6 +74,45 @@ def test_bad_manifests(folder, tmp_path):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             shards.open_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["preparation"], None, "preparation is missing, expected an object"),
+        (["splits", "eval"], None, r"splits\.eval is missing"),
+        (["splits", "train", "shards"], {}, r"splits\.train\.shards is '{}', expected a list"),
+        (["splits", "train", "shards", 1, "tokens"], "9",
+         r"splits\.train\.shards\[1\]\.tokens is '9', expected a whole number"),
+        (["tokenizer", "eos_token_id"], None, r"tokenizer\.eos_token_id is missing"),
+        (["files"], [], r"files is '\[\]', expected an object"),
+        (["files", "train-00000.tokens.npy", "sha256"], 7,
+         r"files\.train-00000\.tokens\.npy\.sha256 is '7', expected a string"),
+        (["files", "train-00002.offsets.npy"], None, r"files\.train-00002\.offsets\.npy is miss"),
+        (["files", "tokenizer/tokenizer.json"], None, r"files\.tokenizer/tokenizer\.json is miss"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_lacks_something_is_refused_by_key(folder, keys, value, message):
+    path = os.path.join(folder.path, shards.MANIFEST)
+    with open(path, encoding="utf-8") as file:
+        place = manifest = json.load(file)
+    *above, last = keys
+    for key in above:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    write_json(path, manifest)
+    with pytest.raises(ValueError, match=rf"manifest\.json: {message}"):
+        shards.open_folder(folder.path)
+
+
+def test_a_folder_without_its_manifest_is_none_that_can_be_read(folder):
+    os.remove(os.path.join(folder.path, shards.MANIFEST))
+    assert shards.is_folder(folder.path)
+    with pytest.raises(ValueError, match=r"manifest\.json: No such file .*goes on with one that"):
+        shards.open_folder(folder.path)
 
 
 def test_another_tokenizer_is_refused(folder, model_dir, tmp_path):

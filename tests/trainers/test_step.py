@@ -265,10 +265,13 @@ fixtures, tests = runpy.run_path({CONFTEST!r}), runpy.run_path({__file__!r})
 sources = fixtures["LanguageSource"](), fixtures["LabelSource"]()
 print(json.dumps(tests["all_kinds"](strategy, fixtures["CONFIG"], *sources)))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    mirrored = json.loads(done.stdout.splitlines()[-1])
-    alone = all_kinds(make_strategy(), config, language_source, label_source)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    alone = all_kinds(make_strategy(), config, language_source, label_source)  # meanwhile
+    printed, error = process.communicate()
+    assert process.returncode == 0, error[-2000:]
+    mirrored = json.loads(printed.splitlines()[-1])
     for kind, expected in alone.items():
         tolerance = 2e-3 if kind == "float16" else 2e-5
         np.testing.assert_allclose(mirrored[kind], expected, rtol=tolerance, err_msg=kind)

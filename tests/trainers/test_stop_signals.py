@@ -39,6 +39,11 @@ def test_leaves_what_it_found():
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_at_once_and_resumable(name):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="--resume continues"), stopping_at_once():
-        os.kill(os.getpid(), signal.Signals[name])
+    # What a shell starts in the background has Ctrl-C ignored.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Stopped, match="--resume continues"), stopping_at_once():
+            os.kill(os.getpid(), signal.Signals[name])
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -9,9 +9,8 @@ from trainers.cluster import Cluster, free_addresses
 
 
 def python(code, **environment):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, text=True,
+        [sys.executable, "-c", code], env={**os.environ, **environment}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,25 +11,23 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.numpy
 
 from trainers import args, finetune, pretrain
 from trainers.cluster import free_addresses
+from trainers.run_folder import read_lines
 
 STEPS = 24
-ENVIRONMENT = {
-    **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TF_CPP_MIN_LOG_LEVEL": "2",
-}  # fmt: skip
 
 
 def launch(arguments):
     """Two workers of `trainers.finetune`, and what they print."""
     command = [sys.executable, "-m", "trainers.launch", "--workers=2", "--", "trainers.finetune"]
     return subprocess.Popen(
-        [*command, *arguments], env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [*command, *arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def start_workers(*commands, folders=None, count=None):
@@ -39,7 +38,7 @@ def start_workers(*commands, folders=None, count=None):
         task = {"type": "worker", "index": index}
         config = json.dumps({"cluster": {"worker": addresses}, "task": task})
         process = subprocess.Popen(
-            [sys.executable, *command], env={**ENVIRONMENT, "TF_CONFIG": config}, text=True,
+            [sys.executable, *command], env={**os.environ, "TF_CONFIG": config}, text=True,
             cwd=folders and folders[index], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         processes.append(process)
@@ -56,18 +55,9 @@ def finish(processes):
     return [(p.returncode, *texts) for p, texts in zip(processes, printed, strict=True)]
 
 
-def read_lines(folder):
-    """Whole lines of metrics.jsonl; none before it exists."""
-    try:
-        text = (folder / "metrics.jsonl").read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
 def assert_same(folder, other, rtol=2e-5):
     """The same metrics at every step, and the same finished model."""
-    actual, expected = read_lines(folder), read_lines(other)
+    actual, expected = read_lines(folder / "metrics.jsonl"), read_lines(other / "metrics.jsonl")
     assert [line["step"] for line in actual] == [line["step"] for line in expected]
     for name in ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy"):
         values, reference = (
@@ -90,7 +80,7 @@ def make_arguments(model_dir, data_dir, folder, workers=1, **values):
         "global_batch_size": 4, "gradient_accumulation_steps": 2 // workers,
         "learning_rate": 3e-3, "max_grad_norm": 0.5, "max_steps": STEPS, "eval_steps": 8,
         "save_steps": 4, "log_seconds": 0, "xla": False, "resume": True,
-        "attention_prompts": "the cat", **values,
+        **values,
     }  # fmt: skip
     return [f"--{name}={value}" for name, value in values.items()]
 
@@ -116,7 +106,7 @@ def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path
     folder = tmp_path / "run"
     launcher = launch(arguments(folder, workers=2))
     deadline = time.monotonic() + 100
-    while not any(line["step"] >= 9 and "loss" in line for line in read_lines(folder)):
+    while sum("loss" in line for line in read_lines(folder / "metrics.jsonl")) < 9:
         assert launcher.poll() is None, launcher.stdout.read()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -127,15 +117,26 @@ def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path
     printed = launcher.communicate(timeout=60)[0]
     assert launcher.returncode == 128 + signal.SIGKILL, printed
     assert printed.endswith("trainers.launch: worker 1 was killed by SIGKILL\n")
-    assert "[worker 1] model:" not in printed  # the chief speaks for both
+    told = r"(model:|step \d)"  # by the chief, for both
+    assert re.search(rf"^\[worker 0\] {told}", printed, re.M)
+    assert not re.search(rf"^\[worker 1\] {told}", printed, re.M), printed
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
     assert not (folder / "model").exists()
     run_alone(arguments(folder))
     assert_same(folder, alone)
 
 
+def test_workers_of_one_machine_share_its_memory(arguments, tmp_path):
+    launcher = launch(arguments(tmp_path / "run", workers=2, dry_run=True, resume=False))
+    printed = launcher.communicate(timeout=100)[0]
+    assert launcher.returncode == 0, printed
+    found = re.search(r"^\[worker 0\] memory: .* of (.*)GB available to each of 2 ", printed, re.M)
+    assert found, printed
+    assert 0.0 < float(found[1]) < 0.6e-9 * psutil.virtual_memory().total
+
+
 def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
-    """The other worker sees nothing of the chief's folder."""
+    """The other worker sees nothing of the chief's folder, and has no part in its pictures."""
     machines = tmp_path / "chief", tmp_path / "other"
     folder = machines[0] / "run"
     shutil.copytree(alone, folder)
@@ -144,7 +145,8 @@ def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
     for path in (folder / "training_state").iterdir():
         if int(path.name.split("-")[1]) > 12:
             shutil.rmtree(path)
-    command = ["-m", "trainers.finetune", "--strategy=multi_worker", *arguments("run", workers=2)]
+    flags = arguments("run", workers=2, attention_prompts="the cat")
+    command = ["-m", "trainers.finetune", "--strategy=multi_worker", *flags]
     (status, printed, error), other = finish(start_workers(command, count=2, folders=machines))
     assert status == other[0] == 0, error + other[2]
     assert "resuming at step 12" in printed

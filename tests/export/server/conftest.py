@@ -10,6 +10,7 @@ import dataclasses
 import http.client
 import os
 import shutil
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -175,6 +176,16 @@ class Server:
         with contextlib.closing(connection):
             connection.request(verb, path, body)
             response = connection.getresponse()
+            return response.status, response.read()
+
+    def exchange(self, head, body=b""):
+        """(status, body) of an HTTP request that begins with these lines, whatever they are."""
+        lines = [*head, b"Host: x", b"Content-Length: %d" % len(body), b"Connection: close"]
+        address = self.rest_address.rsplit(":", 1)
+        with socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(b"\r\n".join([*lines, b"", body]))
+            response = http.client.HTTPResponse(connection)
+            response.begin()
             return response.status, response.read()
 
     def http(self, verb, path, body=None, headers=None):

@@ -215,9 +215,22 @@ def test_a_model_without_versions(folders, tmp_path):
 def test_allowed_root(folders, tmp_path):
     (tmp_path / "m" / "link").symlink_to("/")
     with configured(("m", folders[0]), allowed_root=str(folders[0])) as configuration:
-        for path in (folders[1], tmp_path / "m" / ".." / "n", tmp_path / "m" / "link" / "etc"):
+        outside = folders[1], tmp_path / "m" / ".." / "n", tmp_path / "m" / "link" / "etc"
+        for path in (*outside, *(f"file://{path}" for path in outside)):
             with pytest.raises(errors.ServingError, match="PERMISSION_DENIED: base path"):
                 configuration.reload(listing(("n", path)))
+
+
+def test_base_paths_with_a_scheme(folders):
+    first, second = folders
+    root = str(first.parent)
+    with configured(("m", f"file://{first}"), allowed_root=root) as configuration:
+        configuration.reload(listing(("m", first), ("n", f"file://localhost{second}/")))
+        assert (ask(configuration), ask(configuration, "n")) == ((1, 2.0), (1, 3.0))
+        for uri in (f"s3:/{second}", f"gs:/{second}"):
+            with pytest.raises(errors.ServingError, match=r"UNIMPLEMENTED: base path .* is not on"):
+                configuration.reload(listing(("m", uri)))
+        assert ask(configuration) == (1, 2.0)
 
 
 def test_requests_go_on_while_models_are_replaced(folders):

@@ -167,4 +167,9 @@ def test_page(server, inside):
         "request_latency": "histogram",
         "runtime_latency": "histogram",
     }
+    for more in ("?x=1", "?", "#x"):
+        assert server.exchange([b"GET /metrics%b HTTP/1.1" % more.encode()]) == (
+            400,
+            f"Unexpected path: /metrics{more}. Should be /metrics".encode(),
+        )
     assert server.http("GET", "/metrics/x")[0] == 404

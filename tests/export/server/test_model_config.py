@@ -36,6 +36,23 @@ def test_one_model(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("base_path", "expected"),
+    [
+        ("file:///m/a", "/m/a"),
+        ("file://localhost/m/a", "/m/a"),
+        ("s3://bucket/m", "s3://bucket/m"),
+    ],
+)
+def test_uris(base_path, expected):
+    config = model_config.of_one_model("m", base_path)
+    (model,) = model_config.models_of(config)
+    assert model.base_path == expected
+    config.model_config_list.config[0].base_path = f"/m/{base_path}"  # no URI
+    (model,) = model_config.models_of(config)
+    assert model.base_path == f"/m/{base_path}"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model_config_list {\n  confug {}\n}", 'models.config:2:3 : .* no field named "confug"'),
@@ -62,6 +79,14 @@ def one(fields):
         (
             one('model_platform: "tensorflow"').replace('"/m"', '"m"'),
             "INVALID_ARGUMENT: Expected model m to have an absolute path or URI; got base_path()=m",
+        ),
+        *(
+            (
+                one('model_platform: "tensorflow"').replace('"/m"', f'"{uri}"'),
+                f"UNIMPLEMENTED: base path {uri} of model m is not on this machine: copy the model "
+                "here and give its folder, as an absolute path or as file:///PATH",
+            )
+            for uri in ("s3://bucket/m", "gs://bucket/m", "file://m")
         ),
         (
             one(""),

@@ -126,6 +126,31 @@ def test_refused(server, text, inputs, code, message):
         assert told == (code, message)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "dtype: DT_VARIANT tensor_shape { dim { size: 1 } }",
+            "Expects arg[1] to be float but variant is provided",
+        ),
+        (
+            "dtype: DT_RESOURCE tensor_shape {} resource_handle_val { name: 'a' hash_code: 7 }",
+            "Invalid resource type hash code: 7(name: a type: ). Perhaps a resource tensor was "
+            "being provided as a feed? That is not currently allowed.",
+        ),
+        (
+            "dtype: DT_RESOURCE tensor_shape {}",
+            "Invalid resource type hash code: 0(name:  type: ). Perhaps a resource tensor was",
+        ),
+    ],
+)
+def test_tensors_that_no_array_holds(server, text, message):
+    opaque = text_format.Parse(text, protocol.TensorProto())
+    code, told = failure(server.predict, "two", a=[1.0], b=opaque)
+    assert code == INVALID
+    assert told.startswith(message)
+
+
 def test_shapes_are_not_checked(server):
     np.testing.assert_array_equal(server.predict(x=[[1.0], [2.0]])["y"], [[2.5], [3.0]])
     assert server.predict(x=np.zeros([0], np.float32))["y"].shape == (0,)

@@ -219,7 +219,9 @@ ROWS = " of 'instances' list. Error: INVALID_ARGUMENT: "
         ('{"signature_name": "uneven", "instances": [1, 2]}',
             "Tensor name: b has inconsistent batch size: 4 expecting: 2"),
         ('{"instances": ' + "[" * 100_000 + "]" * 100_000 + "}",
-            ROW + "0" + ROWS + "JSON lists nested deeper than 64"),
+            ROW + "0" + ROWS + "tensor parsing error: x"),
+        ('{"inputs": ' + "[" * 255 + "1" + "]" * 255 + "}", "tensor parsing error: x"),
+        ('{"instances": ' + "[" * 255 + "1" + "]" * 255 + "}", "tensor parsing error: x"),
     ],
     ids=lambda value: value[:40],
 )  # fmt: skip
@@ -232,6 +234,25 @@ def test_bad_bodies(server, body, message):
 def test_nothing_in_nothing_out(server):
     _, text = predict(server, {"inputs": []})
     assert json.loads(text) == {"outputs": []}
+    for dtype in ("float16", "bfloat16", "complex64", "uint16"):  # that have no form in JSON
+        name = f"echo_{dtype}"
+        _, text = predict(server, {"signature_name": name, "inputs": [[], []]})
+        assert json.loads(text) == {"outputs": [[], []]}
+        _, text = predict(server, {"signature_name": name, "instances": [[], []]})
+        assert json.loads(text) == {"predictions": [[], []]}
+
+
+def test_many_dimensions(server, inside):
+    """More than an array has, but not too many for the stock server."""
+    body = {"signature_name": "echo_float64", "inputs": 1.5}
+    for _ in range(64):
+        body["inputs"] = [body["inputs"]]
+    status, text = predict(server, body)
+    assert (status, json.loads(text)) == (200, {"outputs": body["inputs"]})
+    body["inputs"] = [body["inputs"]]
+    status, text = predict(server, body)
+    message = "input x has 65 dimensions: no more than 64 can be served here"
+    assert (status, error_of(text)) == (400, message)
 
 
 @pytest.mark.parametrize(
@@ -380,6 +401,57 @@ def test_http(server):
     assert (status, error_of(body)) == (404, "Could not find any versions of model toy?x=1")
     status, body, _ = server.http("HEAD", "/v1/models/toy")
     assert (status, body) == (400, b"")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "message"),
+    [
+        (b"http://localhost:8501/v1/models/toy", 200, b"AVAILABLE"),
+        (b"//localhost/v1/models/toy", 200, b"AVAILABLE"),
+        (b"//v1/models/toy", 404, b"<TITLE>404 Not Found</TITLE>"),
+        (b"/v1/models/toy?", 404, b"Could not find any versions of model toy?"),
+        (b"/v1/models/toy#", 404, b"Could not find any versions of model toy#"),
+        (b"/v1/models/toy?a=?#b?", 404, b"Could not find any versions of model toy?a=?#b?"),
+        (b"/v1/models/a~!$&'()*+,;=@b", 404, b"of model a~!$&'()*+,;=@b"),
+        (b"*", 404, b"<TITLE>404 Not Found</TITLE>"),
+        *(
+            (b"/v1/models/a%bb" % wrong, 400, b"<TITLE>400 Bad Request</TITLE>")
+            for wrong in (
+                b"|", b"[", b"]", b'"', b"{", b"}", b"\\", b"^", b"`", b"<", b">", b"%", b"%zz",
+                b"##", "é".encode(), b"?|",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_targets(server, target, status, message):
+    found, body = server.exchange([b"GET %b HTTP/1.1" % target])
+    assert found == status
+    assert message in body
+
+
+@pytest.mark.parametrize(
+    ("verb", "status"),
+    [(b"TRACE", 501), (b"CONNECT", 501), (b"get", 501), (b"FOO", 501), (b"PATCH", 400)],
+)
+def test_verbs(server, verb, status):
+    found, body = server.exchange([b"%b /v1/models/toy HTTP/1.1" % verb])
+    assert found == status
+    assert (b"<H1>Not Implemented</H1>" in body) == (status == 501)
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "status"),
+    [
+        (b"Expect: foo", b'{"instances": [1]}', 417),
+        (b"Expect: foo", b"", 400),  # an empty document
+        (b"Expect: 100-Continue", b'{"instances": [1]}', 200),
+    ],
+)
+def test_expectations(server, line, body, status):
+    # "100 Continue" itself is read past.
+    found, answer = server.exchange([b"POST /v1/models/toy:predict HTTP/1.1", line], body)
+    assert found == status
+    assert (b"<TITLE>417 Expectation Failed</TITLE>" in answer) == (status == 417)
 
 
 def test_options(server):

@@ -98,9 +98,51 @@ def test_bfloat16_model_is_written_as_bfloat16(saved, tmp_path):
     np.testing.assert_allclose(read(tmp_path / "half")(IDS), model(IDS), atol=0.02)
 
 
-def test_shards(saved, tmp_path):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_are_written_and_read_in_half_precision(saved, tmp_path, dtype):
     _, model = saved
-    directory.save(model, tmp_path / "shards", max_shard_size=2000)
+    model.save_pretrained(tmp_path / "half", dtype=dtype)
+    assert json.loads((tmp_path / "half/config.json").read_text())["torch_dtype"] == dtype
+    tensors = load_file(tmp_path / "half/model.safetensors")
+    (stored,) = {tensor.dtype for tensor in tensors.values()}
+    assert stored.name == dtype
+    half = gpt_keras.CausalLM.from_pretrained(tmp_path / "half", dtype="auto")
+    for ours, exact in zip(half.weights, model.weights, strict=True):
+        assert ours.dtype == dtype
+        np.testing.assert_array_equal(
+            ours, exact.numpy().astype(tensors[next(iter(tensors))].dtype)
+        )
+
+
+def test_what_float16_cannot_hold_is_refused(saved, tmp_path):
+    _, model = saved
+    weight = model.backbone.blocks[0].feed_forward.down.kernel
+    weight.assign(weight.numpy() + 7e4)
+    message = r"float16: tensor model.layers.0.mlp.down_proj.weight has the value 700\d\d.*bfloat16"
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path / "half", dtype="float16")
+    assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "dtype='int8': expected one of float32, bfloat16"),
+        ({"max_shard_size": "5 TB"}, "max_shard_size='5 TB': expected bytes, or a text"),
+        ({"max_shard_size": 0}, "max_shard_size=0: expected"),
+    ],
+)
+def test_bad_options_of_writing_are_refused(saved, tmp_path, options, message):
+    _, model = saved
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path / "other", **options)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("size", [2000, "2kB", "2000"])
+def test_shards(saved, tmp_path, size):
+    _, model = saved
+    model.save_pretrained(tmp_path / "shards", max_shard_size=size)
     names = sorted(os.listdir(tmp_path / "shards"))
     shards = [n for n in names if n.startswith("model-")]
     assert len(shards) > 3
@@ -330,3 +372,16 @@ def test_malformed_index(saved):
     refuses(path, "index.json", "weight_map is missing")
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     refuses(path, f"{path}/passwd", "missing")  # a name never leads out of the directory
+
+
+def test_a_card_is_replaced_and_what_people_wrote_is_not(saved, tmp_path):
+    _, model = saved
+    for name in ("one", "two"):
+        model.save_pretrained(
+            tmp_path / "out", card=f"---\nlibrary_name: gpt-keras\n---\n# {name}\n"
+        )
+        assert (tmp_path / "out" / "README.md").read_text().endswith(f"# {name}\n")
+    (tmp_path / "out" / "README.md").write_text("# Mine\n")
+    with pytest.raises(ValueError, match=r"holds README\.md, which a model directory written here"):
+        model.save_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_text() == "# Mine\n"

@@ -4,10 +4,11 @@ import json
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 import gpt_keras
 from gpt_keras.checkpoint import read_tokenizer, weights
-from gpt_keras.tokenizers import train_byte_level_bpe
+from gpt_keras.tokenizers import load, train_byte_level_bpe, utf8
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 TEXTS = [
@@ -76,9 +77,37 @@ def test_imported(write, model, metadata, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("pre", "text", "words"),
+    [
+        ("gpt-2", "don't 1234", ["don", "'t", " 1234"]),
+        ("olmo", "e\u0301 1234", ["é", " 1234"]),
+        ("smollm", "a 1234", ["a", " ", "1", "2", "3", "4"]),
+        ("llama-bpe", "DON'T 1234", ["DON", "'T", " ", "123", "4"]),
+        ("dbrx", "!a 1234", ["!a", " ", "123", "4"]),
+        ("tekken", "aBC 12", ["a", "BC", " ", "1", "2"]),
+        ("gpt-4o", "don't 1234", ["don't", " ", "123", "4"]),
+        ("qwen2", "e\u0301\n\na 12", ["é", "\n\n", "a", " ", "1", "2"]),
+    ],
+)
+def test_words_of_each_name(write, model, metadata, tmp_path, pre, text, words):
+    path = write(tmp_path / "m.gguf", model, metadata={**metadata, "tokenizer.ggml.pre": pre})
+    tokenizer = read_tokenizer(path)
+    expected = tokenizer.tokenize(words).values.numpy().tolist()
+    assert tokenizer.tokenize(text).to_list() == [expected]
+    spec = tokenizer._spec
+    splitter, _ = tokenizer._make_parts(spec, "")
+    found, _ = splitter(*spec.normalizer(*utf8.to_code_points(tf.constant([text]))))
+    assert [word.decode() for word in found.numpy()] == words
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model='llama': unsupported"),
+        (
+            {"tokenizer.ggml.model": "bert"},
+            "tokenizer.ggml.model='bert': unsupported; supported are",
+        ),
+        ({"tokenizer.ggml.model": "llama"}, "tokens, 0 scores and"),
         ({"tokenizer.ggml.pre": "kimi-k2"}, "tokenizer.ggml.pre='kimi-k2': unsupported"),
         ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre='default': unsupported"),
         ({"tokenizer.ggml.bos_token_id": 9999}, "9999"),
@@ -96,6 +125,33 @@ def test_refused(write, model, metadata, tmp_path, changes, words):
     assert "with_tokenizer=False" in message
     assert "\n" not in message
     assert gpt_keras.CausalLM.from_pretrained(path, with_tokenizer=False).tokenizer is None
+
+
+def test_sentence_piece(write, model, tmp_path):
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    types = [2, 3, 3] + [6] * 256
+    tokens += ["▁", "t", "h", "e", "▁t", "he", "▁the", "<tool>"]
+    types += [1] * 7 + [4]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.scores": [0.0] * 263 + [-1.0, -2.0, -3.0, 0.0],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    read = read_tokenizer(write(tmp_path / "m.gguf", model, metadata=metadata))
+    read.save(tmp_path / "dir")
+    for tokenizer in (read, load(tmp_path / "dir")):
+        assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 0)
+        ids = tokenizer.tokenize(["the<tool>é</s>", "", "thee the"])
+        assert ids.to_list() == [[265, 266, 259, 198, 172, 2], [], [265, 262, 265]]
+        texts = tokenizer.detokenize(ids, skip_special_tokens=True).numpy()
+        assert [text.decode() for text in texts] == ["the<tool> é", "", "thee the"]
+    metadata["tokenizer.ggml.add_space_prefix"] = False
+    read = read_tokenizer(write(tmp_path / "n.gguf", model, metadata=metadata))
+    assert read.tokenize("the").to_list() == [[260, 264]]
 
 
 def test_no_tokenizer_in_the_file(write, model, tmp_path):

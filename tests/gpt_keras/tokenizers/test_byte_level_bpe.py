@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from export import stock_ops
+from gpt_keras.tokenizers import word_splitting
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！但是价格有点贵。"
 EMOJI = "so happy 🙂🙂 #blessed @you’re 👍🏽 naïve café ½ 10² ١٢٣ can't we'll I'D "
@@ -210,8 +211,42 @@ def test_add_prefix_space(fields, pair, random_texts, check_ids):
         check_ids(ours, reference, texts)
 
 
-def test_saved_model_in_a_plain_session(trained, tmp_path):
+@pytest.mark.parametrize(
+    ("pattern", "normalizer", "ignore_merges"),
+    [
+        (word_splitting.LLAMA3, None, True),  # Llama 3
+        (word_splitting.CL100K, None, False),
+        (word_splitting.QWEN2, {"type": "NFC"}, False),  # Qwen2, 2.5, 3
+        (word_splitting.O200K, None, False),  # GPT-4o, gpt-oss
+        (word_splitting.TEKKEN, None, True),  # Mistral NeMo
+        (None, {"type": "NFC"}, False),  # GPT-NeoX, OLMo
+    ],
+)
+def test_families(
+    fields, pair, random_texts, check_ids, english, pattern, normalizer, ignore_merges
+):
+    fields = changed(fields, ignore_merges=ignore_merges) | {"normalizer": normalizer}
+    if pattern:
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": pattern},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        byte_level = fields["pre_tokenizer"] | {"use_regex": False}
+        fields["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    ours, reference = pair(fields)
+    texts = [*TEXTS, english[0], "e\u0301", "<|endoftext|>\u0301e\u0301", "가 1234567"]
+    texts += random_texts(800, seed=12, extra=["<|endoftext|>", "e\u0301", "'LL", "\n\n"])
+    ids = check_ids(ours, reference, texts)
+    check_ids(ours, reference, texts, allow_special=False)
+    decoded = reference.decode_batch(ids.to_list(), skip_special_tokens=False)
+    assert ours.detokenize(ids).numpy().tolist() == [text.encode() for text in decoded]
+
+
+def test_saved_model_in_a_plain_session(fields, pair, tmp_path):
     """What a server does: static tables come with the graph, whoever loads it."""
+    trained, _ = pair(fields | {"normalizer": {"type": "NFC"}})
 
     class Served(tf.Module):
         def __init__(self):

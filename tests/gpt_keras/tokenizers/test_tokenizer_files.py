@@ -85,14 +85,27 @@ def test_from_tokenizer_json(fields, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"normalizer": {"type": "NFC"}}, "normalizer NFC: unsupported; supported is none"),
-        ({"decoder": {"type": "Metaspace"}}, "decoder Metaspace: unsupported"),
+        (
+            {"normalizer": {"type": "Nmt"}},
+            'normalizer {"type": "Nmt"}: unsupported; supported are NFC',
+        ),
+        ({"normalizer": {"type": "Prepend", "prepend": "__"}}, "normalizer .*__.*: unsupported"),
+        (
+            {"normalizer": {"type": "Replace", "pattern": {"Regex": "\\s"}, "content": ""}},
+            "normalizer Replace of {'Regex': '.*s'}: unsupported; supported are strings and",
+        ),
+        ({"normalizer": {"type": "Replace"}}, "malformed: KeyError"),
+        (
+            {"decoder": {"type": "Metaspace"}},
+            "decoder Metaspace: unsupported; supported is ByteLevel",
+        ),
         ({"decoder": None}, "decoder None: unsupported; supported is ByteLevel"),
         ({"pre_tokenizer": {"type": "Metaspace"}}, "unsupported pre-tokenizer .*Metaspace"),
         ({"model": []}, 'no "model" object'),
         ({"added_tokens": [3]}, "malformed: AttributeError"),
-        ({"normalizer": "NFC"}, "malformed: AttributeError"),
+        ({"normalizer": "NFC"}, "malformed: TypeError"),
         ({"pre_tokenizer": "ByteLevel"}, "malformed pre_tokenizer ByteLevel"),
+        ({"decoder": "ByteLevel"}, "malformed decoder ByteLevel"),
     ],
 )
 def test_unsupported_files(fields, tmp_path, change, words):
@@ -104,9 +117,14 @@ def test_unsupported_files(fields, tmp_path, change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"type": "WordPiece"}, "model WordPiece: unsupported; supported is BPE"),
+        (
+            {"type": "WordLevel"},
+            "model WordLevel: unsupported; supported are BPE, WordPiece",
+        ),
+        ({"type": "WordPiece"}, "unk_token None in it"),
+        ({"type": "Unigram"}, "model Unigram: .*put the model's tokenizer.model in the place"),
         ({"dropout": 0.1}, "model with dropout=0.1: unsupported"),
-        ({"byte_fallback": True}, "model with byte_fallback=True: unsupported"),
+        ({"byte_fallback": True}, "model with byte_fallback=True: unsupported with ByteLevel"),
         ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix='##': unsupported"),
         ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix='</w>': unsupported"),
         ({"merges": [["t", "h"], ["q", "☃"]]}, r"merge 1, \('q', '☃'\): expected two tokens"),
@@ -159,20 +177,24 @@ def test_missing_and_broken_files(tmp_path):
         tokenizers.load(tmp_path)
     with pytest.raises(ValueError, match=r"^no/file\.json: No such file or directory; expected"):
         tokenizers.ByteLevelBPE.from_tokenizer_json("no/file.json")
-    tmp_path.joinpath("tokenizer.model").write_bytes(b"")
-    with pytest.raises(
-        ValueError, match=r"/tokenizer\.model: SentencePiece models are unsupported"
-    ):
-        tokenizers.load(tmp_path)
     for content in (b"", b'{"model": ', b"\xff\xfe", b"[1]"):
         tmp_path.joinpath("tokenizer.json").write_bytes(content)
         with pytest.raises(ValueError, match=r"/tokenizer\.json: (not valid JSON|no .model)"):
             tokenizers.load(tmp_path)
 
 
-@pytest.mark.parametrize("pre_tokenizer", ["gpt2", "digits_gpt2"])
-@pytest.mark.parametrize("prefix", [False, True])
-def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_tokenizer, prefix):
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "options"),
+    [
+        ("gpt2", {}),
+        ("gpt2", {"add_prefix_space": True, "normalizer": "NFC"}),
+        ("digits_gpt2", {}),
+        ("digits_gpt2", {"add_prefix_space": True}),
+        ("llama3", {"ignore_merges": True}),
+        ("qwen2", {"normalizer": "NFC"}),
+    ],
+)
+def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_tokenizer, options):
     """The file that is written is one that Hugging Face loads, with the same ids."""
     model = fields["model"]
     ours = tokenizers.ByteLevelBPE.from_vocab_and_merges(
@@ -181,7 +203,7 @@ def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_to
         ["<|endoftext|>", "<new>"],
         added_tokens=["<user>"],
         pre_tokenizer=pre_tokenizer,
-        add_prefix_space=prefix,
+        **options,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=0,
@@ -192,7 +214,9 @@ def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_to
     assert ours.token_to_id("<user>") == 1501
     ours.save(tmp_path)
     reference = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    texts = random_texts(300, seed=8, extra=["<new>", "<user>", "<|endoftext|>", "123", "  9"])
+    texts = random_texts(
+        300, seed=8, extra=["<new>", "<user>", "<|endoftext|>", "123", "  9", "e\u0301"]
+    )
     check_ids(ours, reference, texts)
     check_ids(ours, reference, texts, allow_special=False)
     loaded = tokenizers.load(tmp_path)
@@ -203,6 +227,7 @@ def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_to
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"normalizer": "nfc"}, 'normalizer {"type": "nfc"}: unsupported; supported are NFC'),
         ({"pre_tokenizer": "llama-bpe"}, "pre_tokenizer='llama-bpe': expected one of"),
         ({"eos_token_id": 9}, "eos_token_id=9: not an id of the vocabulary"),
         ({"merges": [("a", "c")]}, r"vocab and merges: merge 0, \('a', 'c'\)"),

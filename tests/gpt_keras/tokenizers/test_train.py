@@ -77,3 +77,37 @@ def test_bad_arguments(arguments, words):
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"none\.txt: No such file or directory; expected a UTF-8"):
         tokenizers.train_byte_level_bpe([tmp_path / "none.txt"], 300)
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_sentence_piece(model_type, english, tmp_path):
+    texts = [english[0], *TEXTS]
+    tokenizer = tokenizers.train_sentence_piece(
+        texts, 600, ("<|end|>",), model_type=model_type, chat_template="x"
+    )
+    assert tokenizer.vocab_size <= 600
+    assert tokenizer.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": 2, "<|end|>": 3}
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (1, 2, 0)
+    assert tokenizer.chat_template == "x"
+    everything = ["the argument", "".join(map(chr, range(1, 0x2581))) + "🙂\U0010ffff", " a  b\n\n"]
+    ids = tokenizer.tokenize(everything)
+    assert [text.decode() for text in tokenizer.detokenize(ids).numpy()] == everything
+    assert len(ids.to_list()[0]) < 5
+    tokenizer.save(tmp_path)
+    assert tokenizers.load(tmp_path).tokenize(everything).to_list() == ids.to_list()
+    again = tokenizers.train_sentence_piece(iter(texts), 600, ("<|end|>",), model_type=model_type)
+    assert again.tokenize(everything).to_list() == ids.to_list()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"vocab_size": 20}, "vocab_size=20: SentencePiece cannot learn that many or that few"),
+        ({"model_type": "word"}, "model_type='word': expected bpe or unigram"),
+        ({"texts": []}, "there is no text to learn from"),
+        ({"texts": "some text"}, "texts='some text': expected an iterable of strings"),
+    ],
+)
+def test_bad_arguments_of_sentence_piece(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        tokenizers.train_sentence_piece(**{"texts": TEXTS, "vocab_size": 300} | arguments)

@@ -1,0 +1,160 @@
+"""Words to token ids by merges of characters, as SentencePiece does it."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras.tokenizers import ragged, tables, utf8
+from gpt_keras.tokenizers.merges import Merges
+
+_LEADS = np.array([0, 0, 0xC0, 0xE0, 0xF0], np.int32)  # of UTF-8, by the number of bytes
+_FILLING = 32  # places of the table of pairs for each pair in it
+
+
+class CharEncoder(tf.Module):
+    """The BPE model of a `tokenizer.json` whose tokens are written in characters.
+
+    A whole text is one word there, nearly; `is_joined` tells where to cut it.
+    """
+
+    def __init__(self, model, where, name=None):
+        """
+        Args:
+          model: a `tokenizer_json.BPEModel`.
+          where: begins the message of an error.
+
+        Raises:
+          ValueError: bytes of which the vocabulary has some and lacks others, or merges.
+        """
+        super().__init__(name=name)
+        self._model = model
+        vocab = model.vocab
+        # Of a pair that stands there twice the later rank counts, as in the reference.
+        ranks = {pair: rank for rank, pair in enumerate(model.merges)}
+        merges = sorted(ranks, key=ranks.get)
+        # Unknown characters may vanish, and their neighbours meet, or become something that merges.
+        self._unknown_merges = model.unk_token is None or any(model.unk_token in p for p in merges)
+        self._byte_ids = _byte_ids(model, merges, where)
+        self._chars = tables.dense({ord(t): i + 1 for t, i in vocab.items() if len(t) == 1})
+        self._merges = Merges(
+            [(vocab[left], vocab[right]) for left, right in merges],
+            [vocab[left + right] for left, right in merges],
+            max(vocab.values()) + 1,
+        )
+        self._pairs = _pair_table({left + right for left, right in merges})
+        merge = tf.function(self._merge, [tf.TensorSpec([None], tf.string)], autograph=False)
+        tokens = [token for token in vocab if token]
+        self._words = tables.own_words(
+            [token.encode() for token in tokens], [vocab[token] for token in tokens], merge
+        )
+
+    def __call__(self, words):
+        """Encodes words, inside a graph.
+
+        Args:
+          words: (W,) string, valid UTF-8, none empty.
+
+        Returns:
+          (values (v,) int32, splits (W + 1,) int64).
+        """
+        return tables.encode_words(self._words, words, self._merge)
+
+    def is_joined(self, code_points):
+        """(C,) bool: whether a word may go on from the character before into this one.
+
+        False where no token holds the two side by side; True now and then where none does.
+        """
+        before = ragged.previous(code_points, 0)
+        joined = tf.gather(self._pairs, _hash(before, code_points, len(self._pairs)))
+        if self._byte_ids is None:
+            unknown = tables.gather_dense(self._chars, code_points) == 0
+            was_unknown = ragged.previous(unknown, False)
+            if self._unknown_merges:
+                joined |= unknown | was_unknown
+            elif self._model.fuse_unk:
+                joined |= unknown & was_unknown
+        return joined
+
+    def _merge(self, pieces):
+        """Encodes (P,) pieces, none empty, character by character."""
+        code_points, splits = utf8.to_code_points(pieces)
+        symbols = tf.cast(tables.gather_dense(self._chars, code_points), tf.int32) - 1
+        owners = ragged.row_ids(splits)
+        if self._byte_ids is not None:
+            symbols, owners = self._fall_back(code_points, symbols, owners)
+        else:
+            kept = tf.where(self._kept(symbols, owners))[:, 0]
+            symbols, owners = tf.gather(symbols, kept), tf.gather(owners, kept)
+            if self._model.unk_id is not None:
+                symbols = tf.where(symbols < 0, self._model.unk_id, symbols)
+        symbols, owners = self._merges(symbols, owners)
+        return symbols, ragged.row_splits(owners, tf.size(pieces, out_type=tf.int64))
+
+    def _kept(self, symbols, owners):
+        """(S,) bool: characters that become a symbol, of those that are unknown, -1."""
+        unknown = symbols < 0
+        if self._model.unk_id is None:
+            return ~unknown
+        if not self._model.fuse_unk:
+            return tf.ones_like(unknown)
+        goes_on = ragged.previous(unknown, False) & (ragged.previous(owners, -1) == owners)
+        return ~(unknown & goes_on)
+
+    def _fall_back(self, code_points, symbols, owners):
+        """Symbols and owners with the bytes of unknown characters in their place."""
+        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
+        lengths = tf.where(symbols < 0, lengths, 1)
+        ends = tf.concat([[0], tf.cumsum(lengths)], 0)
+        chars = ragged.row_ids(ends)  # (S,), the character of each new symbol
+        place = tf.range(tf.size(chars, tf.int64)) - tf.gather(ends, chars)
+        length = tf.gather(lengths, chars)
+        codes = tf.bitwise.right_shift(
+            tf.gather(code_points, chars), tf.cast(6 * (length - 1 - place), tf.int32)
+        )
+        codes = tf.where(place == 0, tf.gather(_LEADS, length) + codes, 0x80 + codes % 0x40)
+        symbols = tf.gather(symbols, chars)
+        # A known character takes no part in this, whatever number stands there.
+        fallen = tf.gather(self._byte_ids, tf.where(symbols < 0, codes, 0))
+        return tf.where(symbols < 0, fallen, symbols), tf.gather(owners, chars)
+
+
+def byte_tokens() -> list[str]:
+    """How a vocabulary with byte fallback writes the 256 bytes."""
+    return [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def _byte_ids(model, merges, where):
+    """(256,) int32 ids of the bytes, or None where unknown characters are not taken apart."""
+    tokens = byte_tokens()
+    ids = [model.vocab.get(token) for token in tokens]
+    missing = ids.count(None)
+    if not model.byte_fallback or missing == 256:
+        return None
+    if missing:
+        raise ValueError(
+            f"{where}: byte_fallback with {256 - missing} of the 256 bytes in the vocabulary: "
+            f"unsupported; add {tokens[ids.index(None)]} and the others"
+        )
+    merged = [pair for pair in merges if not {*pair}.isdisjoint(tokens)]
+    if merged:
+        raise ValueError(
+            f"{where}: merge {merged[0]} of a byte that stands for itself: unsupported"
+        )
+    return np.array(ids, np.int32)
+
+
+def _pair_table(tokens):
+    """(n,) bool by `_hash`: True for all pairs of neighbours in the tokens, and for few others."""
+    pairs = {pair for token in tokens for pair in itertools.pairwise(token)}
+    table = np.zeros(2 ** max(12, (_FILLING * len(pairs)).bit_length()), bool)
+    codes = np.array([[ord(char) for char in pair] for pair in pairs], np.int64).reshape(-1, 2)
+    table[_hash(codes[:, 0], codes[:, 1], len(table))] = True
+    return table
+
+
+def _hash(first, second, size):
+    """Place of a pair of code points in a table of that size, a power of 2."""
+    if isinstance(first, tf.Tensor):
+        first, second = tf.cast(first, tf.int64), tf.cast(second, tf.int64)
+    return (first * 0x9E3779B1 + second * 0x85EBCA77) // 64 % size

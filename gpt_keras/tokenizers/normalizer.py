@@ -1,0 +1,281 @@
+"""What a `tokenizer.json` does to texts before it cuts them into words, on flat code points."""
+
+import dataclasses
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
+
+FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+PATTERNS = (" {2,}",)
+"""Regular expressions of `Replace`: those that mean the same to RE2."""
+KINDS = (
+    f"{', '.join(FORMS)}, Lowercase, StripAccents, BertNormalizer, Prepend of a character, "
+    "Replace, Strip and sequences of them; for Precompiled, put the model's tokenizer.model in the "
+    "place of tokenizer.json"
+)
+_PAIR = 2**21  # above all code points
+
+
+class Normalizer(tf.Module):
+    """Steps, one after the other."""
+
+    def __init__(self, steps=()):
+        """
+        Args:
+          steps: functions of (C,) int32 code points and (B + 1,) int64 row splits that return the
+            same.
+        """
+        super().__init__(name="normalizer")
+        self.steps = tuple(steps)
+
+    def __call__(self, code_points, splits):
+        for step in self.steps:
+            code_points, splits = step(code_points, splits)
+        return code_points, splits
+
+    def of_texts(self, texts):
+        """(B,) string of (B,) valid UTF-8 string."""
+        return utf8.from_splits(*self(*utf8.to_code_points(texts)))
+
+
+class CharMap:
+    """Puts for each code point none, one or several."""
+
+    def __init__(self, mapping):
+        """
+        Args:
+          mapping: dict code point -> sequence of code points; others stay.
+        """
+        texts = {tuple(text): None for text in mapping.values()}
+        lengths = [len(text) for text in texts]
+        # Row 0 is that of the code points that stay.
+        rows = {text: i for i, text in enumerate(texts, 1)}
+        self._rows = tables.dense({c: rows[tuple(text)] for c, text in mapping.items()})
+        self._lengths = np.array([1, *lengths], np.int64)
+        self._starts = np.cumsum([0, 0, *lengths], dtype=np.int64)[:-1]
+        self._pool = np.array([*(c for text in texts for c in text), 0], np.int32)
+
+    def __call__(self, code_points, splits):
+        rows = tf.cast(tables.gather_dense(self._rows, code_points), tf.int32)
+        return tf.cond(
+            tf.reduce_any(rows > 0),
+            lambda: self._replace(code_points, splits, rows),
+            lambda: (code_points, splits),
+        )
+
+    def _replace(self, code_points, splits, rows):
+        lengths = tf.gather(self._lengths, rows)
+        ends = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,)
+        owners = ragged.row_ids(ends)
+        rows = tf.gather(rows, owners)
+        place = tf.range(tf.size(owners, tf.int64)) - tf.gather(ends, owners)
+        new = tf.gather(self._pool, tf.gather(self._starts, rows) + tf.where(rows > 0, place, 0))
+        return tf.where(rows > 0, new, tf.gather(code_points, owners)), tf.gather(ends, splits)
+
+
+class Form(tf.Module):
+    """A normalization form of Unicode, https://www.unicode.org/reports/tr15/."""
+
+    def __init__(self, name):
+        """
+        Args:
+          name: one of `FORMS`.
+        """
+        super().__init__(name=name.lower())
+        mapping = unicode_data.decompositions(compatibility="K" in name)
+        self._decompose = CharMap(mapping)
+        classes = unicode_data.combining_classes()
+        self._classes = tables.dense(classes)
+        # What may change, alone or beside its neighbours.
+        doubtful = mapping.keys() | classes.keys()
+        self._pairs = None
+        if name.endswith("C"):
+            pairs = unicode_data.compositions()
+            canonical = unicode_data.decompositions()
+            doubtful -= {c for c in pairs.values() if mapping[c] == canonical[c]}
+            doubtful |= {second for _, second in pairs}
+            keys = [first * _PAIR + second for first, second in pairs]
+            self._pairs = tables.lookup_table(keys, list(pairs.values()), -1, tf.int64)
+        self._doubtful = tables.dense(dict.fromkeys(doubtful, 1)) > 0
+
+    def __call__(self, code_points, splits):
+        return tf.cond(
+            tf.reduce_any(tables.gather_dense(self._doubtful, code_points)),
+            lambda: self._normalize(code_points, splits),
+            lambda: (code_points, splits),
+        )
+
+    def _normalize(self, code_points, splits):
+        code_points, splits = self._decompose(code_points, splits)
+        rows = ragged.row_ids(splits)
+        classes = tables.gather_dense(self._classes, code_points)
+        order = _canonical_order(classes, rows)
+        code_points, classes = tf.gather(code_points, order), tf.gather(classes, order)
+        if self._pairs is not None:
+            code_points, rows = self._compose(code_points, classes, rows)
+            splits = ragged.row_splits(rows, tf.size(splits, tf.int64) - 1)
+        return code_points, splits
+
+    def _compose(self, code_points, classes, rows):
+        """Joins starters with what follows them, as long as there is something to join."""
+        vector = tf.TensorShape([None])
+        code_points, _, rows, _ = tf.while_loop(
+            lambda code_points, classes, rows, goes_on: goes_on,
+            self._round,
+            (code_points, classes, rows, True),
+            shape_invariants=(vector, vector, vector, tf.TensorShape([])),
+            parallel_iterations=1,
+        )
+        return code_points, rows
+
+    def _round(self, code_points, classes, rows, _):
+        """Each starter takes the first code point that it composes with, unless one takes it.
+
+        Marks that a starter passed over in a round before are looked at again, in vain: what it
+        has become would compose with them only if its own decomposition were out of order.
+        """
+        size = tf.size(code_points, tf.int64)
+        place = tf.range(size)
+        is_first = ragged.previous(rows, -1) != rows
+        is_head = is_first | (classes == 0)
+        heads = tf.where(is_head)[:, 0]
+        group = tf.cumsum(tf.cast(is_head, tf.int64)) - 1
+        base = tf.gather(heads, tf.maximum(tf.where(is_head, group - 1, group), 0))
+        # A mark of no lower class, or anything before a starter, keeps the two apart.
+        is_apart = (place - 1 != base) & (is_head | (ragged.previous(classes, 0) >= classes))
+        keys = tf.cast(tf.gather(code_points, base), tf.int64) * _PAIR
+        composite = self._pairs.lookup(keys + tf.cast(code_points, tf.int64))
+        composes = (composite >= 0) & ~is_apart & ~is_first
+        chosen = composes & ~tf.gather(composes, base)
+        first_mark = tf.math.segment_min(tf.where(chosen & ~is_head, place, size), group)
+        chosen &= is_head | (place == tf.gather(first_mark, group))
+        taken = tf.where(chosen)[:, 0]
+        code_points = tf.tensor_scatter_nd_update(
+            code_points, tf.gather(base, taken)[:, tf.newaxis], tf.gather(composite, taken)
+        )
+        kept = tf.where(~chosen)[:, 0]
+        code_points, classes, rows = (tf.gather(x, kept) for x in (code_points, classes, rows))
+        return code_points, classes, rows, tf.size(taken) > 0
+
+
+def _canonical_order(classes, rows):
+    """(C,) int64 places: the marks of a starter in the order of their classes."""
+    size = tf.size(classes, out_type=tf.int64)
+    is_head = (ragged.previous(rows, -1) != rows) | (classes == 0)
+    group = tf.cumsum(tf.cast(is_head, tf.int64))
+    keys = (group * 256 + tf.cast(classes, tf.int64)) * size + tf.range(size)
+    is_sorted = tf.reduce_all(keys[1:] > keys[:-1])
+    return tf.cond(is_sorted, lambda: tf.range(size), lambda: tf.cast(tf.argsort(keys), tf.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepend:
+    """Puts a character before each text that is not empty."""
+
+    char: str
+
+    def __call__(self, code_points, splits):
+        at = ragged.mark(splits[:-1], tf.size(code_points))
+        return insert(code_points, splits, at, self.char)[:2]
+
+
+def insert(code_points, splits, at, char):
+    """Puts a character before the code points of the flat rows that `at`, (C,) bool, marks.
+
+    Returns:
+      code points, splits, and (C,) int64, where each old code point now is.
+    """
+    shifts = tf.cumsum(tf.cast(at, tf.int64))
+    size = tf.size(code_points, out_type=tf.int64)
+    places = tf.range(size) + shifts  # (C,), new ones
+    shifts = tf.concat([[0], shifts], 0)
+    moved = tf.scatter_nd(
+        places[:, tf.newaxis], code_points - ord(char), size[tf.newaxis] + shifts[-1:]
+    )
+    # A row's first code point moves by what is put before it: as much as shifts the one before.
+    return moved + ord(char), splits + tf.gather(shifts, splits), places
+
+
+@dataclasses.dataclass(frozen=True)
+class Replace:
+    """Puts other text for each match of a pattern of RE2."""
+
+    pattern: str
+    content: str
+
+    def __call__(self, code_points, splits):
+        texts = utf8.from_splits(code_points, splits)
+        rewrite = self.content.replace("\\", r"\\")
+        return utf8.to_code_points(tf.strings.regex_replace(texts, self.pattern, rewrite))
+
+
+def from_json(node, where: str) -> Normalizer:
+    """The `normalizer` of a `tokenizer.json`.
+
+    Raises:
+      ValueError: it asks for something else; the message begins with `where`.
+    """
+    return Normalizer(_steps(node, where))
+
+
+def _steps(node, where):
+    if node is None:
+        return
+    kind = node["type"]
+    if kind == "Sequence":
+        for part in node["normalizers"]:
+            yield from _steps(part, where)
+    elif kind in FORMS:
+        yield Form(kind)
+    elif kind == "Lowercase":
+        yield CharMap(unicode_data.lowercase())
+    elif kind == "StripAccents":
+        yield CharMap(dict.fromkeys(unicode_data.accents(), ()))
+    elif kind == "BertNormalizer":
+        yield from _bert(node)
+    elif kind == "Prepend" and len(node["prepend"]) == 1:
+        yield Prepend(node["prepend"])
+    elif kind == "Replace":
+        yield _replace(node, where)
+    elif kind == "Strip":
+        ends = [("strip_left", rf"^{utf8.SPACE}+"), ("strip_right", rf"{utf8.SPACE}+$")]
+        yield from (Replace(pattern, "") for name, pattern in ends if node[name])
+    else:
+        raise ValueError(f"{where}: normalizer {_brief(node)}: unsupported; supported are {KINDS}")
+
+
+def _bert(node):
+    if node["clean_text"]:
+        yield CharMap(unicode_data.bert_cleaned())
+    if node["handle_chinese_chars"]:
+        blank = ord(" ")
+        yield CharMap({c: (blank, c, blank) for c in unicode_data.chinese()})
+    strips = node["strip_accents"]
+    if node["lowercase"] if strips is None else strips:
+        yield Form("NFD")
+        yield CharMap(dict.fromkeys(unicode_data.bert_accents(), ()))
+    if node["lowercase"]:
+        yield CharMap(unicode_data.lowercase())
+
+
+def _replace(node, where):
+    content, pattern = node["content"], node["pattern"]
+    literal = pattern.get("String")
+    if literal is not None and len(literal) == 1:
+        return CharMap({ord(literal): tuple(map(ord, content))})
+    if literal:
+        return Replace(utf8.escape(literal), content)
+    if pattern.get("Regex") in PATTERNS:
+        return Replace(pattern["Regex"], content)
+    raise ValueError(
+        f"{where}: normalizer Replace of {pattern}: unsupported; supported are strings and the "
+        f"expressions {', '.join(map(repr, PATTERNS))}"
+    )
+
+
+def _brief(node):
+    text = json.dumps(node, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:197] + "..."
