@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from gpt_keras.attention import Attention, LayerCache, Visibility, visibility
 from gpt_keras.config import GPTConfig
+from gpt_keras.experts import MixtureOfExperts
 from gpt_keras.layers import ConfigLayer, Embedding, FeedForward, Norm
 from gpt_keras.rotary import rotations
 
@@ -20,7 +21,8 @@ class Block(ConfigLayer):
         self.attention = self._make(Attention, "attention")
         self.attention_post_norm = self._make(Norm, "attention_post_norm", post)
         self.feed_forward_norm = self._make(Norm, "feed_forward_norm", pre)
-        self.feed_forward = self._make(FeedForward, "feed_forward")
+        experts = self.config.num_experts
+        self.feed_forward = self._make(MixtureOfExperts if experts else FeedForward, "feed_forward")
         self.feed_forward_post_norm = self._make(Norm, "feed_forward_post_norm", post)
         self.dropout = keras.layers.Dropout(
             self.config.dropout, dtype=self.dtype_policy, name="dropout"
@@ -35,8 +37,19 @@ class Block(ConfigLayer):
     def _make(self, layer, name, there=True):
         return layer(self.config, dtype=self.dtype_policy, name=name) if there else None
 
-    def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None, training=False):
-        """As `Attention.call`, with the feed-forward after it."""
+    def call(
+        self,
+        x,
+        rotation=None,
+        bias=None,
+        cache: LayerCache | None = None,
+        training=False,
+        with_routing=False,
+    ):
+        """As `Attention.call`, with the feed-forward after it.
+
+        With `with_routing` the pair of that and what `MixtureOfExperts` says; not with a cache.
+        """
         y = self.input_of_attention(x)
         y = self.attention(y, rotation=rotation, bias=bias, cache=cache)
         if cache is not None:
@@ -46,8 +59,13 @@ class Block(ConfigLayer):
         y = before if self.config.parallel_residual else x
         if self.feed_forward_norm is not None:
             y = self.feed_forward_norm(y)
-        y = self.feed_forward(y, training=training)
+        if with_routing:
+            y, routing = self.feed_forward(y, training=training, with_routing=True)
+        else:
+            y = self.feed_forward(y, training=training)
         x = x + self._after(self.feed_forward_post_norm, y, training)
+        if with_routing:
+            return x, routing
         return x if cache is None else (x, cache)
 
     def _after(self, norm, y, training):
@@ -121,16 +139,23 @@ class GPTBackbone(ConfigModel):
         x = self.embedding(token_ids, positions, training=training)
         return self.dropout(x, training=training) if self.config.dropout else x
 
-    def transform(self, x, seen: Visibility, first=0, last=None, training=False, remat=False):
+    def transform(
+        self, x, seen: Visibility, first=0, last=None, training=False, remat=False, routing=None
+    ):
         """Blocks `first` to `last` (not included; None: the end) on (B, T, D).
 
         With `remat` the gradient computes each block anew instead of keeping what is inside it
-        (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
+        (Chen et al., 2016, https://arxiv.org/abs/1604.06174). To a list `routing` each block adds
+        its router's probabilities, see `experts.load_balancing`.
         """
         turns = rotations(self.config, seen.positions, seen.lengths)
         for i, block in list(enumerate(self.blocks))[first:last]:
-            call = functools.partial(block, **self._place(i, turns, seen), training=training)
+            options = {"training": training, **({} if routing is None else {"with_routing": True})}
+            call = functools.partial(block, **self._place(i, turns, seen), **options)
             x = recomputed(block, call)(x) if remat else call(x)
+            if routing is not None:
+                x, probabilities = x
+                routing.append(probabilities)
         return x
 
     def _place(self, i, turns, seen):
@@ -195,8 +220,8 @@ class GPTBackbone(ConfigModel):
         if self.split or layout == "plain":
             return
         for block in self.blocks:
-            attention, feed_forward = block.attention, block.feed_forward
-            for layer in (attention.qkv, attention.out, feed_forward.up, feed_forward.down):
+            attention = block.attention
+            for layer in (attention.qkv, attention.out, *block.feed_forward.matrices):
                 layer.lay_out(layout)
         if self.with_head:
             self.embedding.lay_out(layout)

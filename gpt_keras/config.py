@@ -66,6 +66,12 @@ class GPTConfig:
         of one after the other (Wang & Komatsuzaki, 2021).
       activation: one of ACTIVATIONS; "gelu_tanh" is GPT-2's approximation.
       gated: feed-forward is down(act(gate(x)) * up(x)) (Shazeer, 2020) instead of down(act(up(x))).
+      num_experts: E, feed-forwards of a mixture of experts (Shazeer et al., 2017); 0 for a single
+        one that all tokens go through.
+      experts_per_token: k, experts that each token goes through.
+      normalize_experts: the weights of a token's experts sum to 1.
+      router_loss: weight in training of the loss that evens out the experts' tokens (Fedus et al.,
+        2021, https://arxiv.org/abs/2101.03961).
       rotary: rotary positions, or None for a learned table of absolute positions.
       rotary_layers: which layers have rotary positions; the others have none (NoPE, Yang et al.,
         2025, https://arxiv.org/abs/2501.18795). It is repeated from layer to layer, and () is all.
@@ -103,6 +109,10 @@ class GPTConfig:
     parallel_residual: bool = False
     activation: str = "silu"
     gated: bool = True
+    num_experts: int = 0
+    experts_per_token: int = 0
+    normalize_experts: bool = False
+    router_loss: float = 0.0
     rotary: RotaryConfig | None = RotaryConfig()
     rotary_layers: tuple[bool, ...] = ()
     local_rotary: RotaryConfig | None = None
@@ -165,6 +175,13 @@ class GPTConfig:
             raise ValueError(
                 f"norm_place={self.norm_place!r}: parallel_residual goes with 'pre' alone"
             )
+        if self.num_experts and not 1 <= self.experts_per_token <= self.num_experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token}: expected 1 to num_experts="
+                f"{self.num_experts}"
+            )
+        if self.num_experts and self.mlp_bias:
+            raise ValueError("mlp_bias=True: experts have no biases; leave it False")
         for rotary in filter(None, (self.rotary, self.local_rotary)):
             width = int(self.head_dim * rotary.fraction)
             if width % 2 or not 0 < width <= self.head_dim:

@@ -141,6 +141,11 @@ class FeedForward(ConfigLayer):
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], config.intermediate_size))
 
+    @property
+    def matrices(self):
+        """Projections that `lay_out` may split."""
+        return [self.up, self.down]
+
     def call(self, x, training=False):
         if self._halves_are_panels():
             # Nothing is moved to take the halves, and half as much to join the panels.

@@ -147,11 +147,17 @@ def step_flops(step: TrainStep, shape: Sequence[int], frozen_computed: bool = Tr
     config: GPTConfig = step.task.config
     rows, length = shape
     trained = {id(v) for v in step.variables}
-    matrices = [v for v in step.task.trainable_variables if len(v.shape) == 2]
+    matrices = [v for v in step.task.trainable_variables if len(v.shape) > 1]
     if not config.tie_embeddings:  # a look-up multiplies nothing
         matrices = [v for v in matrices if v is not step.task.backbone.embedding.table]
     frozen = 2 if frozen_computed else 0
-    a_token = sum((6 if id(v) in trained else frozen) * count_parameters([v]) for v in matrices)
+    used = config.experts_per_token / max(config.num_experts, 1)  # of what all experts have
+    a_token = sum(
+        (6 if id(v) in trained else frozen)
+        * count_parameters([v])
+        * (used if len(v.shape) == 3 else 1)
+        for v in matrices
+    )
     attention = 2 * config.num_heads * config.head_dim * length
     a_token += attention * (frozen * step.first + 6 * (config.num_layers - step.first))
     return float(rows * length * a_token)

@@ -19,6 +19,8 @@ def count_parameters(config: GPTConfig) -> int:
         attention += (H + K) * h if config.qk_norm == "width" else 2 * h
     mlp = (3 if config.gated else 2) * D * F
     mlp += ((2 if config.gated else 1) * F + D) * config.mlp_bias
+    if config.num_experts:
+        mlp = config.num_experts * (mlp + D)  # the router's columns
     embeddings = config.vocab_size * D * (1 if config.tie_embeddings else 2)
     positions = 0 if config.rotary else config.max_position_embeddings * D
     norms = (4 if config.norm_place == "both" else 2) * norm

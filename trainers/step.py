@@ -241,11 +241,15 @@ class TrainStep:
             batch = {**batch, "features": self.task.features(batch, last=self.first)}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
+            config = self.task.config
+            routing = [] if config.num_experts and config.router_loss else None
             with self._dropout(part):
                 features = self.task.features(
-                    batch, first=self.first, training=True, remat=self.remat
+                    batch, first=self.first, training=True, remat=self.remat, routing=routing
                 )
             loss = self.task.batch_loss(batch, features, self.regularizers)
+            if routing:
+                loss = self.task.with_router_loss(loss, batch, routing)
         gradients = tape.gradient(loss.total, variables, unconnected_gradients="zero")
         return self._sums(loss, batch), [tf.convert_to_tensor(g) for g in gradients]
 

@@ -10,6 +10,7 @@ import gguf
 import numpy as np
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
+from gpt_keras.checkpoint.families.family import heads_together
 from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.checkpoint.gguf_tokenizer import make_tokenizer
 
@@ -71,7 +72,8 @@ class GGUFFile:
             if name == "vocab_size" and value is None:
                 value = len(self.get("tokenizer.ggml.tokens", ())) or None
             if value is None and name in required:
-                raise ValueError(f"{self.where}: metadata {self.family.model_type}.{key} missing")
+                name = f"{self.family.gguf.architecture}.{key}"
+                raise ValueError(f"{self.where}: metadata {name} missing")
             # Written as float32: the shortest decimal that says the same is what was meant.
             values[name] = float(str(np.float32(value))) if isinstance(value, float) else value
         values.update(self._options())
@@ -107,14 +109,25 @@ class GGUFFile:
         values = values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
         if name.endswith(self.family.gguf.transposed):
             return values.T
+        offset = self.family.fixed.get("norm_offset")
+        if offset and name.endswith("norm.weight"):  # stored as what it multiplies by
+            return values - np.float32(offset)
+        if self._by_head and name.endswith(self._by_head):
+            return heads_together(values, self._architecture("attention.head_count"))
         return self._unpermuted(name, values)
 
+    @property
+    def _by_head(self) -> tuple[str, ...]:
+        """Ends of the names of tensors that the checkpoint has head by head, and GGUF has not."""
+        weights = (weight for weight in self.family.weights if weight.by_head)
+        return tuple(weight.names[0].removeprefix("layers.{i}") for weight in weights)
+
     def _architecture(self, key: str, default=None):
-        return self.get(f"{self.family.model_type}.{key}", default)
+        return self.get(f"{self.family.gguf.architecture}.{key}", default)
 
     def _supported_family(self) -> Family:
         name = self.get("general.architecture")
-        known = [n for n, family in FAMILIES.items() if family.gguf]
+        known = {f.gguf.architecture: f for f in FAMILIES.values() if f.gguf}
         if name not in known:
             raise ValueError(
                 f"{self.where}: general.architecture={name!r}: unsupported; supported are "
@@ -127,26 +140,27 @@ class GGUFFile:
             )
         if self.get(f"{name}.expert_count", 0):
             raise ValueError(f"{self.where}: {name}.expert_count: mixtures of experts unsupported")
-        return FAMILIES[name]
+        return known[name]
 
     def _by_checkpoint_name(self) -> dict:
         """Tensors under the names that Hugging Face gives them; unknown ones keep their own."""
         blocks = self._architecture("block_count", 0)
         if not isinstance(blocks, int) or not 0 <= blocks <= len(self._reader.tensors):
             raise ValueError(
-                f"{self.where}: metadata {self.family.model_type}.block_count={blocks!r}, but the "
-                f"file has {len(self._reader.tensors)} tensors in all"
+                f"{self.where}: metadata {self.family.gguf.architecture}.block_count={blocks!r}, "
+                f"but the file has {len(self._reader.tensors)} tensors in all"
             )
         ours = {theirs: name for name, theirs in tensor_names(self.family, blocks).items()}
         return {ours.get(tensor.name, tensor.name): tensor for tensor in self._reader.tensors}
 
     def _options(self) -> dict:
         """The entries of config.json that GGUF does not say in a number of its own."""
-        if "rope_freqs.weight" in self._tensors:
-            raise ValueError(
-                f"{self.where}: tensor rope_freqs.weight (scaled rotary positions, as in Llama 3) "
-                "is not supported; import the model from its Hugging Face directory"
-            )
+        for name in ("rope_freqs.weight", "rope_factors_long.weight"):
+            if name in self._tensors:
+                raise ValueError(
+                    f"{self.where}: tensor {name} (scaled rotary positions, as in Llama 3 or "
+                    "Phi-3) is not supported; import the model from its Hugging Face directory"
+                )
         kind = self._architecture("rope.scaling.type", "none")
         if kind not in ("none", "linear"):
             raise ValueError(
@@ -154,7 +168,12 @@ class GGUFFile:
             )
         width = self._architecture("attention.key_length")
         rotated = self._architecture("rope.dimension_count", width)
-        if width is not None and width != rotated:
+        rotary = self.family.rotary
+        even = _quotient(self._architecture("embedding_length"),
+                         self._architecture("attention.head_count"))  # fmt: skip
+        if rotary and rotary.fraction_key:
+            width = width or even
+        elif width is not None and width != rotated:
             raise ValueError(
                 f"{self.where}: rope.dimension_count={rotated} rotates a part of the head's "
                 f"{width} numbers only: unsupported"
@@ -162,14 +181,25 @@ class GGUFFile:
         bos, eos, eot, pad = (
             self.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "padding")
         )
+        family = self.family
+        heads = [w.names[0] for w in family.weights if w.variable == "embedding/head"]
+        scalar = even if self._architecture("block_count") == family.gguf.scalar_layers else width
         biased = {name.removesuffix(".bias") for name in self._tensors if name.endswith(".bias")}
         scaling = {"rope_type": "linear", "factor": self._architecture("rope.scaling.factor")}
+        attention_bias = any(name.endswith(("self_attn.o_proj", "dense")) for name in biased)
+        options = {}
+        if rotary and rotary.fraction_key and width and rotated:
+            options[rotary.fraction_key] = rotated / width
+        if "attention_scalar" in family.keys:
+            options["query_pre_attn_scalar"] = scalar or even
         return {
-            "tie_word_embeddings": "lm_head.weight" not in self._tensors,
-            "attention_bias": any(name.endswith("self_attn.o_proj") for name in biased),
+            **options,
+            "tie_word_embeddings": heads[0] not in self._tensors,
+            "attention_bias": attention_bias,
+            "use_bias": attention_bias,
             "mlp_bias": any(name.endswith("mlp.down_proj") for name in biased),
             "rope_scaling": scaling if kind == "linear" else None,
-            "head_dim": rotated,
+            "head_dim": width or rotated,
             "bos_token_id": bos,
             "eos_token_id": [i for i in dict.fromkeys((eos, eot)) if i is not None],
             "pad_token_id": pad,
@@ -191,12 +221,19 @@ class GGUFFile:
 
 def tensor_names(family: Family, num_layers: int) -> dict[str, str]:
     """Tensors by the names that Hugging Face gives them -> their names in a GGUF file."""
-    names = gguf.get_tensor_name_map(_ARCHITECTURES[family.model_type], num_layers)
+    names = gguf.get_tensor_name_map(_ARCHITECTURES[family.gguf.architecture], num_layers)
     found = {}
     for weight in family.weights:
         for i in range(num_layers if "{i}" in weight.variable else 1):
             for name in weight.names:
                 name = name.format(i=i)
-                full = name if name.startswith("lm_head.") else family.prefix + name
+                is_head = weight.variable == "embedding/head"
+                full = name if is_head else family.prefix + name
                 found[full] = names.get_name(full, (".weight", ".bias"))
     return found
+
+
+def _quotient(a, b) -> int | None:
+    """a // b where both are positive numbers: what is not is refused where it is read."""
+    known = all(isinstance(x, int) and x > 0 for x in (a, b))
+    return a // b if known else None

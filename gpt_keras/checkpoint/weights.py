@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
+from gpt_keras.checkpoint.families.family import heads_apart, heads_together
 from gpt_keras.config import GPTConfig
 
 
@@ -48,11 +49,10 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
             continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
         _check_shapes(source, names, shapes)
-        parts = (source.read(name) for name in names)
-        if len(variable.shape) == 2 and weight.transposed:
-            parts = (part.T for part in parts)
-        values = np.concatenate(list(parts), axis=-1) if len(names) > 1 else next(parts)
-        variable.assign(values)
+        count = len(weight.names)  # of one expert, or of all there are
+        groups = [names[i : i + count] for i in range(0, len(names), count)]
+        values = [_joined(weight, model.config, source, group) for group in groups]
+        variable.assign(np.stack(values) if len(variable.shape) == 3 else values[0])
         expected.update(names)
     _check_surplus(source, expected, family)
 
@@ -69,11 +69,14 @@ def check_sizes(config: GPTConfig, source: TensorSource) -> None:
         "embedding/table": (D, config.vocab_size),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
+        "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's
+        "block_{i}/feed_forward/router/kernel": (D, config.num_experts),
     }
     for weight in family.weights:
         if weight.variable in large:
             shapes = _stored_shapes(weight, config, large[weight.variable])
-            _check_shapes(source, _tensor_names(weight, last, _prefix(family, source)), shapes)
+            prefix = _prefix(family, source)
+            _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
 
 
 def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
@@ -82,10 +85,26 @@ def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
     for variable, weight, names in _assignments(model, family, family.prefix):
         values = np.asarray(variable)
         widths = weight.widths(model.config) if weight.widths else (values.shape[-1],)
-        parts = np.split(values, np.cumsum(widths)[:-1], axis=-1)
+        parts = [
+            part
+            for matrix in (values if values.ndim == 3 else [values])
+            for part in np.split(matrix, np.cumsum(widths)[:-1], axis=-1)
+        ]
         for name, part in zip(names, parts, strict=True):
             turned = part.T if part.ndim == 2 and weight.transposed else part
+            if weight.by_head:
+                turned = heads_together(turned, model.config.num_heads)
             yield name, np.ascontiguousarray(turned)
+
+
+def _joined(weight: Weight, config: GPTConfig, source: TensorSource, names) -> np.ndarray:
+    """The matrix or vector of a variable that these tensors hold."""
+    parts = [source.read(name) for name in names]
+    if weight.by_head:
+        parts = [heads_apart(part, config.num_heads) for part in parts]
+    if parts[0].ndim == 2 and weight.transposed:
+        parts = [part.T for part in parts]
+    return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
 def _assignments(model, family: Family, prefix: str):
@@ -96,14 +115,18 @@ def _assignments(model, family: Family, prefix: str):
             table[weight.variable.format(i=i)] = weight, i
     for variable in model.backbone.weights:
         weight, i = table[variable.path]
-        yield variable, weight, _tensor_names(weight, i, prefix)
+        yield variable, weight, _tensor_names(weight, i, prefix, model.config.num_experts)
     heads = {variable.path: variable for variable in model.weights}
     for path, name in model.head_weights.items():
         yield heads[path], Weight(path, (name,)), (name,)
 
 
-def _tensor_names(weight: Weight, i: int, prefix: str) -> tuple[str, ...]:
+def _tensor_names(weight: Weight, i: int, prefix: str, experts: int = 0) -> tuple[str, ...]:
     """Names of a weight's tensors in block `i`; the head alone is outside of the backbone."""
+    if "{e}" in weight.names[0]:
+        return tuple(
+            prefix + name.format(i=i, e=e) for e in range(experts) for name in weight.names
+        )
     prefix = "" if weight.variable == "embedding/head" else prefix
     return tuple(prefix + name.format(i=i) for name in weight.names)
 
@@ -114,6 +137,8 @@ def _prefix(family: Family, source: TensorSource) -> str:
 
 
 def _stored_shapes(weight: Weight, config: GPTConfig, shape) -> list[tuple[int, ...]]:
+    if len(shape) == 3:
+        return _stored_shapes(weight, config, shape[1:]) * shape[0]
     widths = weight.widths(config) if weight.widths else shape[-1:]
     if len(shape) == 1:
         return [(width,) for width in widths]
@@ -140,10 +165,12 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family) -> 
 
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
+    heads = {"score.weight"}
+    heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
     surplus = sorted(
         name
         for name in source.names() - expected
-        if name not in ("lm_head.weight", "score.weight") and not name.endswith(family.ignored)
+        if name not in heads and not name.endswith(family.ignored)
     )
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""

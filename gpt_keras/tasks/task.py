@@ -9,6 +9,7 @@ from gpt_keras import checkpoint
 from gpt_keras.attention import visibility
 from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
+from gpt_keras.experts import load_balancing
 from gpt_keras.losses import PLAIN, Loss
 
 
@@ -103,14 +104,14 @@ class Task(ConfigModel):
             )
         return self.tokenizer
 
-    def features(self, batch, first=0, last=None, training=False, remat=False):
+    def features(self, batch, first=0, last=None, training=False, remat=False, routing=None):
         """Output of the backbone's blocks `first` to `last` (not included; None: the end).
 
         Args:
           batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
             `padding_mask` (B, T) bool; and, to start behind the first block, `features`
             (B, T, D): what this gave up to there.
-          remat: see `GPTBackbone.transform`.
+          remat, routing: see `GPTBackbone.transform`.
 
         Returns:
           (B, T, D), before the last norm.
@@ -126,7 +127,20 @@ class Task(ConfigModel):
             x = keras.ops.cast(batch["features"], self.compute_dtype)
         else:
             x = self.backbone.embed(token_ids, seen.positions, training=training)
-        return self.backbone.transform(x, seen, first, last, training=training, remat=remat)
+        return self.backbone.transform(x, seen, first, last, training, remat, routing)
+
+    def with_router_loss(self, loss: Loss, batch, routing) -> Loss:
+        """The loss of a batch with that of its experts' routers, see `GPTConfig.router_loss`.
+
+        Args:
+          routing: list that `features` was given.
+        """
+        if "padding_mask" in batch:
+            mask = batch["padding_mask"]
+        else:
+            mask = batch["segment_ids"] > 0 if "segment_ids" in batch else None
+        uneven = load_balancing(routing, mask, self.config.experts_per_token)
+        return loss._replace(total=loss.total + self.config.router_loss * uneven * loss.weight)
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Loss of a batch.

@@ -15,7 +15,8 @@ from gpt_keras.stacked import StackedBackbone
 # One of each kind that attention and positions come in, see `tests/golden/families.py`.
 FAMILIES = [
     "llama_dynamic", "llama_yarn", "mistral", "qwen2_some_windows", "qwen3", "smollm3_windows",
-    "olmo2", "phi3_longrope_partial", "starcoder2",
+    "olmo2", "phi3_longrope_partial", "starcoder2", "gpt_neox", "gemma2", "gemma3_text",
+    "mixtral", "qwen3_moe",
 ]  # fmt: skip
 RNG = np.random.default_rng(0)
 H, K, h, BLOCK, BLOCKS, LAYERS = 4, 2, 4, 3, 12, 2

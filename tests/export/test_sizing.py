@@ -50,8 +50,18 @@ def memories(directory):
 @pytest.mark.parametrize("kernels", LAYOUTS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"rotary": None, "norm": "layer", "gated": False, "tie_embeddings": False}],
-    ids=["llama", "gpt2"],
+    [
+        {},
+        {
+            "num_experts": 3,
+            "experts_per_token": 2,
+            "qk_norm": "head",
+            "sliding_window": 5,
+            "window_layers": (True, False),
+        },
+        {"rotary": None, "norm": "layer", "gated": False, "tie_embeddings": False},
+    ],
+    ids=["llama", "experts", "gpt2"],
 )
 def test_sizes_of_an_export(tmp_path, kernels, changes):
     config = CONFIG.replace(**changes)

@@ -74,6 +74,50 @@ CASES = {
     "starcoder2_classifier": (
         "Starcoder2ForSequenceClassification", {"num_key_value_heads": 1, **LABELS},
     ),
+    "gpt_neox": ("GPTNeoXForCausalLM", {"tie_word_embeddings": False, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e3, "partial_rotary_factor": 0.4}}),
+    "gpt_neox_serial": ("GPTNeoXForCausalLM", {
+        "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True,
+        "rope_parameters": {**YARN, "partial_rotary_factor": 0.7}}),
+    "gpt_neox_classifier": ("GPTNeoXForSequenceClassification", {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4,
+                            "partial_rotary_factor": 1.0}, **LABELS}),
+    "gemma": ("GemmaForCausalLM", {"num_key_value_heads": 1, "head_dim": 10}),
+    "gemma_classifier": ("GemmaForSequenceClassification", {
+        "num_key_value_heads": 6, "head_dim": 6, "attention_bias": True, **LABELS}),
+    "gemma2": ("Gemma2ForCausalLM", {
+        "num_key_value_heads": 2, "head_dim": 10, "sliding_window": 4,
+        "query_pre_attn_scalar": 7, "attn_logit_softcapping": 1.5,
+        "final_logit_softcapping": 2.5}),
+    "gemma2_uncapped": ("Gemma2ForCausalLM", {
+        "num_key_value_heads": 3, "head_dim": 6, "sliding_window": 3, "tie_word_embeddings": False,
+        "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "hidden_activation": "gelu"}),
+    "gemma2_classifier": ("Gemma2ForSequenceClassification", {
+        "num_key_value_heads": 6, "head_dim": 6, "sliding_window": 4,
+        "attn_logit_softcapping": 1.0, **LABELS}),
+    "gemma3_text": ("Gemma3ForCausalLM", {
+        "num_key_value_heads": 2, "head_dim": 10, "sliding_window": 4,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}}),
+    "gemma3_text_capped": ("Gemma3ForCausalLM", {
+        "num_key_value_heads": 3, "head_dim": 8, "sliding_window": 3, "num_hidden_layers": 7,
+        "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 9}),
+    "gemma3_text_classifier": ("Gemma3TextForSequenceClassification", {
+        "num_key_value_heads": 6, "head_dim": 6, "sliding_window": 4, **LABELS}),
+    "mixtral": ("MixtralForCausalLM", {
+        "num_key_value_heads": 2, "num_local_experts": 5, "sliding_window": 4}),
+    "mixtral_classifier": ("MixtralForSequenceClassification", {
+        "num_key_value_heads": 6, "num_local_experts": 3, "num_experts_per_tok": 1, **LABELS}),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", {
+        "num_key_value_heads": 3, "head_dim": 10, "moe_intermediate_size": 14, "num_experts": 7,
+        "num_experts_per_tok": 3, "norm_topk_prob": False, "attention_bias": True}),
+    "qwen3_moe_normalized": ("Qwen3MoeForCausalLM", {
+        "num_key_value_heads": 6, "head_dim": 6, "moe_intermediate_size": 14, "num_experts": 4,
+        "num_experts_per_tok": 4, "norm_topk_prob": True, "tie_word_embeddings": True,
+        "use_sliding_window": True, "sliding_window": 3}),
 }  # fmt: skip
 
 

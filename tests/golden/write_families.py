@@ -6,13 +6,16 @@ A file holds config.json, the names and shapes of the tensors, the logits of the
 loss, and of each tensor's gradient what `families.product` keeps; all in float32.
 """
 
+import copy
 import json
 import os
 import sys
+import tempfile
 
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import families
@@ -21,14 +24,24 @@ HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "families")
 
 
 def make(case: str):
-    """The model of a case in torch, and its tensors as a checkpoint has them."""
+    """The model of a case in torch, and the shapes of its tensors as files have them."""
     name, options = families.CASES[case]
     cls = getattr(transformers, name)
-    model = cls(cls.config_class(**{**families.BASE, **options}, architectures=[name])).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            parameter.copy_(torch.tensor(families.weight(key, tuple(parameter.shape))))
-    return model
+    config = cls.config_class(**{**families.BASE, **options}, architectures=[name])
+    with tempfile.TemporaryDirectory() as folder:
+        shapes = {n: list(t.shape) for n, t in tensors(cls(config)).items()}
+        values = {n: torch.tensor(families.weight(n, shape)) for n, shape in shapes.items()}
+        config.save_pretrained(folder)
+        save_file(values, os.path.join(folder, "model.safetensors"), {"format": "pt"})
+        # The other implementations want widths that are multiples of 4.
+        return cls.from_pretrained(folder, experts_implementation="eager").eval(), shapes
+
+
+def tensors(model) -> dict:
+    """Those that the model is saved as."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return load_file(os.path.join(folder, "model.safetensors"))
 
 
 def by_length(model) -> bool:
@@ -60,23 +73,26 @@ def expected(model, side: str) -> dict:
     loss = torch.nn.functional.cross_entropy(predicted, torch.tensor(targets).flatten())
     model.zero_grad()
     loss.backward()
-    gradients = {f"gradient/{n}": p.grad.numpy() for n, p in model.named_parameters()}
+    holder = copy.deepcopy(model)  # its parameters are the gradients, to be named as in a file
+    with torch.no_grad():
+        for held, parameter in zip(holder.parameters(), model.parameters(), strict=True):
+            held.copy_(parameter.grad)
+    gradients = {f"gradient/{n}": g.numpy() for n, g in tensors(holder).items()}
     return {"token_ids": token_ids, "mask": mask, "targets": targets, "loss": loss.item(),
             "logits": logits.detach().numpy(), **gradients}  # fmt: skip
 
 
 def write(case: str) -> None:
-    model = make(case)
+    model, shapes = make(case)
     found = expected(model, "right")
     gradients = {n: found.pop(n) for n in list(found) if n.startswith("gradient/")}
-    names = [n.removeprefix("gradient/") for n in gradients]
-    products = [families.product(n, g) for n, g in zip(names, gradients.values(), strict=True)]
+    products = [families.product(n, gradients[f"gradient/{n}"]) for n in shapes]
     mask, logits = found["mask"], found["logits"]
     np.savez_compressed(
         os.path.join(HERE, f"{case}.npz"),
         versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
         config=model.config.to_json_string(use_diff=False),
-        shapes=json.dumps({n: list(p.shape) for n, p in model.named_parameters()}),
+        shapes=json.dumps(shapes),
         logits=logits if logits.ndim == 2 else logits[mask],
         loss=np.float32(found["loss"]),
         products=np.array(products, np.float32),

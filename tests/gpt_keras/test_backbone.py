@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from gpt_keras.attention import MASKED, dot_product_attention, part_heads, visibility
 from gpt_keras.backbone import Block, GPTBackbone
+from gpt_keras.config import RotaryConfig
 from gpt_keras.layers import split_columns
-from gpt_keras.rotary import rotation
+from gpt_keras.rotary import rotations
 
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
@@ -19,6 +20,13 @@ STYLES = {
         "qkv_bias": True, "attention_output_bias": True, "mlp_bias": True,
     },
     "bidirectional": {"causal": False},
+    "gemma": {
+        "norm_offset": 1.0, "norm_place": "both", "qk_norm": "head", "scale_embeddings": True,
+        "sliding_window": 3, "window_layers": (True, False), "local_rotary": RotaryConfig(30.0),
+        "attention_softcap": 1.5, "logits_softcap": 2.5, "attention_scalar": 5,
+    },
+    "olmo": {"norm_place": "post", "qk_norm": "width", "rotary_layers": (True, False)},
+    "neox": {"parallel_residual": True, "norm": "layer", "gated": False},
 }  # fmt: skip
 
 
@@ -99,12 +107,13 @@ def test_attention_weights_are_those_by_which_values_are_added_up(config):
         np.testing.assert_allclose(np.sum(weights, -1), 1, rtol=1e-5)
         x = backbone.transform(backbone.embed(IDS, seen.positions), seen, last=layer)
         block = backbone.blocks[layer]
-        x = block.attention_norm(x)
+        x = block.input_of_attention(x)
         values = block.attention.qkv(x).numpy().reshape(2, 9, 10, 2)[:, :, 8:]  # (B, T, K, h)
         values = np.repeat(values.swapaxes(1, 2), 3, axis=1)  # (B, H, T, h)
         context = (weights.numpy() @ values).swapaxes(1, 2).reshape(2, 9, 12)
-        turn = rotation(config, seen.positions) if config.rotary else None
-        close(block.attention.out(context), block.attention(x, rotation=turn, bias=seen.biases[0]))
+        place = {"rotation": rotations(config, seen.positions).get(config.rotary_of(layer)),
+                 "bias": seen.biases[config.window_of(layer)]}  # fmt: skip
+        close(block.attention.out(context), block.attention(x, **place))
         assert np.any(np.triu(weights[0, 0], 1)) == (not config.causal)
 
 

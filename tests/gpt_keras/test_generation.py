@@ -19,7 +19,8 @@ needs_smollm2 = pytest.mark.skipif(
 # One of each kind that attention and positions come in, see `tests/golden/families.py`.
 FAMILIES = [
     "llama_dynamic", "llama_yarn", "mistral", "qwen2_some_windows", "qwen3", "smollm3_windows",
-    "olmo2", "phi3_longrope_partial", "starcoder2",
+    "olmo2", "phi3_longrope_partial", "starcoder2", "gpt_neox", "gemma2", "gemma3_text",
+    "mixtral", "qwen3_moe",
 ]  # fmt: skip
 EOS = 5
 CONTEXT = 120

@@ -33,20 +33,26 @@ def test_cross_entropy_is_the_weighted_sum(case):
 REGULARIZERS = [losses.PLAIN, losses.Regularizers(0.2, 0.0), losses.Regularizers(0.1, 0.03)]
 
 
-@pytest.mark.parametrize("regularizers", REGULARIZERS)
+@pytest.mark.parametrize(
+    ("regularizers", "softcap"), [*((r, 0.0) for r in REGULARIZERS), (REGULARIZERS[2], 1.5)]
+)
 @pytest.mark.parametrize("elements", [V, 4 * V, 5 * V + 1, 1000 * V])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_chunks_change_neither_loss_nor_gradient(
-    case, monkeypatch, elements, jit_compile, regularizers
+    case, monkeypatch, elements, jit_compile, regularizers, softcap
 ):
     hidden, head, targets, weights = case
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
 
+    def logits(hidden, head):
+        return softcap * tf.tanh(hidden @ head / softcap) if softcap else hidden @ head
+
     def plain(hidden, head):
-        return 0.5 * losses.cross_entropy(hidden @ head, targets, weights, regularizers)[0]
+        return 0.5 * losses.cross_entropy(logits(hidden, head), targets, weights, regularizers)[0]
 
     def chunked(hidden, head):
-        return 0.5 * losses.head_cross_entropy(hidden, head, targets, weights, regularizers)[0]
+        rest = (targets, weights, regularizers, softcap)
+        return 0.5 * losses.head_cross_entropy(hidden, head, *rest)[0]
 
     def with_gradients(loss):
         with tf.GradientTape() as tape:
@@ -59,14 +65,13 @@ def test_chunks_change_neither_loss_nor_gradient(
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, reference, atol=2e-6)
-    _, terms = losses.head_cross_entropy(*case, regularizers)
+    _, terms = losses.head_cross_entropy(*case, regularizers, softcap)
     one_by_one = [
-        losses.cross_entropy(hidden[i : i + 1] @ head, targets[i : i + 1], weights[i : i + 1],
-                             regularizers)[0]
-        for i in range(N)
-    ]  # fmt: skip
+        losses.cross_entropy(logits(x[None], head), target[None], weight[None], regularizers)[0]
+        for x, target, weight in zip(hidden, targets, weights, strict=True)
+    ]
     np.testing.assert_allclose(terms, one_by_one, rtol=1e-5)
-    _, plain_terms = losses.cross_entropy(hidden @ head, targets, weights, regularizers)
+    _, plain_terms = losses.cross_entropy(logits(hidden, head), targets, weights, regularizers)
     np.testing.assert_allclose(plain_terms, one_by_one, rtol=1e-5)
 
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 import gpt_keras
 from gpt_keras.checkpoint import weights
+from gpt_keras.experts import load_balancing
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "parity"
@@ -168,6 +169,13 @@ LIVE = {
 }
 
 
+def with_any_width(model):
+    """The model of transformers; experts have a form for widths that are multiples of 4 alone."""
+    if "num_experts_per_tok" in model.config.to_dict():
+        model.set_experts_implementation("eager")
+    return model
+
+
 @pytest.fixture(params=[*LIVE, *families.CASES])
 def live(request, tmp_path):
     """(the random model in torch, ours read from what transformers saved, its directory)."""
@@ -178,6 +186,7 @@ def live(request, tmp_path):
     base = GPT2 if cls.config_class is transformers.GPT2Config else base
     torch.manual_seed(len(request.param))
     reference = cls(cls.config_class(**{**base, **options})).eval()
+    with_any_width(reference)
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -203,10 +212,28 @@ def test_live_attention_weights(live):
     token_ids = np.random.default_rng(3).integers(3, model.config.vocab_size, (2, 11))
     with torch.no_grad():
         theirs = reference.base_model(torch.tensor(token_ids), output_attentions=True).attentions
-    ours = model.backbone.attention_weights(token_ids.astype(np.int32), range(3))
-    assert len(ours) == len(theirs) == 3
+    ours = model.backbone.attention_weights(
+        token_ids.astype(np.int32), range(model.config.num_layers)
+    )
     for found, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("live", ["mixtral", "qwen3_moe"], indirect=True)
+def test_live_router_loss(live):
+    import torch
+
+    reference, model, _ = live
+    token_ids, mask = families.padded(83, "right")
+    inputs = {"attention_mask": torch.tensor(mask), "output_router_logits": True}
+    with torch.no_grad():
+        theirs = reference(torch.tensor(token_ids), **inputs).aux_loss
+    routing = []
+    batch = {"token_ids": token_ids.astype(np.int32), "padding_mask": mask}
+    model.features(batch, routing=routing)
+    ours = load_balancing(routing, mask, model.config.experts_per_token)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
 
 
 @pytest.mark.oracle
@@ -217,6 +244,7 @@ def test_live_saved_directory_loads_in_transformers(live):
     model.save_pretrained(directory / "ours")
     again, info = type(reference).from_pretrained(directory / "ours", output_loading_info=True)
     assert not any(info.values()), info
+    again = with_any_width(again)
     token_ids = torch.tensor(families.padded(model.config.vocab_size, "right")[0])
     with torch.no_grad():
         ours, theirs = again(token_ids).logits.numpy(), reference(token_ids).logits.numpy()

@@ -18,6 +18,7 @@ STYLES = {
     "some layers": {"rotary_layers": (True, False), "sliding_window": 3, "qk_norm": "head",
                     "window_layers": (True, True, False), "local_rotary": RotaryConfig(20.0),
                     "norm_place": "both"},
+    "experts": {"num_experts": 5, "experts_per_token": 2},
 }  # fmt: skip
 
 

@@ -16,6 +16,8 @@ BIASES = {"qkv_bias": True, "attention_output_bias": True, "mlp_bias": True}
         {"norm": "layer", "gated": False, "rotary": None, "activation": "gelu", **BIASES},
         {"num_kv_heads": 1, **BIASES},
         {"num_kv_heads": 2, "qk_norm": "head", "norm_place": "both"},
+        {"num_experts": 5, "experts_per_token": 2},
+        {"parallel_residual": True, "norm": "layer", "gated": False},
         {"num_kv_heads": 2, "qk_norm": "width", "norm_place": "post"},
     ],
 )

@@ -75,7 +75,8 @@ class Weight:
 
     Attributes:
       variable: path within the backbone; `{i}` is the number of the block.
-      names: tensors of the checkpoint, without the family's prefix.
+      names: tensors of the checkpoint, without the family's prefix; with `{e}`, the number of an
+        expert, those of all experts are stacked.
       transposed: matrices are stored as (outputs, inputs), as torch's Linear has them.
       widths: outputs of each tensor, if they are several: the variable joins them.
       by_head: query, key and value of one head are neighbours, then come those of the next.
@@ -93,16 +94,21 @@ class GGUFKeys:
     """What the metadata of a family's GGUF files is called, and how they keep its matrices.
 
     Attributes:
+      architecture: the family's name in GGUF.
       keys: key of config.json -> key of the metadata behind the architecture's name and a dot.
       permuted: ends of names of matrices whose rows llama.cpp's converter reorders per head,
         from half-split rotary pairs to neighbouring ones; query heads first, key heads second.
       transposed: ends of names of matrices stored as (outputs, inputs) in GGUF, unlike in the
         family's own checkpoints.
+      scalar_layers: number of layers of the one size of model whose `attention_scalar` is D / H
+        instead of h, which no metadata says; 0 if there is none.
     """
 
+    architecture: str
     keys: Mapping[str, str]
     permuted: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
+    scalar_layers: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +158,18 @@ def classes(name: str) -> dict[str, str]:
         "CausalLM": f"{name}ForCausalLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
     }
+
+
+def heads_apart(rows, num_heads: int):
+    """Rows with query, key and value of one head together -> all queries, all keys, all values."""
+    heads = rows.reshape(num_heads, 3, -1, *rows.shape[1:])
+    return heads.swapaxes(0, 1).reshape(rows.shape)
+
+
+def heads_together(rows, num_heads: int):
+    """Inverse of `heads_apart`."""
+    kinds = rows.reshape(3, num_heads, -1, *rows.shape[1:])
+    return kinds.swapaxes(0, 1).reshape(rows.shape)
 
 
 def renamed(weights: tuple[Weight, ...], *others: Weight) -> tuple[Weight, ...]:

@@ -62,6 +62,7 @@ GPT2 = Family(
     ignored=(".attn.bias", ".attn.masked_bias"),  # causal masks that old versions stored
     # https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py, class GPT2Model
     gguf=GGUFKeys(
+        architecture="gpt2",
         keys={
             "vocab_size": "vocab_size",
             "n_embd": "embedding_length",

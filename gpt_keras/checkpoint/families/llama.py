@@ -17,9 +17,9 @@ from gpt_keras.checkpoint.families.family import (
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/llama/
-_BLOCK = "layers.{i}."
-_QKV = tuple(f"{_BLOCK}self_attn.{x}_proj." for x in "qkv")
-_GATE_UP = (f"{_BLOCK}mlp.gate_proj.", f"{_BLOCK}mlp.up_proj.")
+BLOCK = "layers.{i}."
+_QKV = tuple(f"{BLOCK}self_attn.{x}_proj." for x in "qkv")
+_GATE_UP = (f"{BLOCK}mlp.gate_proj.", f"{BLOCK}mlp.up_proj.")
 LLAMA = Family(
     model_type="llama",
     architectures=classes("Llama"),
@@ -50,26 +50,27 @@ LLAMA = Family(
     weights=(
         Weight("embedding/table", ("embed_tokens.weight",)),
         Weight("embedding/head", ("lm_head.weight",)),
-        Weight("block_{i}/attention_norm/scale", (_BLOCK + "input_layernorm.weight",)),
+        Weight("block_{i}/attention_norm/scale", (BLOCK + "input_layernorm.weight",)),
         Weight("block_{i}/attention/qkv/kernel", tuple(n + "weight" for n in _QKV),
                widths=qkv_widths),
         Weight("block_{i}/attention/qkv/bias", tuple(n + "bias" for n in _QKV),
                widths=qkv_widths),
-        Weight("block_{i}/attention/out/kernel", (_BLOCK + "self_attn.o_proj.weight",)),
-        Weight("block_{i}/attention/out/bias", (_BLOCK + "self_attn.o_proj.bias",)),
-        Weight("block_{i}/feed_forward_norm/scale", (_BLOCK + "post_attention_layernorm.weight",)),
+        Weight("block_{i}/attention/out/kernel", (BLOCK + "self_attn.o_proj.weight",)),
+        Weight("block_{i}/attention/out/bias", (BLOCK + "self_attn.o_proj.bias",)),
+        Weight("block_{i}/feed_forward_norm/scale", (BLOCK + "post_attention_layernorm.weight",)),
         Weight("block_{i}/feed_forward/up/kernel", tuple(n + "weight" for n in _GATE_UP),
                widths=gate_up_widths),
         Weight("block_{i}/feed_forward/up/bias", tuple(n + "bias" for n in _GATE_UP),
                widths=gate_up_widths),
-        Weight("block_{i}/feed_forward/down/kernel", (_BLOCK + "mlp.down_proj.weight",)),
-        Weight("block_{i}/feed_forward/down/bias", (_BLOCK + "mlp.down_proj.bias",)),
+        Weight("block_{i}/feed_forward/down/kernel", (BLOCK + "mlp.down_proj.weight",)),
+        Weight("block_{i}/feed_forward/down/bias", (BLOCK + "mlp.down_proj.bias",)),
         Weight("final_norm/scale", ("norm.weight",)),
     ),
     ignored=(".rotary_emb.inv_freq",),
     rotary=RotaryKeys(),
     # https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py, class LlamaModel
     gguf=GGUFKeys(
+        architecture="llama",
         keys={
             "vocab_size": "vocab_size",
             "hidden_size": "embedding_length",
@@ -85,11 +86,17 @@ LLAMA = Family(
     ),
 )  # fmt: skip
 
+
+def gguf_like_llama(architecture: str, **keys: str) -> GGUFKeys:
+    """GGUF files whose heads stay as they are, with these keys beside llama's."""
+    return GGUFKeys(architecture, {**LLAMA.gguf.keys, **keys})
+
+
 _UNBIASED = {k: v for k, v in LLAMA.keys.items() if not k.endswith("_bias")}
 _ATTENTION_BIAS = {k: v for k, v in LLAMA.keys.items() if k != "mlp_bias"}
-_NORMS = (
-    Weight("block_{i}/attention/q_norm/scale", (_BLOCK + "self_attn.q_norm.weight",)),
-    Weight("block_{i}/attention/k_norm/scale", (_BLOCK + "self_attn.k_norm.weight",)),
+QK_NORMS = (
+    Weight("block_{i}/attention/q_norm/scale", (BLOCK + "self_attn.q_norm.weight",)),
+    Weight("block_{i}/attention/k_norm/scale", (BLOCK + "self_attn.k_norm.weight",)),
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/mistral/
@@ -126,7 +133,7 @@ QWEN2 = dataclasses.replace(
         switch="use_sliding_window",
         layers=lambda fields, i: i >= fields.get("max_window_layers", int, 28),
     ),
-    gguf=None,
+    gguf=gguf_like_llama("qwen2"),
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3/
@@ -141,7 +148,8 @@ QWEN3 = dataclasses.replace(
         "head_dim": Key(("head_dim",), int, 128),
         "max_position_embeddings": Key(("max_position_embeddings",), int, 32768),
     },
-    weights=(*LLAMA.weights, *_NORMS),
+    weights=(*LLAMA.weights, *QK_NORMS),
+    gguf=gguf_like_llama("qwen3"),
 )
 
 
@@ -168,7 +176,7 @@ SMOLLM3 = dataclasses.replace(
     windows=WindowKeys(
         switch="use_sliding_window", layers=lambda fields, i: not _smollm3_rotary(fields, i)
     ),
-    gguf=None,
+    gguf=dataclasses.replace(LLAMA.gguf, architecture="smollm3"),
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/olmo2/
@@ -181,13 +189,13 @@ OLMO2 = dataclasses.replace(
     token_ids=(None, 50279, 1),
     written={"attention_dropout": 0.0},
     weights=renamed(
-        (*LLAMA.weights, *_NORMS),
+        (*LLAMA.weights, *QK_NORMS),
         Weight("block_{i}/attention_post_norm/scale",
-               (_BLOCK + "post_attention_layernorm.weight",)),
+               (BLOCK + "post_attention_layernorm.weight",)),
         Weight("block_{i}/feed_forward_post_norm/scale",
-               (_BLOCK + "post_feedforward_layernorm.weight",)),
+               (BLOCK + "post_feedforward_layernorm.weight",)),
     ),
-    gguf=None,
+    gguf=gguf_like_llama("olmo2"),
 )  # fmt: skip
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/phi3/
@@ -207,8 +215,8 @@ PHI3 = dataclasses.replace(
     written={"attention_dropout": 0.0},
     weights=renamed(
         LLAMA.weights,
-        Weight("block_{i}/attention/qkv/kernel", (_BLOCK + "self_attn.qkv_proj.weight",)),
-        Weight("block_{i}/feed_forward/up/kernel", (_BLOCK + "mlp.gate_up_proj.weight",)),
+        Weight("block_{i}/attention/qkv/kernel", (BLOCK + "self_attn.qkv_proj.weight",)),
+        Weight("block_{i}/feed_forward/up/kernel", (BLOCK + "mlp.gate_up_proj.weight",)),
     ),
     rotary=RotaryKeys(
         fraction_key="partial_rotary_factor",
@@ -216,7 +224,7 @@ PHI3 = dataclasses.replace(
         original=4096,
     ),
     windows=WindowKeys(),
-    gguf=None,
+    gguf=gguf_like_llama("phi3", sliding_window="attention.sliding_window"),
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/starcoder2/
@@ -242,14 +250,14 @@ STARCODER2 = dataclasses.replace(
     written={"attention_dropout": 0.0},
     weights=renamed(
         LLAMA.weights,
-        Weight("block_{i}/attention_norm/bias", (_BLOCK + "input_layernorm.bias",)),
-        Weight("block_{i}/feed_forward_norm/bias", (_BLOCK + "post_attention_layernorm.bias",)),
-        Weight("block_{i}/feed_forward/up/kernel", (_BLOCK + "mlp.c_fc.weight",)),
-        Weight("block_{i}/feed_forward/up/bias", (_BLOCK + "mlp.c_fc.bias",)),
-        Weight("block_{i}/feed_forward/down/kernel", (_BLOCK + "mlp.c_proj.weight",)),
-        Weight("block_{i}/feed_forward/down/bias", (_BLOCK + "mlp.c_proj.bias",)),
+        Weight("block_{i}/attention_norm/bias", (BLOCK + "input_layernorm.bias",)),
+        Weight("block_{i}/feed_forward_norm/bias", (BLOCK + "post_attention_layernorm.bias",)),
+        Weight("block_{i}/feed_forward/up/kernel", (BLOCK + "mlp.c_fc.weight",)),
+        Weight("block_{i}/feed_forward/up/bias", (BLOCK + "mlp.c_fc.bias",)),
+        Weight("block_{i}/feed_forward/down/kernel", (BLOCK + "mlp.c_proj.weight",)),
+        Weight("block_{i}/feed_forward/down/bias", (BLOCK + "mlp.c_proj.bias",)),
         Weight("final_norm/bias", ("norm.bias",)),
     ),
     windows=WindowKeys(),
-    gguf=None,
+    gguf=gguf_like_llama("starcoder2", norm_epsilon="attention.layer_norm_epsilon"),
 )

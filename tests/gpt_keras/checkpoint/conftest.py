@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gpt_keras.checkpoint import weights
+from gpt_keras.checkpoint.families import FAMILIES
 
 NAMES = [  # Hugging Face -> GGUF
     ("model.layers.", "blk."), ("transformer.h.", "blk."),
@@ -28,9 +29,35 @@ def _permute(values, heads):
     )
 
 
+def _others(config):
+    """Metadata of architectures beside llama and gpt2, those that differ by model."""
+    values = {
+        "vocab_size": config.vocab_size,
+        "attention.head_count_kv": config.num_kv_heads,
+        "rope.freq_base": config.rotary.theta,
+    }
+    if config.norm == "layer":
+        values["attention.layer_norm_epsilon"] = config.norm_epsilon
+    else:
+        values["attention.layer_norm_rms_epsilon"] = config.norm_epsilon
+    if config.sliding_window:
+        values["attention.sliding_window"] = config.sliding_window
+    if config.rotary.fraction < 1:
+        values["rope.dimension_count"] = int(config.head_dim * config.rotary.fraction)
+    elif config.head_dim * config.num_heads != config.hidden_size:
+        values["attention.key_length"] = config.head_dim
+    if config.model_type == "gpt_neox":
+        values["use_parallel_residual"] = config.parallel_residual
+    if config.attention_softcap:
+        values["attn_logit_softcapping"] = config.attention_softcap
+        values["final_logit_softcapping"] = config.logits_softcap
+    return values
+
+
 def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, change=None):
     """Writes the model as a GGUF file with matrices of a type; metadata None leaves a key out."""
-    config, arch = model.config, model.config.model_type
+    config, family = model.config, FAMILIES[model.config.model_type]
+    arch = family.gguf.architecture
     values = {
         f"{arch}.block_count": config.num_layers,
         f"{arch}.context_length": config.max_position_embeddings,
@@ -49,9 +76,11 @@ def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, chang
             "llama.rope.freq_base": config.rotary.theta,
             "llama.attention.layer_norm_rms_epsilon": config.norm_epsilon,
         }
-    else:
+    elif arch == "gpt2":
         values["gpt2.attention.layer_norm_epsilon"] = config.norm_epsilon
         values["gpt2.vocab_size"] = config.vocab_size
+    else:
+        values |= {f"{arch}.{key}": value for key, value in _others(config).items()}
     writer = gguf.GGUFWriter(path, arch)
     for key, value in {**values, **(metadata or {})}.items():
         if isinstance(value, str):
@@ -60,16 +89,28 @@ def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, chang
             writer.add_array(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
         elif value is not None:
             writer.add_uint32(key, value)
     tensors = {}
     for name, tensor in weights.tensors(model):
-        if "q_proj" in name or "k_proj" in name:
+        if arch in ("llama", "smollm3") and ("q_proj" in name or "k_proj" in name):
             tensor = _permute(tensor, config.num_heads if "q_proj" in name else config.num_kv_heads)
-        if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+        if name.endswith(family.gguf.transposed):
             tensor = tensor.T
-        for theirs, ours in NAMES:
-            name = name.replace(theirs, ours)
+        if "query_key_value" in name:
+            kinds = tensor.reshape(config.num_heads, 3, -1, *tensor.shape[1:]).swapaxes(0, 1)
+            tensor = kinds.reshape(tensor.shape)
+        if "gemma" in arch and name.endswith("norm.weight"):
+            tensor = tensor + np.float32(1)
+        if arch in ("llama", "gpt2"):
+            for theirs, ours in NAMES:
+                name = name.replace(theirs, ours)
+        else:
+            number = next(n for n, a in gguf.MODEL_ARCH_NAMES.items() if a == arch)
+            names = gguf.get_tensor_name_map(number, config.num_layers)
+            name = names.get_name(name, (".weight", ".bias"))
         tensors[name] = tensor
     if change:
         change(tensors)

@@ -8,7 +8,8 @@ import pytest
 
 import gpt_keras
 from gpt_keras import import_checkpoint
-from gpt_keras.checkpoint import gguf_file, read_config, weights
+from gpt_keras.checkpoint import gguf_file, hf_config, read_config, weights
+from gpt_keras.checkpoint.fields import Fields
 
 Type = gguf.GGMLQuantizationType
 LLAMA = gpt_keras.GPTConfig(
@@ -77,6 +78,58 @@ def test_gpt2(write, tmp_path):
     again = read(write(tmp_path / "m.gguf", model))
     assert again.config == GPT2
     np.testing.assert_array_equal(again(IDS), model(IDS))
+
+
+SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128,
+         "rope_theta": 5000.0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+GEMMA = {"head_dim": 16, "sliding_window": 3}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("qwen2", {}),
+        ("qwen2", {"tie_word_embeddings": True}),
+        ("qwen3", {"head_dim": 16}),
+        ("smollm3", {}),
+        ("olmo2", {}),
+        ("phi3", {"sliding_window": 4}),
+        ("phi3", {"partial_rotary_factor": 0.75}),
+        ("starcoder2", {}),
+        ("starcoder2", {"use_bias": False, "tie_word_embeddings": False}),
+        ("gpt_neox", {"rotary_emb_base": 5000.0}),
+        ("gpt_neox", {"rotary_emb_base": 5000.0, "use_parallel_residual": False}),
+        ("gemma", {"head_dim": 16}),
+        ("gemma2", {**GEMMA, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 2.0}),
+        ("gemma2", {**GEMMA, "query_pre_attn_scalar": 8, "num_hidden_layers": 46}),
+        ("gemma3_text", {**GEMMA, "query_pre_attn_scalar": 16}),
+    ],
+)
+def test_families(write, tmp_path, model_type, changes):
+    fields = {"model_type": model_type, **SMALL, **changes}
+    config = hf_config.from_fields(Fields(fields, "config.json"))
+    model = gpt_keras.CausalLM(config)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        # Few bits, so that what is added to a norm's scale can be taken off again.
+        variable.assign(np.round(rng.normal(size=variable.shape, scale=0.3) * 64) / 64)
+    again = read(write(tmp_path / "m.gguf", model))
+    assert again.config.replace(dropout=0.0, initializer_range=0.02) == config.replace(
+        dropout=0.0, initializer_range=0.02
+    )
+    for ours, exact in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, exact, err_msg=ours.path)
+
+
+def test_longrope_is_refused(write, tmp_path):
+    config = hf_config.from_fields(Fields({"model_type": "phi3", **SMALL}, "config.json"))
+
+    def factors(tensors):
+        tensors["rope_factors_long.weight"] = np.ones(4, np.float32)
+
+    path = write(tmp_path / "m.gguf", gpt_keras.CausalLM(config), change=factors)
+    refuses(path, "rope_factors_long.weight", "Hugging Face directory")
 
 
 def test_linear_rope_scaling_and_end_of_turn(write, llama, tmp_path):

@@ -154,6 +154,60 @@ def test_longrope_of_phi3_in_every_form():
     assert half == RotaryConfig(fraction=0.5)
 
 
+GEMMA2 = {**LLAMA, "model_type": "gemma2", "num_key_value_heads": 2, "head_dim": 4}
+MOE = {**LLAMA, "model_type": "qwen3_moe", "num_key_value_heads": 2, "moe_intermediate_size": 8}
+GEMMA3 = {**GEMMA2, "model_type": "gemma3_text", "num_hidden_layers": 7}
+
+
+def test_gemma():
+    gemma = {**GEMMA2, "model_type": "gemma"}
+    for changes in ({}, {"hidden_act": "gelu"}, {"hidden_act": "gelu_pytorch_tanh"}):
+        config = parse(gemma, **changes)
+        assert (config.activation, config.norm_offset) == ("gelu_tanh", 1.0)
+        assert config.scale_embeddings
+    config = parse(GEMMA2)
+    assert (config.attention_softcap, config.logits_softcap) == (50.0, 30.0)
+    assert (config.attention_scalar, config.sliding_window) == (256, 4096)
+    assert config.window_layers == (True, False)
+    config = parse(GEMMA2, attn_logit_softcapping=None, final_logit_softcapping=None)
+    assert (config.attention_softcap, config.logits_softcap) == (0.0, 0.0)
+    assert hf_config.to_dict(config, "CausalLM")["attn_logit_softcapping"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "main", "local"),
+    [
+        ({}, RotaryConfig(1e6), RotaryConfig(1e4)),
+        # The published config.json of google/gemma-3-4b, as transformers 4 wrote it.
+        ({"rope_theta": 2e6, "rope_local_base_freq": 3e4,
+          "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
+         RotaryConfig(2e6, (("factor", 8.0), ("rope_type", "linear"))), RotaryConfig(3e4)),
+        ({"rope_parameters": {FULL: {"rope_theta": 2e6, "rope_type": "default"},
+                              SLIDING: {"rope_theta": 3e4, "rope_type": "default"}}},
+         RotaryConfig(2e6), RotaryConfig(3e4)),
+    ],
+)  # fmt: skip
+def test_two_kinds_of_rotary_positions(changes, main, local):
+    config = parse(GEMMA3, **changes)
+    assert [config.rotary_of(i) for i in range(7)] == [local] * 5 + [main, local]
+    assert parse(hf_config.to_dict(config, "CausalLM")) == config
+    other = parse(GEMMA3, sliding_window_pattern=2, **changes)
+    assert [bool(other.window_of(i)) for i in range(7)] == [i % 2 == 0 for i in range(7)]
+
+
+def test_gpt_neox():
+    neox = {**LLAMA, "model_type": "gpt_neox", "num_attention_heads": 3}
+    assert parse(neox).rotary == RotaryConfig(fraction=0.25)
+    assert parse(neox).parallel_residual
+    old = parse(neox, rotary_emb_base=500, rotary_pct=1.0, use_parallel_residual=False)
+    assert old.rotary == RotaryConfig(500.0)
+    assert not old.parallel_residual
+    new = parse(neox, rope_parameters={"rope_theta": 500, "partial_rotary_factor": 0.5})
+    assert new.rotary == RotaryConfig(500.0, fraction=0.5)
+    for config in (old, new, parse(neox, attention_bias=False)):
+        assert parse(hf_config.to_dict(config, "CausalLM")) == config
+
+
 @pytest.mark.parametrize(
     ("base", "changes", "words"),
     [
@@ -185,6 +239,11 @@ def test_longrope_of_phi3_in_every_form():
             "unsupported; supported are full_attention, sliding_attention",
         ),
         (SMOLLM3, {"no_rope_layers": [1, 1]}, "expected an integer for each layer"),
+        (MOE, {"mlp_only_layers": [1]}, "mlp_only_layers=[1]: unsupported"),
+        (MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step=2: unsupported"),
+        (MOE, {"num_experts_per_tok": 200}, "experts_per_token=200: expected 1 to num_experts=128"),
+        (GEMMA2, {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        (GEMMA3, {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         (SMOLLM3, {"num_hidden_layers": 10**9}, "1000000000 layers: expected 10000 at most"),
         (PHI3, {"rope_scaling": {**LONGROPE, "type": "linear"}}, "supported are default, longrope"),
         (PHI3, {"rope_scaling": {**LONGROPE, "long_factor": [1]}}, "expected 2 numbers"),

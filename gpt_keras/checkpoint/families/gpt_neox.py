@@ -1,0 +1,78 @@
+"""GPT-NeoX, Pythia."""
+
+from gpt_keras.checkpoint.families.family import (
+    ACTIVATIONS,
+    Family,
+    GGUFKeys,
+    Key,
+    RotaryKeys,
+    Weight,
+    classes,
+)
+
+# https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_neox/
+_BLOCK = "layers.{i}."
+GPT_NEOX = Family(
+    model_type="gpt_neox",
+    architectures=classes("GPTNeoX"),
+    fixed={"norm": "layer", "gated": False, "num_kv_heads": 0, "head_dim": 0, "mlp_bias": True},
+    keys={
+        "vocab_size": Key(("vocab_size",), int),
+        "hidden_size": Key(("hidden_size",), int),
+        "num_layers": Key(("num_hidden_layers",), int),
+        "num_heads": Key(("num_attention_heads",), int),
+        "intermediate_size": Key(("intermediate_size",), int),
+        "max_position_embeddings": Key(("max_position_embeddings",), int, 2048),
+        "norm_epsilon": Key(("layer_norm_eps",), float, 1e-5),
+        "parallel_residual": Key(("use_parallel_residual",), bool, True),
+        "qkv_bias": Key(("attention_bias",), bool, True),
+        "attention_output_bias": Key(("attention_bias",), bool, True),
+        "tie_embeddings": Key(("tie_word_embeddings",), bool, False),
+        "initializer_range": Key(("initializer_range",), float, 0.02),
+        "dropout": Key(("hidden_dropout",), float, 0.0),
+    },
+    activation_key="hidden_act",
+    activations=ACTIVATIONS,
+    activation="gelu",
+    token_ids=(0, 2, None),
+    supported={},
+    written={"attention_dropout": 0.0},
+    prefix="gpt_neox.",
+    weights=(
+        Weight("embedding/table", ("embed_in.weight",)),
+        Weight("embedding/head", ("embed_out.weight",)),
+        Weight("block_{i}/attention_norm/scale", (_BLOCK + "input_layernorm.weight",)),
+        Weight("block_{i}/attention_norm/bias", (_BLOCK + "input_layernorm.bias",)),
+        Weight("block_{i}/attention/qkv/kernel", (_BLOCK + "attention.query_key_value.weight",),
+               by_head=True),
+        Weight("block_{i}/attention/qkv/bias", (_BLOCK + "attention.query_key_value.bias",),
+               by_head=True),
+        Weight("block_{i}/attention/out/kernel", (_BLOCK + "attention.dense.weight",)),
+        Weight("block_{i}/attention/out/bias", (_BLOCK + "attention.dense.bias",)),
+        Weight("block_{i}/feed_forward_norm/scale", (_BLOCK + "post_attention_layernorm.weight",)),
+        Weight("block_{i}/feed_forward_norm/bias", (_BLOCK + "post_attention_layernorm.bias",)),
+        Weight("block_{i}/feed_forward/up/kernel", (_BLOCK + "mlp.dense_h_to_4h.weight",)),
+        Weight("block_{i}/feed_forward/up/bias", (_BLOCK + "mlp.dense_h_to_4h.bias",)),
+        Weight("block_{i}/feed_forward/down/kernel", (_BLOCK + "mlp.dense_4h_to_h.weight",)),
+        Weight("block_{i}/feed_forward/down/bias", (_BLOCK + "mlp.dense_4h_to_h.bias",)),
+        Weight("final_norm/scale", ("final_layer_norm.weight",)),
+        Weight("final_norm/bias", ("final_layer_norm.bias",)),
+    ),
+    # Masks and frequencies that old versions stored.
+    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
+    rotary=RotaryKeys(theta_key="rotary_emb_base", fraction_key="rotary_pct", fraction=0.25),
+    gguf=GGUFKeys(
+        architecture="gptneox",
+        keys={
+            "vocab_size": "vocab_size",
+            "hidden_size": "embedding_length",
+            "num_hidden_layers": "block_count",
+            "num_attention_heads": "attention.head_count",
+            "intermediate_size": "feed_forward_length",
+            "max_position_embeddings": "context_length",
+            "layer_norm_eps": "attention.layer_norm_epsilon",
+            "use_parallel_residual": "use_parallel_residual",
+            "rotary_emb_base": "rope.freq_base",
+        },
+    ),
+)  # fmt: skip
