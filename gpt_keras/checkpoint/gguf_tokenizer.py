@@ -83,8 +83,11 @@ def _sentence_piece_bpe(file):
     config = {"clean_up_tokenization_spaces": False}
     for name in ("bos", "eos", "padding", "unknown"):
         i = file.get(f"tokenizer.ggml.{name}_token_id")
-        if i is not None:
-            config[f"{name[:3]}_token"] = tokens[i]
+        if i is None:
+            continue
+        if not 0 <= i < len(tokens):
+            raise ValueError(f"{name}_token_id={i}: not one of the {len(tokens)} tokens")
+        config[f"{name[:3]}_token"] = tokens[i]
     if template := file.get("tokenizer.chat_template"):
         config["chat_template"] = template
     text = tokenizers.bpe_json(tokens, scores, types, dummy_prefix=prefix)

@@ -208,7 +208,8 @@ def test_unknown_types_are_named(write, llama, tmp_path):
         ({"llama.expert_count": 8}, "experts"),
         ({"split.count": 2}, "merge"),
         ({"general.architecture": "rwkv"}, "general.architecture='rwkv'"),
-        ({"tokenizer.ggml.model": "llama"}, "tokenizer.ggml.model='llama'"),
+        ({"tokenizer.ggml.model": "rwkv"}, "tokenizer.ggml.model='rwkv'"),
+        ({"tokenizer.ggml.model": "llama"}, "bos_token_id=1: not one of the 0 tokens"),
         ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "kimi"}, "pre='kimi'"),
     ],
 )
