@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from gpt_keras import program
 from gpt_keras.checkpoint import directory
 from gpt_keras.tasks import CausalLM
 
 
-def define_flags() -> absl_flags.FlagValues:
-    """The program's flags, on an object of their own: nothing is global."""
-    flags = absl_flags.FlagValues()
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """The program's flags."""
     absl_flags.DEFINE_string("source", None, "GGUF file to read", flag_values=flags)
     absl_flags.DEFINE_string(
         "output_dir",
@@ -33,31 +33,15 @@ def define_flags() -> absl_flags.FlagValues:
         "of the weights written",
         flag_values=flags,
     )
-    absl_flags.DEFINE_boolean("help", False, "show this help", flag_values=flags, short_name="h")
-    return flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the program with these arguments, program name first, and returns its exit status."""
-    flags = define_flags()
-    try:
-        stray = flags(list(argv))[1:]
-        if flags.help:
-            print(__doc__ + flags.get_help())
-            return 0
-        missing = [name for name in ("source", "output_dir") if not flags[name].value]
-        if stray or missing:
-            problem = f"{stray[0]!r} is no flag" if stray else f"--{missing[0]} is missing"
-            raise absl_flags.Error(f"{problem}; --help lists the flags")
-    except absl_flags.Error as error:
-        print(f"import_checkpoint: error: {error}", file=sys.stderr)
-        return 2
-    try:
+
+    def action(flags):
         import_gguf(flags.source, flags.output_dir, flags.dtype)
-    except (ValueError, OSError) as error:
-        print(f"import_checkpoint: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return program.run(argv, __doc__, define_flags, action)
 
 
 def import_gguf(source: str, output_dir: str, dtype: str = "float32") -> None:
@@ -84,4 +68,4 @@ def import_gguf(source: str, output_dir: str, dtype: str = "float32") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(["import_checkpoint", *sys.argv[1:]]))

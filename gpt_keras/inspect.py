@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from gpt_keras import chat, checkpoint
+from gpt_keras import chat, checkpoint, program
 
 SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
@@ -155,35 +155,20 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def define_flags() -> absl_flags.FlagValues:
-    """The program's flags, on an object of their own: nothing is global."""
-    flags = absl_flags.FlagValues()
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """The program's flags."""
     absl_flags.DEFINE_boolean("json", False, "print JSON", flag_values=flags)
-    absl_flags.DEFINE_boolean("help", False, "show this help", flag_values=flags, short_name="h")
-    return flags
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the program with these arguments, program name first, and returns its exit status."""
-    flags = define_flags()
-    try:
-        paths = flags(list(argv))[1:]
-        if flags.help:
-            print(__doc__ + flags.get_help())
-            return 0
-        if len(paths) != 1:
-            raise absl_flags.Error(f"expected one PATH, got {len(paths)}; --help tells more")
-    except absl_flags.Error as error:
-        print(f"inspect: error: {error}", file=sys.stderr)
-        return 2
-    try:
-        found = inspect(paths[0])
-    except (ValueError, OSError) as error:
-        print(f"inspect: error: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(found, indent=2, ensure_ascii=False) if flags.json else table(found))
-    return 0
+
+    def action(flags, path):
+        found = inspect(path)
+        print(json.dumps(found, indent=2, ensure_ascii=False) if flags.json else table(found))
+
+    return program.run(argv, __doc__, define_flags, action, positional=["PATH"])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(["inspect", *sys.argv[1:]]))

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 
 from gpt_keras import tokenizers
-from gpt_keras.checkpoint import directory, gguf_file, hf_config, hub, weights
+from gpt_keras.checkpoint import directory, gguf_file, gguf_writer, hf_config, hub, weights
 from gpt_keras.config import GPTConfig
 
 
@@ -80,6 +80,11 @@ def _source(path: str) -> weights.TensorSource:
 
 def _is_gguf(path: str) -> bool:
     return os.path.isfile(path)
+
+
+def save_gguf(model, path, file_type: str) -> None:
+    """Writes a GGUF file; it appears whole or not at all. See `CausalLM.save_gguf`."""
+    gguf_writer.save(model, os.fspath(path), file_type)
 
 
 def locate(path, revision: str | None = None, local_files_only: bool = False) -> str:

@@ -112,15 +112,10 @@ class GGUFFile:
         offset = self.family.fixed.get("norm_offset")
         if offset and name.endswith("norm.weight"):  # stored as what it multiplies by
             return values - np.float32(offset)
-        if self._by_head and name.endswith(self._by_head):
+        ends = by_head(self.family)
+        if ends and name.endswith(ends):
             return heads_together(values, self._architecture("attention.head_count"))
         return self._unpermuted(name, values)
-
-    @property
-    def _by_head(self) -> tuple[str, ...]:
-        """Ends of the names of tensors that the checkpoint has head by head, and GGUF has not."""
-        weights = (weight for weight in self.family.weights if weight.by_head)
-        return tuple(weight.names[0].removeprefix("layers.{i}") for weight in weights)
 
     def _architecture(self, key: str, default=None):
         return self.get(f"{self.family.gguf.architecture}.{key}", default)
@@ -217,6 +212,12 @@ class GGUFFile:
             heads = self._architecture("attention.head_count_kv", heads)
         pairs = values.reshape(heads, -1, 2, *values.shape[1:])  # (heads, h/2, 2, ...)
         return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def by_head(family: Family) -> tuple[str, ...]:
+    """Ends of the names of tensors that the checkpoint has head by head, and GGUF has not."""
+    weights = (weight for weight in family.weights if weight.by_head)
+    return tuple(weight.names[0].removeprefix("layers.{i}") for weight in weights)
 
 
 def tensor_names(family: Family, num_layers: int) -> dict[str, str]:

@@ -1,6 +1,9 @@
 """The tokenizer inside a GGUF file."""
 
+import gguf
+
 from gpt_keras import tokenizers
+from gpt_keras.tokenizers import pre_tokenizer
 
 # `tokenizer.ggml.pre` -> what `ByteLevelBPE.from_vocab_and_merges` is to do. Source:
 # llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp, and for what llama.cpp leaves out, the
@@ -11,8 +14,8 @@ PRE_TOKENIZERS = {
     "phi-2": {"pre_tokenizer": "gpt2"},
     "olmo": {"pre_tokenizer": "gpt2", **_NFC},
     "mpt": {"pre_tokenizer": "gpt2", **_NFC},
-    "refact": {"pre_tokenizer": "digits_gpt2"},
     "smollm": {"pre_tokenizer": "digits_gpt2"},
+    "refact": {"pre_tokenizer": "digits_gpt2"},
     "starcoder": {"pre_tokenizer": "digits_gpt2"},
     "command-r": {"pre_tokenizer": "digits_gpt2", **_NFC},
     "llama-bpe": {"pre_tokenizer": "llama3", "ignore_merges": True},
@@ -24,7 +27,7 @@ PRE_TOKENIZERS = {
     "gpt-4o": {"pre_tokenizer": "o200k"},
     "deepseek-r1-qwen": {"pre_tokenizer": "qwen2", **_NFC},
 }
-_CONTROL, _USER_DEFINED = 3, 4  # of llama.cpp's llama_token_type
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # of llama.cpp's llama_token_type
 
 
 def make_tokenizer(file):
@@ -92,3 +95,52 @@ def _sentence_piece_bpe(file):
         config["chat_template"] = template
     text = tokenizers.bpe_json(tokens, scores, types, dummy_prefix=prefix)
     return tokenizers.SentencePieceBPE(text, config, "pieces")
+
+
+def add(writer: gguf.GGUFWriter, tokenizer, vocab_size: int) -> None:
+    """Adds a tokenizer to a file that is being written; the model's token ids are the config's.
+
+    Args:
+      writer: of the file.
+      tokenizer: a `tokenizers.ByteLevelBPE`.
+      vocab_size: rows of the model's table; those without a token get one that no text has.
+
+    Raises:
+      ValueError: a tokenizer that llama.cpp has no name for.
+    """
+    if not isinstance(tokenizer, tokenizers.ByteLevelBPE):
+        raise ValueError(
+            f"{type(tokenizer).__name__} tokenizers are not written as GGUF, byte-level BPE is; "
+            "with_tokenizer=False when the model is read leaves it out"
+        )
+    spec = tokenizer.spec
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_name_of(spec))
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    types = [_UNUSED] * vocab_size
+    for token, i in spec.model.vocab.items():
+        tokens[i], types[i] = token, _NORMAL
+    for token, i in spec.added_tokens.items():
+        tokens[i], types[i] = token.content, _CONTROL if token.special else _USER_DEFINED
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([" ".join(pair) for pair in spec.model.merges])
+    if tokenizer.unk_token_id is not None:
+        writer.add_unk_token_id(tokenizer.unk_token_id)
+    splitter = pre_tokenizer.from_json(spec.pre_tokenizer, "tokenizer.json")
+    writer.add_add_space_prefix(splitter.add_prefix_space)
+    writer.add_add_bos_token(False)  # texts are tokenized as they are, here too
+    if tokenizer.chat_template is not None:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def _name_of(spec) -> str:
+    """llama.cpp's name of how a tokenizer splits texts."""
+    splitter = pre_tokenizer.from_json(spec.pre_tokenizer, "tokenizer.json")
+    for name, options in PRE_TOKENIZERS.items():
+        other = pre_tokenizer.named(options["pre_tokenizer"])
+        if (splitter.pattern, splitter.digits) == (other.pattern, other.digits) and (
+            spec.model.ignore_merges == options.get("ignore_merges", False)
+        ):
+            return name
+    raise ValueError(f"tokenizer.json: pre_tokenizer {splitter}: llama.cpp has no name for it")

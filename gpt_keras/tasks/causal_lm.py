@@ -1,12 +1,13 @@
 """CausalLM: the next token's distribution, and text made from it."""
 
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import generation, metrics, preprocessing, stop_strings
+from gpt_keras import checkpoint, generation, metrics, preprocessing, stop_strings
 from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
@@ -32,6 +33,21 @@ class CausalLM(Task):
     def logits(self, hidden):
         """(..., D) -> (..., V) float32."""
         return self.backbone.embedding.logits(hidden)
+
+    def save_gguf(self, path: str | os.PathLike, type: str = "F16") -> None:
+        """Writes a GGUF file for llama.cpp; it appears whole or not at all.
+
+        Args:
+          path: the file; one that is there is replaced.
+          type: of the matrices: F32, F16 or Q8_0. Vectors are F32.
+
+        Raises:
+          ValueError: a family, a rotary scaling or a tokenizer that is not written as GGUF, by
+            name; a value that F16 cannot hold.
+        """
+        if self.backbone.split:
+            raise ValueError("the matrices are split: save the model before backbone.lay_out()")
+        checkpoint.save_gguf(self, path, type)
 
     def generate(self, prompts, **options) -> list[str]:
         """Continues texts.

@@ -118,6 +118,11 @@ class JsonTokenizer(Tokenizer):
         self._is_special[list(self.special_tokens.values())] = True
 
     @property
+    def spec(self) -> tokenizer_json.TokenizerJson:
+        """What the `tokenizer.json` says."""
+        return self._spec
+
+    @property
     def special_tokens(self):
         return {t.content: i for t, i in self._spec.added_tokens.items() if t.special}
 

@@ -21,7 +21,7 @@ def run(*arguments):
             "one of <float32|bfloat16|float16>",
         ),
         (["--sorce=a.gguf"], "Did you mean: source"),
-        (["a.gguf", "--source=a.gguf", "--output_dir=b"], "'a.gguf' is no flag"),
+        (["a.gguf", "--source=a.gguf", "--output_dir=b"], "'a.gguf' is one too many"),
     ],
 )
 def test_misuse(arguments, words, capsys):

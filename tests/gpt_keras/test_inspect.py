@@ -107,8 +107,8 @@ def test_newest_version_of_a_saved_model(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "expected one PATH, got 0"),
-        (["a", "b"], 2, "expected one PATH, got 2"),
+        ([], 2, "PATH is missing"),
+        (["a", "b"], 2, "'b' is one too many"),
         (["a", "--jsn"], 2, "Unknown command line flag 'jsn'"),
         (["nowhere"], 1, "nowhere: no such model directory"),
     ],

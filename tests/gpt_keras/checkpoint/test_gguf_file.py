@@ -114,12 +114,31 @@ def test_families(write, tmp_path, model_type, changes):
     for variable in model.weights:
         # Few bits, so that what is added to a norm's scale can be taken off again.
         variable.assign(np.round(rng.normal(size=variable.shape, scale=0.3) * 64) / 64)
-    again = read(write(tmp_path / "m.gguf", model))
+    again = read(write(tmp_path / "theirs.gguf", model))
     assert again.config.replace(dropout=0.0, initializer_range=0.02) == config.replace(
         dropout=0.0, initializer_range=0.02
     )
     for ours, exact in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours, exact, err_msg=ours.path)
+
+    model.save_gguf(tmp_path / "ours.gguf", "F32")
+    assert_same_file(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    assert read_config(tmp_path / "ours.gguf") == again.config
+
+
+def assert_same_file(ours, theirs):
+    """The same tensors, and all the metadata that the other has."""
+    ours, theirs = gguf.GGUFReader(ours), gguf.GGUFReader(theirs)
+    tensors = [{t.name: t for t in reader.tensors} for reader in (ours, theirs)]
+    assert set(tensors[0]) == set(tensors[1])
+    for name, tensor in tensors[0].items():
+        other = tensors[1][name]
+        assert (tensor.tensor_type, list(tensor.shape)) == (other.tensor_type, list(other.shape))
+        np.testing.assert_array_equal(tensor.data, other.data, err_msg=name)
+    for key, field in theirs.fields.items():
+        # The converter writes no key heads of GPT-NeoX, whose heads are as many.
+        if not key.startswith(("GGUF.", "gptneox.attention.head_count_kv")):
+            assert ours.fields[key].contents() == field.contents(), key
 
 
 def test_longrope_is_refused(write, tmp_path):
