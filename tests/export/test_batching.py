@@ -317,8 +317,10 @@ def test_whoever_waits_too_long_is_told(tmp_path):
 
 
 def test_whoever_waits_longest_is_first(tmp_path):
-    server = Server(make_model(eos_token_ids=()), tmp_path, slots=1)
-    order, lengths = [], [90, 50, 60, 80, 50, 70, 55, 50]
+    # Each takes longer than a busy machine lets a thread of the test wait.
+    model = make_model(eos_token_ids=(), max_position_embeddings=1024)
+    server = Server(model, tmp_path, slots=1, tokens=1024)
+    order, lengths = [], [900, 500, 600, 800, 500, 700, 550, 500]
     with verification.load(server.path) as loaded:
         ask(loaded, [[9]] * 2, max_new_tokens=[2])  # the first to wait waits for the door's making
 
