@@ -7,8 +7,10 @@ import random
 import sysconfig
 
 import pytest
+import tensorflow as tf
 import tokenizers as hf
 
+from export import stock_ops
 from gpt_keras import tokenizers
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！但是价格有点贵，送货也慢了两天。书的质量一般。"
@@ -101,3 +103,30 @@ def _check_ids(ours, reference, texts, allow_special=True):
             assert row == ids, repr(text)
     assert [len(ids) for ids in expected] == (splits[1:] - splits[:-1]).tolist()
     return got
+
+
+class Served(tf.Module):
+    def __init__(self, tokenizer):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def serve(self, texts):
+        ids = self.tokenizer.tokenize(texts)
+        return {"ids": ids.values, "text": self.tokenizer.detokenize(ids)}
+
+
+@pytest.fixture
+def check_served(tmp_path):
+    """Function (tokenizer, texts): it does the same in a SavedModel, which a stock server knows."""
+
+    def check(tokenizer, texts):
+        served = Served(tokenizer)
+        tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
+        assert stock_ops.check(stock_ops.read(tmp_path)) == []
+        got = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](tf.constant(texts))
+        ids = tokenizer.tokenize(texts)
+        assert got["ids"].numpy().tolist() == ids.values.numpy().tolist()
+        assert got["text"].numpy().tolist() == tokenizer.detokenize(ids).numpy().tolist()
+
+    return check

@@ -5,11 +5,9 @@ import json
 
 import pytest
 import sentencepiece
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import stock_ops
 from gpt_keras import tokenizers
 from gpt_keras.tokenizers import sentence_piece
 
@@ -134,24 +132,8 @@ def test_directories(kind, tmp_path):
         assert ids == [*ours.tokenize("a").to_list()[0], ours.vocab_size]
 
 
-def test_saved_model(kind, tmp_path):
-    _, _, ours, _ = kind
-
-    class Served(tf.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokenizer = ours
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def serve(self, texts):
-            ids = self.tokenizer.tokenize(texts)
-            return {"ids": ids.values, "text": self.tokenizer.detokenize(ids)}
-
-    served = Served()
-    tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
-    assert stock_ops.check(stock_ops.read(tmp_path)) == []
-    got = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](tf.constant(TEXTS))
-    assert got["ids"].numpy().tolist() == ours.tokenize(TEXTS).values.numpy().tolist()
+def test_saved_model(kind, check_served):
+    check_served(kind[2], TEXTS)
 
 
 @pytest.mark.parametrize(

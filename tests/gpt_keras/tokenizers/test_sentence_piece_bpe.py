@@ -5,12 +5,10 @@ import json
 import random
 
 import pytest
-import tensorflow as tf
 import tokenizers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import stock_ops
 from gpt_keras import tokenizers
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！但是价格有点贵，送货也慢了两天。"
@@ -185,25 +183,9 @@ def test_long_words(base, check_ids):
     )
 
 
-def test_saved_model(base, tmp_path):
+def test_saved_model(base, check_served):
     ours, _ = load(family(base, "llama2, legacy"))
-
-    class Served(tf.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokenizer = ours
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def serve(self, texts):
-            ids = self.tokenizer.tokenize(texts)
-            return {"ids": ids.values, "text": self.tokenizer.detokenize(ids)}
-
-    served = Served()
-    tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
-    assert stock_ops.check(stock_ops.read(tmp_path)) == []
-    got = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](tf.constant(TEXTS))
-    assert got["ids"].numpy().tolist() == ours.tokenize(TEXTS).values.numpy().tolist()
-    assert got["text"].numpy().tolist() == ours.detokenize(ours.tokenize(TEXTS)).numpy().tolist()
+    check_served(ours, TEXTS)
 
 
 @pytest.mark.parametrize(

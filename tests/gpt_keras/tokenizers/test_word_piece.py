@@ -9,7 +9,6 @@ import tokenizers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import stock_ops
 from gpt_keras import tokenizers
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！"
@@ -119,24 +118,8 @@ def test_property_any_text(loaded, texts):
     assert ours.tokenize(texts).to_list() == expected
 
 
-def test_saved_model(loaded, tmp_path):
-    ours, _ = loaded
-
-    class Served(tf.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokenizer = ours
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-        def serve(self, texts):
-            ids = self.tokenizer.tokenize(texts)
-            return {"ids": ids.values, "text": self.tokenizer.detokenize(ids)}
-
-    served = Served()
-    tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
-    assert stock_ops.check(stock_ops.read(tmp_path)) == []
-    got = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](tf.constant(TEXTS))
-    assert got["ids"].numpy().tolist() == ours.tokenize(TEXTS).values.numpy().tolist()
+def test_saved_model(loaded, check_served):
+    check_served(loaded[0], TEXTS)
 
 
 @pytest.mark.parametrize(
