@@ -55,16 +55,16 @@ def _checkpoint(path: str) -> dict[str, Any]:
         "key and value heads": config.num_kv_heads,
         "vocabulary": config.vocab_size,
         **_tokenizer(path),
-        "memory": {
-            "weights, float32": parameters * FLOAT,
-            "to train, AdamW, without activations": parameters * FLOAT * TRAINED,
-            "to serve, for each token of context": token,
-        },
+    }
+    memory = {
+        "weights, float32": parameters * FLOAT,
+        "to train, AdamW, without activations": parameters * FLOAT * TRAINED,
     }
     if config.id2label:
         found["labels"] = ", ".join(config.id2label)
-        del found["memory"]["to serve, for each token of context"]
-    return found
+    else:
+        memory["to serve, for each token of context"] = token
+    return {**found, "memory": memory}
 
 
 def _tokenizer(path: str) -> dict[str, Any]:
