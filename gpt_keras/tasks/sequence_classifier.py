@@ -67,7 +67,8 @@ class SequenceClassifier(Task):
     def classify_texts(self, texts):
         """Labels of texts, the most likely first; works in a `tf.function` too.
 
-        A text longer than the model's context loses its end, as in training.
+        The tokenizer's special tokens are put around each. A text longer than the model's context
+        loses its end, as in training.
 
         Args:
           texts: (B,) string.
@@ -78,8 +79,7 @@ class SequenceClassifier(Task):
         Raises:
           ValueError: the model has no tokenizer.
         """
-        tokens = self.require_tokenizer().tokenize(texts)  # (B, None)
-        tokens = tokens[:, : self.config.max_position_embeddings]
+        tokens = self.require_tokenizer().encode(texts, self.config.max_position_embeddings)
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         scores = ops.softmax(self(batch.token_ids, padding_mask=batch.padding_mask))  # (B, C)
         scores, order = tf.math.top_k(scores, len(self.config.id2label))
