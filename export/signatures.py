@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from export import checks, options
-from gpt_keras import CausalLM, SequenceClassifier, generation, preprocessing
+from gpt_keras import CausalLM, SequenceClassifier, TextEmbedder, generation, preprocessing
 from gpt_keras.options import generation_options
 from gpt_keras.tokenizers import utf8
 
@@ -47,7 +47,7 @@ def of(model, template=None, batcher=None, **options) -> dict[str, Signature]:
 
     Args:
       model: a task of `gpt_keras`, with a tokenizer.
-      template, batcher, **options: of a CausalLM, see `causal_lm`; a classifier has none.
+      template, batcher, **options: of a CausalLM, see `causal_lm`; other tasks have none.
 
     Raises:
       ValueError: no tokenizer, a task without signatures, an option that is not the task's or out
@@ -57,11 +57,29 @@ def of(model, template=None, batcher=None, **options) -> dict[str, Signature]:
     task = type(model).__name__
     if isinstance(model, CausalLM):
         return causal_lm(model, template, batcher, **options)
-    if not isinstance(model, SequenceClassifier):
-        raise ValueError(f"{task}: expected a CausalLM or a SequenceClassifier")
+    if not isinstance(model, SequenceClassifier | TextEmbedder):
+        raise ValueError(f"{task}: expected a CausalLM, a SequenceClassifier or a TextEmbedder")
     if options:
         raise ValueError(f"--{next(iter(options))} is of no use to a {task}: leave it out")
-    return classifier(model)
+    return classifier(model) if isinstance(model, SequenceClassifier) else embedder(model)
+
+
+def embedder(model) -> dict[str, Signature]:
+    """Signatures of a TextEmbedder.
+
+    `serving_default`, `embed`: `texts` -> `embedding` (batch, D).
+    """
+
+    @_shared(TEXTS)
+    def embed(texts):
+        texts = checks.guarded([checks.not_utf8("texts", texts)], texts)
+        return {"embedding": model.embed(texts)}
+
+    example = {"texts": ["The weather is nice today."]}
+    return {
+        name: Signature(_entry(embed, texts=TEXTS), example)
+        for name in ("serving_default", "embed")
+    }
 
 
 def classifier(model) -> dict[str, Signature]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from export import signatures
-from gpt_keras import SequenceClassifier
+from gpt_keras import SequenceClassifier, TextEmbedder
 
 TEXTS = (
     "The capital of France is",
@@ -89,6 +89,9 @@ def verify(directory, model, entries, template=None, context=None) -> None:
             if isinstance(model, SequenceClassifier):
                 _compare_classifier(loaded, model)
                 return
+            if isinstance(model, TextEmbedder):
+                _compare_embedder(loaded, model)
+                return
             context = context or model.config.max_position_embeddings
             _compare_answers(loaded, "generate", "prompts", TEXTS, model, TEXTS, context)
             if template is not None:
@@ -108,6 +111,18 @@ def _compare_classifier(loaded, model):
             raise ValueError(
                 f"the written model answers otherwise than the Python model: classify({text!r}) "
                 f"gives {got} instead of {expected}"
+            )
+
+
+def _compare_embedder(loaded, model):
+    expected = model.embed(tf.constant(TEXTS)).numpy()
+    answer = loaded.run("embed", {"texts": TEXTS})["embedding"]
+    gaps = np.abs(answer - expected).max(axis=1) / np.abs(expected).max(axis=1)
+    for text, gap in zip(TEXTS, gaps, strict=True):
+        if not gap <= SCORE_TOLERANCE:
+            raise ValueError(
+                f"the written model answers otherwise than the Python model: embed({text!r}) "
+                f"differs by {gap:g} of its largest number"
             )
 
 

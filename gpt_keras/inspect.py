@@ -25,6 +25,10 @@ SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
 TRAINED = 4  # weights, gradients and AdamW's two averages
 MB = 1e6
+_TASKS = {
+    "CausalLM": "causal_lm", "SequenceClassifier": "classification", "MaskedLM": "masked_lm",
+    "TextEmbedder": "embedding",
+}  # fmt: skip
 
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
@@ -38,14 +42,14 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    config = checkpoint.read_config(path)
+    config, task = checkpoint.read_config(path), checkpoint.read_task(path)
     sizes = checkpoint.read_sizes(path)
     parameters = sizes.total()
     token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT
     found = {
         "format": "GGUF file" if os.path.isfile(path) else "Hugging Face model directory",
         "family": config.model_type,
-        "task": "classification" if config.id2label else "causal_lm",
+        "task": _TASKS[task],
         "parameters": parameters,
         "stored as": dict(sizes),
         "context": config.max_position_embeddings,
@@ -62,7 +66,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     }
     if config.id2label:
         found["labels"] = ", ".join(config.id2label)
-    else:
+    if task == "CausalLM":
         memory["to serve, for each token of context"] = token
     return {**found, "memory": memory}
 

@@ -55,6 +55,13 @@ def is_classifier(fields: Fields) -> bool:
     )
 
 
+def task_of(fields: Fields) -> str:
+    """Name of the task that the checkpoint is of; what its family is for if it does not say."""
+    family = family_of(fields)
+    tasks = {name: task for task, name in family.architectures.items()}
+    return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
+
+
 def from_fields(fields: Fields) -> GPTConfig:
     """The GPTConfig that a config.json describes.
 
@@ -80,12 +87,18 @@ def from_fields(fields: Fields) -> GPTConfig:
     if is_classifier(fields):
         found["id2label"] = _labels(fields)
     bos, eos, pad = family.token_ids
+    pad = fields.token_id("pad_token_id", pad)
+    if family.positions_behind_padding:
+        if pad is None:
+            raise fields.error("pad_token_id", "expected one: positions are counted from it")
+        found["position_offset"] = pad + 1
+        found["max_position_embeddings"] -= pad + 1
     try:
         return GPTConfig(
             **found,
             bos_token_id=fields.token_id("bos_token_id", bos),
             eos_token_ids=fields.token_ids("eos_token_id", () if eos is None else (eos,)),
-            pad_token_id=fields.token_id("pad_token_id", pad),
+            pad_token_id=pad,
             model_type=family.model_type,
         )
     except ValueError as error:
@@ -116,6 +129,8 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         value = getattr(config, field)
         value = None if value == key.null else value
         values.update(dict.fromkeys(key.names, value))
+    for name in family.keys["max_position_embeddings"].names:
+        values[name] += config.position_offset
     values.update(family.written)
     values[family.activation_key] = family.activations.get(config.activation, [None])[0]
     values.update(_windows_dict(family, config))

@@ -1,11 +1,9 @@
 """SequenceClassifier: one label for a whole text."""
 
-from typing import ClassVar
-
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics, preprocessing
+from gpt_keras import metrics, pooling, preprocessing
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.tasks.task import Task
@@ -14,11 +12,10 @@ from gpt_keras.tasks.task import Task
 class SequenceClassifier(Task):
     """Classifier: token ids (B, T) int -> logits (B, C) float32, one per label of `id2label`.
 
-    The vector of the last real token goes through a linear head without bias, as in Hugging
-    Face's `LlamaForSequenceClassification`.
+    The vector of the last real token goes through a linear head without bias, as in Hugging Face's
+    `LlamaForSequenceClassification`; with a `pooler` that of the first through two layers with
+    biases and tanh between them, as in its `BertForSequenceClassification`.
     """
-
-    head_weights: ClassVar = {"score/kernel": "score.weight"}
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
         if len(config.id2label) < 2:
@@ -27,30 +24,38 @@ class SequenceClassifier(Task):
                 "from_pretrained(..., id2label=(...)) the names in index order"
             )
         super().__init__(config, tokenizer, dtype, **kwargs)
-        self.score = Projection(config, len(config.id2label), dtype=self.dtype_policy, name="score")
+        self.pooler = None
+        if config.pooler:
+            self.pooler = Projection(
+                config, config.hidden_size, use_bias=True, dtype=self.dtype_policy, name="pooler"
+            )
+            self.pooler.build((None, config.hidden_size))
+        self.score = Projection(
+            config, len(config.id2label), config.pooler, dtype=self.dtype_policy, name="score"
+        )
         self.score.build((None, config.hidden_size))
         self.built = True
 
-    def call(self, token_ids, padding_mask=None, training=False):
+    def call(self, token_ids, padding_mask=None, token_type_ids=None, training=False):
         """Logits of the labels.
 
         Args:
           token_ids: (B, T) int.
           padding_mask: (B, T) bool, False on padding (left or right); None when all are real.
+          token_type_ids: as of `GPTBackbone.call`.
         """
-        hidden = self.backbone(token_ids, padding_mask=padding_mask, training=training)
-        return self.classify(hidden, padding_mask)
+        hidden = self.backbone(
+            token_ids, None, padding_mask, token_type_ids=token_type_ids, training=training
+        )
+        return self.classify(hidden, padding_mask, training)
 
-    def classify(self, hidden, padding_mask=None):
+    def classify(self, hidden, padding_mask=None, training=False):
         """(B, T, D) hidden states after the last norm -> (B, C) float32."""
-        if padding_mask is None:
-            pooled = hidden[:, -1]  # (B, D)
+        if self.pooler is None:
+            pooled = pooling.last(hidden, padding_mask)
         else:
-            # The last real token, wherever the padding is: the largest index that is not padding.
-            T = ops.shape(hidden)[1]
-            index = ops.arange(T, dtype="int32") * ops.cast(padding_mask, "int32")  # (B, T)
-            last = ops.one_hot(ops.max(index, axis=1), T, dtype=hidden.dtype)  # (B, T)
-            pooled = ops.squeeze(ops.matmul(last[:, None], hidden), axis=1)  # (B, D)
+            pooled = ops.tanh(self.pooler(pooling.first(hidden, padding_mask)))
+            pooled = self.backbone.dropout(pooled, training=training)
         return ops.cast(self.score(pooled), "float32")
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:

@@ -1,7 +1,7 @@
 """Task: what every model with a head has in common."""
 
 import os
-from typing import ClassVar, Self
+from typing import Self
 
 import keras
 
@@ -23,8 +23,7 @@ class Task(ConfigModel):
     """
 
     with_lm_head = False  # room for an untied language-model head
-    # Variable path -> name in the checkpoint, beyond the backbone.
-    head_weights: ClassVar[dict[str, str]] = {}
+    is_bare = False  # a checkpoint of it is one of the backbone
 
     def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
         super().__init__(config, dtype=dtype, **kwargs)
@@ -108,9 +107,9 @@ class Task(ConfigModel):
         """Output of the backbone's blocks `first` to `last` (not included; None: the end).
 
         Args:
-          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
-            `padding_mask` (B, T) bool; and, to start behind the first block, `features`
-            (B, T, D): what this gave up to there.
+          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` and `token_type_ids`
+            (B, T) int32 and `padding_mask` (B, T) bool; and, to start behind the first block,
+            `features` (B, T, D): what this gave up to there.
           remat, routing: see `GPTBackbone.transform`.
 
         Returns:
@@ -126,7 +125,8 @@ class Task(ConfigModel):
         if first:
             x = keras.ops.cast(batch["features"], self.compute_dtype)
         else:
-            x = self.backbone.embed(token_ids, seen.positions, training=training)
+            types = batch.get("token_type_ids")
+            x = self.backbone.embed(token_ids, seen.positions, types, training=training)
         return self.backbone.transform(x, seen, first, last, training, remat, routing)
 
     def with_router_loss(self, loss: Loss, batch, routing) -> Loss:

@@ -89,6 +89,16 @@ def test_causal_lm(causal_lm):
         assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
+@pytest.mark.xdist_group("exported_embedder")
+def test_embedder(embedder):
+    expected = embedder.model.embed(TEXTS).numpy()
+    with served(embedder) as (asking, url):
+        np.testing.assert_allclose(asking.embed(TEXTS), expected, atol=1e-5)
+        assert asking.embed("one text").shape == (1, 24)
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
 @pytest.mark.xdist_group("exported_classifier")
 def test_classifier(classifier):
     with served(classifier) as (asking, url):
