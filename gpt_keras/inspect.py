@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from gpt_keras import chat, checkpoint, program
+from gpt_keras import chat, checkpoint, program, tasks
 
 SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
@@ -45,7 +45,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     found = {
         "format": "GGUF file" if os.path.isfile(path) else "Hugging Face model directory",
         "family": config.model_type,
-        "task": "classification" if config.id2label else "causal_lm",
+        "task": tasks.of(path).NAME,
         "parameters": parameters,
         "stored as": dict(sizes),
         "context": config.max_position_embeddings,

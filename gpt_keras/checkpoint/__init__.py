@@ -21,6 +21,11 @@ def read_config(path) -> GPTConfig:
     return config
 
 
+def read_task(path) -> str:
+    """Name of the task's class that it was written by, such as "CausalLM"."""
+    return hf_config.task_of(_fields(_existing(path)))
+
+
 def read_tokenizer(path):
     """Its `tokenizers.Tokenizer`, or None if it has none."""
     path = _existing(path)
@@ -57,7 +62,7 @@ def stored_dtype(path) -> str:
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
-    with_head = not _is_gguf(path) and hf_config.is_classifier(directory.read_fields(path))
+    with_head = read_task(path) == type(model).__name__
     weights.read_into(model, _source(path), with_head)
     if not _is_gguf(path):
         model.generation_config = directory.read_generation_config(path)

@@ -17,6 +17,8 @@ from gpt_keras.tasks.task import Task
 class CausalLM(Task):
     """Language model: token ids (B, T) int -> logits (B, T, V) float32."""
 
+    NAME, PIPELINE_TAG = "causal_lm", "text-generation"
+    METRICS = metrics.LanguageModelMetrics
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
@@ -161,6 +163,7 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Args: as of `metrics.LanguageModelMetrics`."""
-        return metrics.LanguageModelMetrics(num_bytes, sources)
+    def new_metrics(self, source=None):
+        if source is None:
+            return metrics.LanguageModelMetrics()
+        return metrics.LanguageModelMetrics(source.num_bytes, source.source_names)
