@@ -181,7 +181,7 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
 
     def generate(prompts, **values):
         prompts = checks.guarded([checks.not_utf8("prompts", prompts)], prompts)
-        return answer("prompts", model.tokenizer.tokenize(prompts), values)
+        return answer("prompts", model.tokenizer.encode(prompts), values)
 
     def serving_default(prompts):
         full = generate(prompts, **optional)

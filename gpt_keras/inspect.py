@@ -82,6 +82,10 @@ def _tokenizer(path: str) -> dict[str, Any]:
         except ValueError as error:
             template = f"stays outside of the graph: {error}"
     kind = f"{type(tokenizer).__name__}, {tokenizer.vocab_size} tokens"
+    single = tokenizer.post_processor.single
+    for where, ids in (("before", single.prefix.ids), ("after", single.suffix.ids)):
+        if ids:
+            kind += f", {' '.join(map(tokenizer.id_to_token, ids))} {where} a text"
     return {"tokenizer": kind, "chat template": template}
 
 

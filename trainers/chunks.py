@@ -17,7 +17,7 @@ from gpt_keras import tokenizers
 from gpt_keras.preprocessing import CHUNK_BYTES
 from gpt_keras.tasks.records import text_of
 from trainers.args import FlagValues
-from trainers.features import end_of_text, token_bytes, tokenize
+from trainers.features import frame_of_document, framed, token_bytes, tokenize
 from trainers.preparation import DIGEST_BYTES, Documents, Position
 from trainers.records import stream_records
 from trainers.splits import is_held_out
@@ -110,7 +110,7 @@ class _Worker:
 
     def __init__(self, directory: str, fraction: float, dtype: str):
         self.tokenizer = tokenizers.load(directory)
-        self.end = end_of_text(self.tokenizer)
+        self.frame = frame_of_document(self.tokenizer)
         self.token_bytes = token_bytes(self.tokenizer)
         self.fraction, self.dtype = fraction, np.dtype(dtype)
 
@@ -126,14 +126,15 @@ class _Worker:
         return documents, int((lengths == 0).sum())
 
     def _documents(self, ids, splits, rows) -> Documents:
-        """Of these rows, each with its end."""
+        """Of these rows, each with the tokens around it."""
         lengths = splits[rows + 1] - splits[rows]
         taken = np.repeat(np.arange(len(rows)), lengths)  # the row of each token
         begins = np.cumsum(lengths) - lengths
         tokens = ids[splits[rows][taken] + np.arange(len(taken)) - begins[taken]]
-        target_bytes = self.token_bytes[tokens].sum() - self.token_bytes[tokens[begins]].sum()
-        tokens = np.insert(tokens, begins + lengths, self.end)
-        return Documents(tokens.astype(self.dtype), lengths + 1, int(target_bytes))
+        tokens, row_splits = framed(tokens, np.append(begins, len(taken)), *self.frame)
+        firsts = tokens[row_splits[:-1]]
+        target_bytes = self.token_bytes[tokens].sum() - self.token_bytes[firsts].sum()
+        return Documents(tokens.astype(self.dtype), np.diff(row_splits), int(target_bytes))
 
 
 _WORKER: list[_Worker] = []  # of this process

@@ -3,7 +3,8 @@
 Whatever is wrong with a record is a ValueError that names its file and line.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,37 +38,32 @@ class LanguageFeatures:
     num_dropped: int = 0
 
 
-def document_features(
-    records: Sequence[dict], tokenizer, *, add_bos: bool = False
-) -> LanguageFeatures:
+def document_features(records: Sequence[dict], tokenizer) -> LanguageFeatures:
     """Records with `text` -> documents, each ended by the end-of-sequence token.
 
     Args:
       records: see `trainers.records.read_records`.
-      tokenizer: see `gpt_keras.tokenizers`.
-      add_bos: begin each with the beginning-of-sequence token, from which its first is predicted.
+      tokenizer: see `gpt_keras.tokenizers`; where it puts a token before a text, the first of the
+        text is predicted from it.
     """
-    texts = [text_of(record) for record in records]
-    segments = [[(text, True)] for text in texts]
-    return _language_features(segments, tokenizer, add_bos=add_bos, add_eos=True)
+    segments = [[(text_of(record), True)] for record in records]
+    return _language_features(segments, tokenizer, [frame_of_document(tokenizer)])
 
 
-def completion_features(
-    records: Sequence[dict], tokenizer, *, max_length: int, add_bos: bool = False
-) -> LanguageFeatures:
+def completion_features(records: Sequence[dict], tokenizer, *, max_length: int) -> LanguageFeatures:
     """Records with `prompt` and `completion`; the completion and its end are the targets.
 
-    Prompt and completion are tokenized apart, since generation sees the prompt alone. What is
-    longer than `max_length` tokens loses its end; where that leaves no target the record is
-    dropped.
+    Prompt and completion are tokenized apart, since generation sees the prompt alone, with the
+    tokenizer's special tokens. What is longer than `max_length` tokens loses its end; where that
+    leaves no target the record is dropped.
     """
     segments = [
         [(text_of(record, "prompt"), False), (text_of(record, "completion"), True)]
         for record in records
     ]
-    return _language_features(
-        segments, tokenizer, add_bos=add_bos, add_eos=True, max_length=max_length
-    )
+    prompt = tokenizer.post_processor.single
+    frames = [(prompt.prefix.ids, prompt.suffix.ids), ((), (end_of_text(tokenizer),))]
+    return _language_features(segments, tokenizer, frames, max_length)
 
 
 def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> LanguageFeatures:
@@ -96,36 +92,37 @@ def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> Lan
             segments.append(render_segments(template, _messages(record), **names))
         except ValueError as error:
             raise ValueError(f"{record['where']}: {error}") from error
-    return _language_features(segments, tokenizer, max_length=max_length)
+    # The template writes the special tokens itself.
+    return _language_features(segments, tokenizer, itertools.repeat(((), ())), max_length)
 
 
 def _language_features(
     segments: Sequence[Sequence[tuple[str, bool]]],
     tokenizer,
-    *,
-    add_bos: bool = False,
-    add_eos: bool = False,
+    frames: Iterable[tuple[Sequence[int], Sequence[int]]],
     max_length: int | None = None,
 ) -> LanguageFeatures:
-    """Sequences of (text, is target) pieces -> features."""
-    bos = [_special(tokenizer, "bos")] if add_bos else []
-    eos = [_special(tokenizer, "eos")] if add_eos else []
+    """Sequences of (text, is target) pieces -> features.
+
+    `frames` has the tokens before and after each piece of a sequence; those after it are targets
+    where it is.
+    """
     ids, splits = tokenize([text for parts in segments for text, _ in parts], tokenizer)
     values, targets, piece = [], [], 0
     num_truncated = num_dropped = 0
     for parts in segments:
-        pieces = range(piece, piece := piece + len(parts))
-        sequence = np.concatenate([bos, *(ids[splits[i] : splits[i + 1]] for i in pieces), eos])
-        mask = np.ones(len(sequence), bool)
-        at = len(bos)
-        mask[:at] = False
-        for i, (_, is_target) in zip(pieces, parts, strict=True):
-            mask[at : (at := at + splits[i + 1] - splits[i])] = is_target
+        runs = [((), False)]  # of tokens, and whether they are targets
+        for (_, is_target), (before, after) in zip(parts, frames, strict=False):
+            text = ids[splits[piece] : splits[piece + 1]]
+            runs += [(before, False), (text, is_target), (after, is_target)]
+            piece += 1
+        sequence = np.concatenate([run for run, _ in runs]).astype(np.int32)
+        mask = np.repeat([kind for _, kind in runs], [len(run) for run, _ in runs])
         num_truncated += max_length is not None and len(sequence) > max_length
         sequence, mask = sequence[:max_length], mask[:max_length]
         mask[:1] = False  # nothing stands before the first
         if mask.any():
-            values.append(sequence.astype(np.int32))
+            values.append(sequence)
             targets.append(mask)
         else:
             num_dropped += 1
@@ -152,6 +149,16 @@ def tokenize(texts: Sequence[str], tokenizer) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
 
+def framed(values, row_splits, before: Sequence[int], after: Sequence[int]):
+    """Token sequences, as from `tokenize`, with the same tokens before and after each."""
+    n, each = len(row_splits) - 1, len(before) + len(after)
+    at = np.repeat(
+        np.stack([row_splits[:-1], row_splits[1:]], axis=1), (len(before), len(after)), 1
+    )
+    values = np.insert(values, at.ravel(), np.tile(np.array([*before, *after], values.dtype), n))
+    return values, row_splits + each * np.arange(n + 1)
+
+
 def token_bytes(tokenizer) -> np.ndarray:
     """(V,) int32: bytes of text each token stands for, 0 for special tokens."""
     sizes = np.array([len(token) for token in tokenizer.token_bytes.numpy()], np.int32)
@@ -161,14 +168,16 @@ def token_bytes(tokenizer) -> np.ndarray:
 
 def end_of_text(tokenizer) -> int:
     """The token that ends a document. Raises ValueError if there is none."""
-    return _special(tokenizer, "eos")
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos token; name one in tokenizer_config.json")
+    return tokenizer.eos_token_id
 
 
-def _special(tokenizer, name: str) -> int:
-    token = getattr(tokenizer, f"{name}_token_id")
-    if token is None:
-        raise ValueError(f"the tokenizer has no {name} token; name one in tokenizer_config.json")
-    return token
+def frame_of_document(tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens before and after a document: those of the tokenizer, and one that ends it."""
+    around, end = tokenizer.post_processor.single, end_of_text(tokenizer)
+    after = around.suffix.ids
+    return around.prefix.ids, after if after[-1:] == (end,) else (*after, end)
 
 
 def _messages(record: dict) -> list[dict]:

@@ -51,11 +51,13 @@ class CausalLM(Task):
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save_gguf(self, path, type)
 
-    def generate(self, prompts, **options) -> list[str]:
+    def generate(self, prompts, add_special_tokens=True, **options) -> list[str]:
         """Continues texts.
 
         Args:
           prompts: list of str.
+          add_special_tokens: put those before a prompt that the tokenizer puts there, such as
+            <s>; False for one that has them already, as those of a chat template.
           **options: `max_new_tokens` (64 unless said), `temperature` (0: the best token), `top_k`
             (0: off), `top_p` (1: off), `min_p` (0: off), `repetition_penalty` (1: off),
             `presence_penalty` and `frequency_penalty` (0: off), `seed` (negative: a new one); one
@@ -74,7 +76,9 @@ class CausalLM(Task):
             raise ValueError(f"prompts={prompts!r}: expected a list of texts")
         strings = stop_strings.checked(options.pop("stop", []), len(prompts))
         values = self._option_values(options, len(prompts))
-        tokens = self.require_tokenizer().tokenize(list(prompts))  # (B, None)
+        tokenizer = self.require_tokenizer()
+        tokenize = tokenizer.encode if add_special_tokens else tokenizer.tokenize
+        tokens = tokenize(list(prompts))  # (B, None)
         self._check_lengths(tokens.row_lengths().numpy())
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)

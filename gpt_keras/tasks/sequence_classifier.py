@@ -108,7 +108,8 @@ class SequenceClassifier(TextTask):
     def classify_texts(self, texts):
         """Labels of texts, the most likely first; works in a `tf.function` too.
 
-        A text longer than the model's context loses its end, as in training.
+        The tokenizer's special tokens are put around each. A text longer than the model's context
+        loses its end, as in training.
 
         Args:
           texts: (B,) string.

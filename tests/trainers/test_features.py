@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from gpt_keras import preprocessing
-from gpt_keras.tokenizers import train_byte_level_bpe
+from gpt_keras.tokenizers import ByteLevelBPE, train_byte_level_bpe
 from trainers.features import (
     chat_features,
     completion_features,
     document_features,
+    framed,
     token_bytes,
     tokenize,
 )
@@ -28,6 +29,20 @@ def tokenizer():
     )
     made.chat_template = TEMPLATE
     return made
+
+
+@pytest.fixture(scope="module")
+def beginning(tokenizer):
+    """Function from flags to the same tokenizer with <|im_start|> before each text."""
+
+    def make(**flags):
+        model, special = tokenizer.spec.model, list(tokenizer.special_tokens)
+        return ByteLevelBPE.from_vocab_and_merges(
+            model.vocab, model.merges, special, bos_token_id=1, eos_token_id=0,
+            add_bos_token=True, chat_template=TEMPLATE, **flags,
+        )  # fmt: skip
+
+    return make
 
 
 def records(*rows):
@@ -90,12 +105,41 @@ def test_documents_end_and_first_tokens_are_no_targets(tokenizer):
     assert [not mask[0] and all(mask[1:]) for mask in sequences(found, found.is_target)] == [1, 1]
 
 
-def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer):
-    found = document_features(records({"text": "The dog sat."}), tokenizer, add_bos=True)
-    assert sequences(found)[0][0] == tokenizer.bos_token_id
+@pytest.mark.parametrize("flags", [{}, {"add_eos_token": True}])
+def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer, beginning, flags):
+    found = document_features(records({"text": "The dog sat."}), beginning(**flags))
+    ids = tokenizer.tokenize(["The dog sat."]).to_list()[0]
+    assert sequences(found) == [[1, *ids, 0]]  # one end, whoever puts it there
+    assert sequences(found, found.is_target) == [[False, *[True] * (len(ids) + 1)]]
     assert found.num_target_bytes == len("The dog sat.")
-    found = document_features(records({"text": ""}, {"text": "a"}), tokenizer, add_bos=True)
+    found = document_features(records({"text": ""}, {"text": "a"}), beginning(**flags))
     assert (found.num_dropped, found.num_target_bytes) == (0, 1)
+
+
+def test_special_tokens_of_the_other_tasks(tokenizer, beginning):
+    """Prompts have what generation gives them, chats none."""
+    begun = beginning(add_eos_token=True)
+    prompt, completion = tokenizer.tokenize(["The cat", " sat"]).to_list()
+    rows = records({"prompt": "The cat", "completion": " sat"})
+    found = completion_features(rows, begun, max_length=99)
+    assert sequences(found) == [[1, *prompt, 0, *completion, 0]]
+    targets = [False] * (len(prompt) + 2) + [True] * (len(completion) + 1)
+    assert sequences(found, found.is_target) == [targets]
+    says = [{"role": role, "content": role} for role in ("user", "assistant")]
+    found, plain = (
+        chat_features(records({"messages": says}), one, max_length=99) for one in (begun, tokenizer)
+    )
+    assert sequences(found) == sequences(plain)
+
+
+def test_framed():
+    rows = [[5, 6], [], [], [7]]
+    values, splits = np.concatenate(rows).astype(np.int32), np.array([0, 2, 2, 2, 3])
+    for before, after in itertools.product([[], [1], [1, 2]], [[], [3], [3, 4]]):
+        found, ends = framed(values, splits, before, after)
+        pieces = [found[a:b].tolist() for a, b in itertools.pairwise(ends)]
+        assert pieces == [[*before, *row, *after] for row in rows]
+        assert (found.dtype, ends[-1]) == (np.int32, len(found))
 
 
 def test_only_the_completion_and_its_end_are_targets(tokenizer):

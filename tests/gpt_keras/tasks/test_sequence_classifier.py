@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
-from gpt_keras import SequenceClassifier
+from gpt_keras import SequenceClassifier, tokenizers
 from gpt_keras.tokenizers import train_byte_level_bpe
 
 RNG = np.random.default_rng(0)
@@ -40,6 +41,25 @@ def test_rows_of_different_lengths(config):
     for row, length in enumerate(lengths):
         alone = model(IDS[row : row + 1, :length])
         np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_have_the_special_tokens_of_the_tokenizer(config):
+    """Around what is left of them."""
+    trained = tokenizers.train_byte_level_bpe(["the cat sat on the mat"] * 3, 300)
+    model = trained.spec.model
+    framed = tokenizers.ByteLevelBPE.from_vocab_and_merges(
+        model.vocab, model.merges, bos_token_id=7, eos_token_id=9, add_bos_token=True,
+        add_eos_token=True,
+    )  # fmt: skip
+    task = SequenceClassifier(config.replace(vocab_size=300, max_position_embeddings=8), framed)
+    texts = ["the cat", "", "☃" * 9]
+    ids = [[7, *row[:6], 9] for row in trained.tokenize(texts).to_list()]
+    labels, scores = task.classify_texts(texts)
+    for row, tokens in enumerate(ids):
+        expected = ops.softmax(task(np.array([tokens], np.int32))).numpy()[0]
+        names = [name.decode() for name in labels[row].numpy()]
+        found = dict(zip(names, scores[row].numpy(), strict=True))
+        np.testing.assert_allclose([found[name] for name in config.id2label], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("labels", [(), ("only",)])
