@@ -126,7 +126,7 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
     `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
     `generate`: `prompts` and options -> `text`, `text_bytes`, `finish_reason`, `prompt_tokens`,
       `num_tokens`, `logprob`; and of each token, (batch, N) and (batch, N, n): `token_logprobs`,
-      `top_logprobs`, `top_tokens`, see `generation.Generated`.
+      `top_logprobs`, `top_tokens`, see `generated.Generated`.
     `chat`: `messages` (JSON) and options -> the same.
     `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`, and the
       same of each token.

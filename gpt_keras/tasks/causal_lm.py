@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras import checkpoint, generation, metrics, preprocessing, stop_strings
+from gpt_keras.generated import Generated
 from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
@@ -83,7 +84,7 @@ class CausalLM(Task):
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)
         strings = tf.constant(strings, tf.string, strings.shape)
-        generated = generation.Generated(*self._generate_tokens(*batch, *values, strings))
+        generated = Generated(*self._generate_tokens(*batch, *values, strings))
         answers = self.decode_answers(generated, self.stop_at(strings)).numpy()
         return [answer.decode(errors="replace") for answer in answers]
 
@@ -91,7 +92,7 @@ class CausalLM(Task):
         """Stop strings (B, K) of each row; None for a model that has no tokenizer to find them."""
         return self.tokenizer and StopStrings(strings, self.tokenizer)
 
-    def decode_answers(self, generated: generation.Generated, stop: StopStrings | None = None):
+    def decode_answers(self, generated: Generated, stop: StopStrings | None = None):
         """The bytes (B,) string of generated tokens, not always UTF-8.
 
         Special tokens are left out, and what comes from where a stop string begins.

@@ -34,6 +34,7 @@ class Normalizer(tf.Module):
     def __call__(self, code_points, splits):
         for step in self.steps:
             code_points, splits = step(code_points, splits)
+        code_points.set_shape([None])  # which the branches of a step may leave open
         return code_points, splits
 
     def of_texts(self, texts):
