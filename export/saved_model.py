@@ -97,12 +97,7 @@ def kernels_here() -> str:
 
 def load(path):
     """The task that a model directory or file says it is of."""
-    return task_of(path).from_pretrained(path)
-
-
-def task_of(path):
-    """The class of the task that a model directory or file says it is of."""
-    return getattr(tasks, checkpoint.read_task(path))
+    return tasks.of(path).from_pretrained(path)
 
 
 def compile_chat(model, required=False):
@@ -223,7 +218,7 @@ def main():
 
 def _dry_run(values, kernels):
     config = checkpoint.read_config(values.model)
-    task = task_of(values.model)
+    task = tasks.of(values.model)
     sizes = sizing.measure(task, config, kernels, _capacity(task, config, values))
     print(f"{values.model}: {task.__name__}, --kernels={kernels}")
     print(sizing.table(sizes))

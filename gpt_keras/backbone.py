@@ -62,6 +62,8 @@ class Block(ConfigLayer):
             y = self.feed_forward_norm(y)
         if with_routing:
             y, routing = self.feed_forward(y, training=training, with_routing=True)
+        elif cache is not None and self.config.num_experts:
+            y = self.feed_forward(y, in_loop=True)
         else:
             y = self.feed_forward(y, training=training)
         x = self._join(x, y, self.feed_forward_post_norm, training)

@@ -19,16 +19,12 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from gpt_keras import chat, checkpoint, program
+from gpt_keras import chat, checkpoint, program, tasks
 
 SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
 TRAINED = 4  # weights, gradients and AdamW's two averages
 MB = 1e6
-_TASKS = {
-    "CausalLM": "causal_lm", "SequenceClassifier": "classification", "MaskedLM": "masked_lm",
-    "TextEmbedder": "embedding",
-}  # fmt: skip
 
 
 def inspect(path: str | os.PathLike) -> dict[str, Any]:
@@ -42,14 +38,14 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    config, task = checkpoint.read_config(path), checkpoint.read_task(path)
+    config, task = checkpoint.read_config(path), tasks.of(path)
     sizes = checkpoint.read_sizes(path)
     parameters = sizes.total()
     token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT
     found = {
         "format": "GGUF file" if os.path.isfile(path) else "Hugging Face model directory",
         "family": config.model_type,
-        "task": _TASKS[task],
+        "task": task.NAME,
         "parameters": parameters,
         "stored as": dict(sizes),
         "context": config.max_position_embeddings,
@@ -66,7 +62,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     }
     if config.id2label:
         found["labels"] = ", ".join(config.id2label)
-    if task == "CausalLM":
+    if task is tasks.CausalLM:
         memory["to serve, for each token of context"] = token
     return {**found, "memory": memory}
 

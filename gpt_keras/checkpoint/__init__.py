@@ -31,13 +31,11 @@ def read_config(path) -> GPTConfig:
 
 
 def read_task(path) -> str:
-    """Name of the task of `gpt_keras` that a directory or `.gguf` file is of."""
+    """Name of the task's class that a directory or `.gguf` file is of, such as "CausalLM"."""
     path = _existing(path)
-    if _is_gguf(path):
-        return "CausalLM"
-    if sentence_modules.has(path):
+    if not _is_gguf(path) and sentence_modules.has(path):
         return "TextEmbedder"
-    return hf_config.task_of(directory.read_fields(path))
+    return hf_config.task_of(_fields(path))
 
 
 def read_tokenizer(path):
@@ -83,8 +81,7 @@ def read_sentence_embedding(path) -> SentenceEmbedding:
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
-    task = None if _is_gguf(path) else hf_config.task_of(directory.read_fields(path))
-    with_head = task == type(model).__name__ and not model.is_bare
+    with_head = not model.is_bare and hf_config.task_of(_fields(path)) == type(model).__name__
     weights.read_into(model, _source(path), with_head)
     if not _is_gguf(path):
         model.generation_config = directory.read_generation_config(path)

@@ -73,7 +73,9 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
     heads = {weight.variable for weight in _head(model, family)}
     expected = set()
     for variable, weight, names in _assignments(model, family, prefix):
-        if variable.path in heads and not with_head and source.shape(names[0]) is None:
+        # Hugging Face has some layers beside the backbone that are one task's head to us.
+        is_beside = weight.names[0].startswith(family.prefix) and source.shape(names[0]) is not None
+        if variable.path in heads and not (with_head or is_beside):
             continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
         _check_shapes(source, names, shapes)

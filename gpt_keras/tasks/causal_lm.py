@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras import checkpoint, generation, metrics, preprocessing, stop_strings
+from gpt_keras.generated import Generated
 from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
@@ -17,6 +18,8 @@ from gpt_keras.tasks.task import Task
 class CausalLM(Task):
     """Language model: token ids (B, T) int -> logits (B, T, V) float32."""
 
+    NAME, PIPELINE_TAG = "causal_lm", "text-generation"
+    METRICS = metrics.LanguageModelMetrics
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
@@ -86,7 +89,7 @@ class CausalLM(Task):
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)
         strings = tf.constant(strings, tf.string, strings.shape)
-        generated = generation.Generated(*self._generate_tokens(*batch, *values, strings))
+        generated = Generated(*self._generate_tokens(*batch, *values, strings))
         answers = self.decode_answers(generated, self.stop_at(strings)).numpy()
         return [answer.decode(errors="replace") for answer in answers]
 
@@ -94,7 +97,7 @@ class CausalLM(Task):
         """Stop strings (B, K) of each row; None for a model that has no tokenizer to find them."""
         return self.tokenizer and StopStrings(strings, self.tokenizer)
 
-    def decode_answers(self, generated: generation.Generated, stop: StopStrings | None = None):
+    def decode_answers(self, generated: Generated, stop: StopStrings | None = None):
         """The bytes (B,) string of generated tokens, not always UTF-8.
 
         Special tokens are left out, and what comes from where a stop string begins.
@@ -170,6 +173,7 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Args: as of `metrics.LanguageModelMetrics`."""
-        return metrics.LanguageModelMetrics(num_bytes, sources)
+    def new_metrics(self, source=None):
+        if source is None:
+            return metrics.LanguageModelMetrics()
+        return metrics.LanguageModelMetrics(source.num_bytes, source.source_names)

@@ -33,6 +33,7 @@ class MaskedLM(Task):
     al., 2018, https://arxiv.org/abs/1810.04805).
     """
 
+    NAME, PIPELINE_TAG = "masked_lm", "fill-mask"
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):

@@ -1,7 +1,7 @@
 """Task: what every model with a head has in common."""
 
 import os
-from typing import Self
+from typing import ClassVar, Self
 
 import keras
 
@@ -11,6 +11,7 @@ from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
 from gpt_keras.losses import PLAIN, Loss
+from gpt_keras.metrics import Metrics
 
 
 class Task(ConfigModel):
@@ -22,6 +23,9 @@ class Task(ConfigModel):
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
     """
 
+    NAME: ClassVar[str]  # as programs and config.json call it
+    PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
+    METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
     is_bare = False  # a checkpoint of it is one of the backbone
 
@@ -94,6 +98,14 @@ class Task(ConfigModel):
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save(self, path, dtype, max_shard_size, card)
 
+    def signatures(self):
+        """What a server offers of the task, see `TextTask.signatures`.
+
+        Raises:
+          ValueError: nothing, or the model has no tokenizer.
+        """
+        raise ValueError(f"a {type(self).__name__} has no signatures: it cannot be exported")
+
     def require_tokenizer(self):
         """The tokenizer, or a ValueError that says what to do without one."""
         if self.tokenizer is None:
@@ -152,6 +164,11 @@ class Task(ConfigModel):
         """
         raise NotImplementedError
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
+    def new_metrics(self, source=None) -> Metrics:
+        """Collects what an evaluation says of this task.
+
+        Args:
+          source: where the batches come from: it has `num_bytes` and `source_names` of a language
+            model's, `examples` of another task's. None: as if it had nothing to say.
+        """
         raise NotImplementedError
