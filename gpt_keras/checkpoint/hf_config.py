@@ -10,6 +10,7 @@ from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
+OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
 WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
@@ -43,7 +44,8 @@ def family_of(fields: Fields) -> Family:
         raise fields.error("model_type", f"unsupported; supported are {', '.join(FAMILIES)}")
     architectures = fields.values.get("architectures") or []
     supported = list(family.architectures.values())
-    if not isinstance(architectures, list) or any(a not in supported for a in architectures):
+    known = {*supported, *map(_ours, OUR_TASKS)}
+    if not isinstance(architectures, list) or any(a not in known for a in architectures):
         raise fields.error("architectures", f"unsupported; supported are {', '.join(supported)}")
     return family
 
@@ -51,6 +53,7 @@ def family_of(fields: Fields) -> Family:
 def task_of(fields: Fields) -> str:
     """Name of the task's class that a config.json is of; "CausalLM" if it does not say."""
     tasks = {architecture: task for task, architecture in family_of(fields).architectures.items()}
+    tasks |= {_ours(task): task for task in OUR_TASKS}
     architectures = fields.values.get("architectures") or [None]
     return tasks.get(architectures[0], "CausalLM")
 
@@ -94,6 +97,11 @@ def from_fields(fields: Fields) -> GPTConfig:
         raise ValueError(f"{prefix}{error}") from None
 
 
+def _ours(task: str) -> str:
+    """What we call a task that Hugging Face has no class for."""
+    return f"GptKerasFor{task}"
+
+
 def _task_params(fields: Fields) -> dict[str, dict]:
     params = fields.get("task_specific_params", dict, None) or {}
     if not all(isinstance(values, dict) for values in params.values()):
@@ -117,9 +125,10 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
             f"model_type={config.model_type!r} cannot be written; supported are "
             f"{', '.join(FAMILIES)}"
         )
-    if task not in family.architectures:
+    if task not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    values = {"architectures": [family.architectures[task]], "model_type": family.model_type}
+    architecture = family.architectures.get(task) or _ours(task)
+    values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
         value = None if value == key.null else value

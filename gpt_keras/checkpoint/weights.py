@@ -167,10 +167,11 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family) -> 
     """
     heads = {"score.weight"}
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
+    of_several = tuple(f".{head}" for head in heads)  # behind the task's name
     surplus = sorted(
         name
         for name in source.names() - expected
-        if name not in heads and not name.endswith(family.ignored)
+        if name not in heads and not name.endswith((*family.ignored, *of_several))
     )
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""

@@ -21,6 +21,7 @@ class Task(ConfigModel):
       config: the architecture.
       tokenizer: see `gpt_keras.tokenizers`, or None; only what needs text then refuses.
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
+      backbone: one that other tasks have too; None for one of its own.
     """
 
     NAME: ClassVar[str]  # as programs and config.json call it
@@ -30,11 +31,18 @@ class Task(ConfigModel):
     # Variable path -> name in the checkpoint, beyond the backbone.
     head_weights: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        config: GPTConfig,
+        tokenizer=None,
+        dtype=None,
+        backbone: GPTBackbone | None = None,
+        **kwargs,
+    ):
         super().__init__(config, dtype=dtype, **kwargs)
         self.tokenizer = tokenizer
         self.generation_config = {}  # of the directory it was read from, to be written again
-        self.backbone = GPTBackbone(
+        self.backbone = backbone or GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
         )
 
