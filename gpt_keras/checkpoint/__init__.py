@@ -5,8 +5,17 @@ import os
 from collections import Counter
 
 from gpt_keras import tokenizers
-from gpt_keras.checkpoint import directory, gguf_file, gguf_writer, hf_config, hub, weights
+from gpt_keras.checkpoint import (
+    directory,
+    gguf_file,
+    gguf_writer,
+    hf_config,
+    hub,
+    sentence_modules,
+    weights,
+)
 from gpt_keras.config import GPTConfig
+from gpt_keras.pooling import SentenceEmbedding
 
 
 def read_config(path) -> GPTConfig:
@@ -22,8 +31,13 @@ def read_config(path) -> GPTConfig:
 
 
 def read_task(path) -> str:
-    """Name of the task's class that it was written by, such as "CausalLM"."""
-    return hf_config.task_of(_fields(_existing(path)))
+    """Name of the task of `gpt_keras` that a directory or `.gguf` file is of."""
+    path = _existing(path)
+    if _is_gguf(path):
+        return "CausalLM"
+    if sentence_modules.has(path):
+        return "TextEmbedder"
+    return hf_config.task_of(directory.read_fields(path))
 
 
 def read_tokenizer(path):
@@ -59,10 +73,18 @@ def stored_dtype(path) -> str:
     return "float32" if _is_gguf(path) else directory.stored_dtype(path)
 
 
+def read_sentence_embedding(path) -> SentenceEmbedding:
+    """How a directory makes one vector of a text; the mean of its tokens' if it does not say."""
+    path = _existing(path)
+    is_said = not _is_gguf(path) and sentence_modules.has(path)
+    return sentence_modules.read(path) if is_said else SentenceEmbedding()
+
+
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
-    with_head = read_task(path) == type(model).__name__
+    task = None if _is_gguf(path) else hf_config.task_of(directory.read_fields(path))
+    with_head = task == type(model).__name__ and not model.is_bare
     weights.read_into(model, _source(path), with_head)
     if not _is_gguf(path):
         model.generation_config = directory.read_generation_config(path)

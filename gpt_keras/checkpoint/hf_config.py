@@ -51,11 +51,11 @@ def family_of(fields: Fields) -> Family:
 
 
 def task_of(fields: Fields) -> str:
-    """Name of the task's class that a config.json is of; "CausalLM" if it does not say."""
-    tasks = {architecture: task for task, architecture in family_of(fields).architectures.items()}
+    """Name of the task that the checkpoint is of; what its family is for if it does not say."""
+    family = family_of(fields)
+    tasks = {name: task for task, name in family.architectures.items()}
     tasks |= {_ours(task): task for task in OUR_TASKS}
-    architectures = fields.values.get("architectures") or [None]
-    return tasks.get(architectures[0], "CausalLM")
+    return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
 
 
 def from_fields(fields: Fields) -> GPTConfig:
@@ -84,12 +84,18 @@ def from_fields(fields: Fields) -> GPTConfig:
         found["id2label"] = _labels(fields)
     found["task_params"] = _task_params(fields)
     bos, eos, pad = family.token_ids
+    pad = fields.token_id("pad_token_id", pad)
+    if family.positions_behind_padding:
+        if pad is None:
+            raise fields.error("pad_token_id", "expected one: positions are counted from it")
+        found["position_offset"] = pad + 1
+        found["max_position_embeddings"] -= pad + 1
     try:
         return GPTConfig(
             **found,
             bos_token_id=fields.token_id("bos_token_id", bos),
             eos_token_ids=fields.token_ids("eos_token_id", () if eos is None else (eos,)),
-            pad_token_id=fields.token_id("pad_token_id", pad),
+            pad_token_id=pad,
             model_type=family.model_type,
         )
     except ValueError as error:
@@ -133,6 +139,8 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         value = getattr(config, field)
         value = None if value == key.null else value
         values.update(dict.fromkeys(key.names, value))
+    for name in family.keys["max_position_embeddings"].names:
+        values[name] += config.position_offset
     values.update(family.written)
     values[family.activation_key] = family.activations.get(config.activation, [None])[0]
     values.update(_windows_dict(family, config))

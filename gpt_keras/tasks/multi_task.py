@@ -53,14 +53,6 @@ class MultiTask(Task):
                 )
         self.built = True
 
-    @property
-    def head_weights(self):
-        return {
-            f"{name}/{path}": f"{name}.{tensor}"
-            for name, task in self.tasks.items()
-            for path, tensor in task.head_weights.items()
-        }
-
     def task_of(self, batch) -> TextTask:
         """The task that a batch is of."""
         return next(task for name, task in self.tasks.items() if MARK + name in batch)
