@@ -2,8 +2,9 @@
 
     python -m gpt_keras.inspect PATH [--json]
 
-PATH: a model directory in Hugging Face layout, a .gguf file, ORG/NAME[@REVISION] of the Hub, or a
-SavedModel: the folder of a version, or of versions, whose newest is taken.
+PATH: a model directory in Hugging Face layout, a .gguf file, a preset of KerasHub,
+ORG/NAME[@REVISION] of the Hub, or a SavedModel: the folder of a version, or of versions, whose
+newest is taken.
 
 Exit status: 0 told, 1 failed, 2 misused.
 """
@@ -43,7 +44,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     parameters = sizes.total()
     token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT
     found = {
-        "format": "GGUF file" if os.path.isfile(path) else "Hugging Face model directory",
+        "format": checkpoint.format_of(path),
         "family": config.model_type,
         "task": tasks.of(path).NAME,
         "parameters": parameters,

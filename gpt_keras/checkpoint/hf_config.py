@@ -1,7 +1,7 @@
 """config.json to GPTConfig and back, by the tables of `families`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
@@ -156,23 +156,31 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         values["problem_type"] = "single_label_classification"
-    _check_expressible(config, values)
+    back = from_fields(Fields(values, "config.json"))
+    check_same(config, back, f"model_type={config.model_type!r}")
     return values
 
 
-def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
-    """Refuses what would be read back as another model."""
-    back = from_fields(Fields(values, "config.json"))
+def check_same(config: GPTConfig, back: GPTConfig, kind: str, free: Sequence[str] = ()) -> None:
+    """Refuses what would be read back as another model.
+
+    Args:
+      config: of the model to be written.
+      back: what would be read.
+      kind: what it would be written as.
+      free: fields that may differ.
+    """
+    # Dropout acts in training alone; labels are written for a classifier alone.
+    free = ("dropout", "id2label", *free)
     for field in dataclasses.fields(config):
         name = field.name
-        # Dropout acts in training alone; labels are written for a classifier alone.
-        if name in ("dropout", "id2label") or getattr(back, name) == getattr(config, name):
+        if name in free or getattr(back, name) == getattr(config, name):
             continue
         if name in ("rotary_layers", "window_layers") and _same_layers(back, config):
             continue  # a pattern that differs beyond the last layer
         raise ValueError(
-            f"{name}={getattr(config, name)!r} cannot be written as model_type="
-            f"{config.model_type!r}: it would be read back as {name}={getattr(back, name)!r}"
+            f"{name}={getattr(config, name)!r} cannot be written as "
+            f"{kind}: it would be read back as {name}={getattr(back, name)!r}"
         )
 
 

@@ -56,19 +56,20 @@ class _Renamed:
         return self._source.read(self._names[name])
 
 
-def read_into(model, source: TensorSource, with_head: bool) -> None:
+def read_into(model, source: TensorSource, with_head: bool, family: Family | None = None) -> None:
     """Fills every variable of a task's model.
 
     Args:
       model: a `tasks.Task`.
       source: the checkpoint.
+      family: how the checkpoint names its tensors; None for as Hugging Face does.
       with_head: the checkpoint must have the task's own head; a fresh one is kept otherwise.
 
     Raises:
       ValueError: a tensor is missing, has another shape than the configuration says, or is not
         one that the configuration has a place for.
     """
-    family = FAMILIES[model.config.model_type]
+    family = family or FAMILIES[model.config.model_type]
     source = _Renamed(source, family.former) if family.former else source
     prefix = _prefix(family, source)
     heads = {weight.variable for weight in _head(model, family)}
@@ -89,13 +90,15 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
     _check_surplus(source, expected, family, prefix)
 
 
-def check_sizes(config: GPTConfig, source: TensorSource) -> None:
+def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None = None) -> None:
     """Compares the large tensors with the configuration, before memory is taken for a model.
+
+    Args: see `read_into`.
 
     Raises:
       ValueError: as `read_into`.
     """
-    family = FAMILIES[config.model_type]
+    family = family or FAMILIES[config.model_type]
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
@@ -111,9 +114,9 @@ def check_sizes(config: GPTConfig, source: TensorSource) -> None:
             _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
 
 
-def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of the model's checkpoint, named as Hugging Face does, made one at a time."""
-    family = FAMILIES[model.config.model_type]
+def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the model's checkpoint, made one at a time; `family` is as of `read_into`."""
+    family = family or FAMILIES[model.config.model_type]
     prefix = "" if model.is_bare else family.prefix
     for variable, weight, names in _assignments(model, family, prefix):
         values = np.asarray(variable)

@@ -55,10 +55,10 @@ class Task(ConfigModel):
         local_files_only: bool = False,
         **changes,
     ) -> Self:
-        """Reads a Hugging Face model directory, or a `.gguf` file.
+        """Reads a Hugging Face model directory, a `.gguf` file or a preset of KerasHub.
 
         Args:
-          path: the directory or file; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
+          path: of these; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
             Hub, of which safetensors, configuration and tokenizer are fetched into its cache: no
             code, no pickles.
           dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
