@@ -60,7 +60,7 @@ def test_a_difference_is_found(embedder):
         embedder.model.config, embedder.model.tokenizer, embedding=SentenceEmbedding("first")
     )
     other.set_weights(embedder.model.get_weights())
-    with pytest.raises(ValueError, match=r"answers otherwise .* embed\('The capital"):
+    with pytest.raises(ValueError, match=r"answers otherwise .* embed\(.*The capital"):
         verification.verify(embedder.saved_model_dir, other, entries)
 
 
@@ -70,7 +70,7 @@ def test_a_masked_language_model_is_not_served(tokenizer):
         vocab_size=tokenizer.vocab_size, hidden_size=8, num_layers=1, num_heads=2,
         intermediate_size=8, causal=False,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="MaskedLM: expected a CausalLM"):
+    with pytest.raises(ValueError, match="a MaskedLM has no signatures"):
         signatures.of(gpt_keras.MaskedLM(config, tokenizer))
 
 
