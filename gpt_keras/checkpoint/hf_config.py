@@ -1,7 +1,7 @@
 """config.json to GPTConfig and back, by the tables of `families`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
@@ -10,6 +10,7 @@ from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
+OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
 WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
@@ -43,15 +44,17 @@ def family_of(fields: Fields) -> Family:
         raise fields.error("model_type", f"unsupported; supported are {', '.join(FAMILIES)}")
     architectures = fields.values.get("architectures") or []
     supported = list(family.architectures.values())
-    if not isinstance(architectures, list) or any(a not in supported for a in architectures):
+    known = {*supported, *map(_ours, OUR_TASKS)}
+    if not isinstance(architectures, list) or any(a not in known for a in architectures):
         raise fields.error("architectures", f"unsupported; supported are {', '.join(supported)}")
     return family
 
 
 def task_of(fields: Fields) -> str:
-    """Name of the task's class that a config.json is of; the family's first if it does not say."""
+    """Name of the task that the checkpoint is of; what its family is for if it does not say."""
     family = family_of(fields)
     tasks = {name: task for task, name in family.architectures.items()}
+    tasks |= {_ours(task): task for task in OUR_TASKS}
     return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
 
 
@@ -100,6 +103,11 @@ def from_fields(fields: Fields) -> GPTConfig:
         raise ValueError(f"{prefix}{error}") from None
 
 
+def _ours(task: str) -> str:
+    """What we call a task that Hugging Face has no class for."""
+    return f"GptKerasFor{task}"
+
+
 def _task_params(fields: Fields) -> dict[str, dict]:
     params = fields.get("task_specific_params", dict, None) or {}
     if not all(isinstance(values, dict) for values in params.values()):
@@ -123,9 +131,10 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
             f"model_type={config.model_type!r} cannot be written; supported are "
             f"{', '.join(FAMILIES)}"
         )
-    if task not in family.architectures:
+    if task not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    values = {"architectures": [family.architectures[task]], "model_type": family.model_type}
+    architecture = family.architectures.get(task) or _ours(task)
+    values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
         value = None if value == key.null else value
@@ -147,23 +156,31 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         values["problem_type"] = "single_label_classification"
-    _check_expressible(config, values)
+    back = from_fields(Fields(values, "config.json"))
+    check_same(config, back, f"model_type={config.model_type!r}")
     return values
 
 
-def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
-    """Refuses what would be read back as another model."""
-    back = from_fields(Fields(values, "config.json"))
+def check_same(config: GPTConfig, back: GPTConfig, kind: str, free: Sequence[str] = ()) -> None:
+    """Refuses what would be read back as another model.
+
+    Args:
+      config: of the model to be written.
+      back: what would be read.
+      kind: what it would be written as.
+      free: fields that may differ.
+    """
+    # Dropout acts in training alone; labels are written for a classifier alone.
+    free = ("dropout", "id2label", *free)
     for field in dataclasses.fields(config):
         name = field.name
-        # Dropout acts in training alone; labels are written for a classifier alone.
-        if name in ("dropout", "id2label") or getattr(back, name) == getattr(config, name):
+        if name in free or getattr(back, name) == getattr(config, name):
             continue
         if name in ("rotary_layers", "window_layers") and _same_layers(back, config):
             continue  # a pattern that differs beyond the last layer
         raise ValueError(
-            f"{name}={getattr(config, name)!r} cannot be written as model_type="
-            f"{config.model_type!r}: it would be read back as {name}={getattr(back, name)!r}"
+            f"{name}={getattr(config, name)!r} cannot be written as "
+            f"{kind}: it would be read back as {name}={getattr(back, name)!r}"
         )
 
 

@@ -1,5 +1,6 @@
 """Tensors of a checkpoint to a model's variables and back, by the tables of `families`."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -55,27 +56,29 @@ class _Renamed:
         return self._source.read(self._names[name])
 
 
-def read_into(model, source: TensorSource, with_head: bool) -> None:
+def read_into(model, source: TensorSource, with_head: bool, family: Family | None = None) -> None:
     """Fills every variable of a task's model.
 
     Args:
       model: a `tasks.Task`.
       source: the checkpoint.
+      family: how the checkpoint names its tensors; None for as Hugging Face does.
       with_head: the checkpoint must have the task's own head; a fresh one is kept otherwise.
 
     Raises:
       ValueError: a tensor is missing, has another shape than the configuration says, or is not
         one that the configuration has a place for.
     """
-    family = FAMILIES[model.config.model_type]
+    family = family or FAMILIES[model.config.model_type]
     source = _Renamed(source, family.former) if family.former else source
     prefix = _prefix(family, source)
     heads = {weight.variable for weight in _head(model, family)}
     expected = set()
     for variable, weight, names in _assignments(model, family, prefix):
-        # Hugging Face has some layers beside the backbone that are one task's head to us.
-        is_beside = weight.names[0].startswith(family.prefix) and source.shape(names[0]) is not None
-        if variable.path in heads and not (with_head or is_beside):
+        is_missing = source.shape(names[0]) not in _stored_shapes(
+            weight, model.config, tuple(variable.shape)
+        )
+        if variable.path in heads and not with_head and is_missing:  # or that of another task
             continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
         _check_shapes(source, names, shapes)
@@ -87,13 +90,15 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
     _check_surplus(source, expected, family, prefix)
 
 
-def check_sizes(config: GPTConfig, source: TensorSource) -> None:
+def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None = None) -> None:
     """Compares the large tensors with the configuration, before memory is taken for a model.
+
+    Args: see `read_into`.
 
     Raises:
       ValueError: as `read_into`.
     """
-    family = FAMILIES[config.model_type]
+    family = family or FAMILIES[config.model_type]
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
@@ -109,9 +114,9 @@ def check_sizes(config: GPTConfig, source: TensorSource) -> None:
             _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
 
 
-def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of the model's checkpoint, named as Hugging Face does, made one at a time."""
-    family = FAMILIES[model.config.model_type]
+def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the model's checkpoint, made one at a time; `family` is as of `read_into`."""
+    family = family or FAMILIES[model.config.model_type]
     prefix = "" if model.is_bare else family.prefix
     for variable, weight, names in _assignments(model, family, prefix):
         values = np.asarray(variable)
@@ -153,7 +158,19 @@ def _assignments(model, family: Family, prefix: str):
 
 
 def _head(model, family: Family) -> tuple[Weight, ...]:
-    return family.heads.get(type(model).__name__, ())
+    """The weights beyond the backbone; those of each of several tasks behind its name."""
+    parts = getattr(model, "tasks", {})
+    if not parts:
+        return family.heads.get(type(model).__name__, ())
+    return tuple(
+        dataclasses.replace(
+            weight,
+            variable=f"{name}/{weight.variable}",
+            names=tuple(f"{name}.{tensor}" for tensor in weight.names),
+        )
+        for name, task in parts.items()
+        for weight in _head(task, family)
+    )
 
 
 def _head_names(weight: Weight, family: Family, prefix: str) -> tuple[str, ...]:
@@ -211,10 +228,11 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family, pre
     heads = {n for head in family.heads.values() for w in head
              for n in _head_names(w, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
+    of_several = tuple(f".{head}" for head in heads)  # behind the task's name
     surplus = sorted(
         name
         for name in source.names() - expected
-        if name not in heads and not name.endswith(family.ignored)
+        if name not in heads and not name.endswith((*family.ignored, *of_several))
     )
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""

@@ -57,6 +57,21 @@ class CausalLM(Task):
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save_gguf(self, path, type)
 
+    def save_keras_hub(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+        """Writes a preset for `keras_hub.models.CausalLM.from_preset`, whole or not at all.
+
+        Args:
+          path: the directory; a preset there is replaced, anything else is refused.
+          dtype: of the weights in the file: float32, bfloat16 or float16. None: as they are.
+
+        Raises:
+          ValueError: a family, a rotary scaling, a tokenizer or whatever else KerasHub cannot
+            express, by name; something else lies there.
+        """
+        if self.backbone.split:
+            raise ValueError("the matrices are split: save the model before backbone.lay_out()")
+        checkpoint.save_keras_hub(self, path, dtype)
+
     def generate(self, prompts, add_special_tokens=True, **options) -> list[str]:
         """Continues texts.
 

@@ -86,6 +86,7 @@ class SequenceClassifier(TextTask):
             targets,
             np.arange(n, dtype=np.int32),
             records,
+            token_targets={"token_type_ids": rows.types} if config.token_types else {},
             labels=names,
             num_truncated=rows.num_truncated,
         )
@@ -126,8 +127,7 @@ class SequenceClassifier(TextTask):
         Raises:
           ValueError: the model has no tokenizer.
         """
-        tokenizer = self.require_tokenizer()
-        batch = preprocessing.batch(texts, tokenizer, self.config)
-        scores = ops.softmax(self(batch.token_ids, padding_mask=batch.padding_mask))  # (B, C)
+        batch = preprocessing.batch(texts, self.require_tokenizer(), self.config)
+        scores = ops.softmax(self(**batch))  # (B, C)
         scores, order = tf.math.top_k(scores, len(self.config.id2label))
         return tf.gather(tf.constant(self.config.id2label), order), scores

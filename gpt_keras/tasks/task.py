@@ -21,6 +21,7 @@ class Task(ConfigModel):
       config: the architecture.
       tokenizer: see `gpt_keras.tokenizers`, or None; only what needs text then refuses.
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
+      backbone: one that other tasks have too; None for one of its own.
     """
 
     NAME: ClassVar[str]  # as programs and config.json call it
@@ -29,11 +30,18 @@ class Task(ConfigModel):
     with_lm_head = False  # room for an untied language-model head
     is_bare = False  # a checkpoint of it is one of the backbone
 
-    def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        config: GPTConfig,
+        tokenizer=None,
+        dtype=None,
+        backbone: GPTBackbone | None = None,
+        **kwargs,
+    ):
         super().__init__(config, dtype=dtype, **kwargs)
         self.tokenizer = tokenizer
         self.generation_config = {}  # of the directory it was read from, to be written again
-        self.backbone = GPTBackbone(
+        self.backbone = backbone or GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
         )
 
@@ -47,10 +55,10 @@ class Task(ConfigModel):
         local_files_only: bool = False,
         **changes,
     ) -> Self:
-        """Reads a Hugging Face model directory, or a `.gguf` file.
+        """Reads a Hugging Face model directory, a `.gguf` file or a preset of KerasHub.
 
         Args:
-          path: the directory or file; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
+          path: of these; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
             Hub, of which safetensors, configuration and tokenizer are fetched into its cache: no
             code, no pickles.
           dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
@@ -97,14 +105,6 @@ class Task(ConfigModel):
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save(self, path, dtype, max_shard_size, card)
-
-    def signatures(self):
-        """What a server offers of the task, see `TextTask.signatures`.
-
-        Raises:
-          ValueError: nothing, or the model has no tokenizer.
-        """
-        raise ValueError(f"a {type(self).__name__} has no signatures: it cannot be exported")
 
     def require_tokenizer(self):
         """The tokenizer, or a ValueError that says what to do without one."""
@@ -163,6 +163,14 @@ class Task(ConfigModel):
           regularizers: see `losses.Regularizers`.
         """
         raise NotImplementedError
+
+    def signatures(self):
+        """What a server offers: name -> `text_task.Served`.
+
+        Raises:
+          ValueError: nothing.
+        """
+        raise ValueError(f"a {type(self).__name__} has no signatures: it cannot be exported")
 
     def new_metrics(self, source=None) -> Metrics:
         """Collects what an evaluation says of this task.

@@ -21,7 +21,7 @@ class TextEmbedder(Task):
         default; `from_pretrained` reads it from `modules.json`.
     """
 
-    NAME, PIPELINE_TAG = "embedding", "feature-extraction"
+    NAME, PIPELINE_TAG = "embedding", "sentence-similarity"
     is_bare = True
 
     def __init__(self, config, tokenizer=None, dtype=None, embedding=None, **kwargs):
@@ -37,9 +37,8 @@ class TextEmbedder(Task):
         self.built = True
 
     @classmethod
-    def from_pretrained(cls, path, *args, revision=None, local_files_only=False, **kwargs) -> Self:
+    def from_pretrained(cls, path, *args, **kwargs) -> Self:
         """As `Task.from_pretrained`; what the directory has for a head is left aside."""
-        path = checkpoint.locate(path, revision, local_files_only)
         model = super().from_pretrained(path, *args, **kwargs)
         model.embedding = checkpoint.read_sentence_embedding(path)
         return model
@@ -56,14 +55,6 @@ class TextEmbedder(Task):
             token_ids, None, padding_mask, token_type_ids=token_type_ids, training=training
         )
         return self.embedding(hidden, padding_mask)
-
-    def signatures(self):
-        self.require_tokenizer()
-
-        def embed(texts):
-            return {"embedding": self.embed(texts)}
-
-        return {"embed": Served(embed, {"texts": "text"}, {"texts": "The weather is nice today."})}
 
     def embed(self, texts):
         """Embeddings of texts; works in a `tf.function` too.
@@ -84,7 +75,12 @@ class TextEmbedder(Task):
             self.embedding.max_length or self.config.max_position_embeddings,
             self.config.max_position_embeddings,
         )
-        fill = preprocessing.filler(self.config)
-        encoded = preprocessing.encode(texts, self.require_tokenizer(), length, fill)
-        batch = preprocessing.pad(encoded.tokens, fill)
+        tokens = self.require_tokenizer().encode(texts, length)
+        batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         return self(batch.token_ids, padding_mask=batch.padding_mask)
+
+    def signatures(self):
+        self.require_tokenizer()
+        example = {"texts": "The weather is nice today."}
+        embed = Served(lambda texts: {"embedding": self.embed(texts)}, {"texts": "text"}, example)
+        return {"embed": embed}

@@ -33,8 +33,8 @@ class Normalizer(tf.Module):
     def __call__(self, code_points, splits):
         for step in self.steps:
             code_points, splits = step(code_points, splits)
-        code_points.set_shape([None])  # which the branches of a step may leave open
-        return code_points, splits
+        # Which a step that goes through several functions may have forgotten.
+        return tf.ensure_shape(code_points, [None]), tf.ensure_shape(splits, [None])
 
     def of_texts(self, texts):
         """(B,) string of (B,) valid UTF-8 string."""

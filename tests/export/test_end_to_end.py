@@ -93,16 +93,6 @@ def test_causal_lm(causal_lm):
         assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
-@pytest.mark.xdist_group("exported_embedder")
-def test_embedder(embedder):
-    expected = embedder.model.embed(TEXTS).numpy()
-    with served(embedder.saved_model_dir) as (asking, url):
-        np.testing.assert_allclose(asking.embed(TEXTS), expected, atol=1e-5)
-        assert asking.embed("one text").shape == (1, 24)
-        rows = post(url, {"instances": TEXTS})["predictions"]
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("batching", ["continuous", "none"])
 @pytest.mark.parametrize(
     "experts",
@@ -138,6 +128,16 @@ def test_mixtures_of_experts(tokenizer, tmp_path, experts, batching):
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
             alone = pool.map(lambda text: asking.generate([text], max_new_tokens=9)[0].text, texts)
         assert list(alone) == expected
+
+
+@pytest.mark.xdist_group("exported_embedder")
+def test_embedder(embedder):
+    expected = embedder.model.embed(TEXTS).numpy()
+    with served(embedder) as (asking, url):
+        np.testing.assert_allclose(asking.embed(TEXTS), expected, atol=1e-5)
+        assert asking.embed("one text").shape == (1, 24)
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
 @pytest.mark.xdist_group("exported_classifier")
