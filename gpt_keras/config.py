@@ -90,6 +90,8 @@ class GPTConfig:
       bos_token_id, pad_token_id: token ids, or None.
       eos_token_ids: ids that end a generation; () for none.
       id2label: class names of a classification head, in index order; () without such a head.
+      task_params: name of a task -> values of its options that are not the default, see
+        `gpt_keras.tasks.text_task`; plain values, as JSON has them.
       model_type: Hugging Face's name of the family, to write config.json; no model code reads it.
     """
 
@@ -133,6 +135,9 @@ class GPTConfig:
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     id2label: tuple[str, ...] = ()
+    task_params: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
     model_type: str = "llama"
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from gpt_keras import chat, checkpoint, program
+from gpt_keras import chat, checkpoint, program, tasks
 
 SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
@@ -46,7 +46,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     found = {
         "format": checkpoint.format_of(path),
         "family": config.model_type,
-        "task": "classification" if config.id2label else "causal_lm",
+        "task": tasks.of(path).NAME,
         "parameters": parameters,
         "stored as": dict(sizes),
         "context": config.max_position_embeddings,
@@ -83,6 +83,10 @@ def _tokenizer(path: str) -> dict[str, Any]:
         except ValueError as error:
             template = f"stays outside of the graph: {error}"
     kind = f"{type(tokenizer).__name__}, {tokenizer.vocab_size} tokens"
+    single = tokenizer.post_processor.single
+    for where, ids in (("before", single.prefix.ids), ("after", single.suffix.ids)):
+        if ids:
+            kind += f", {' '.join(map(tokenizer.id_to_token, ids))} {where} a text"
     return {"tokenizer": kind, "chat template": template}
 
 

@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained model: to continue texts, to chat, or to classify texts.
+"""Fine-tunes a pretrained model: to continue texts, to chat, or for a task on whole texts.
 
     python -m trainers.finetune --model=DIR --task=classification --train_data=train.jsonl \\
         --eval_data=dev.jsonl --output_dir=runs/sentiment
@@ -7,6 +7,8 @@ The finished model is `<output_dir>/model`, a Hugging Face directory with the be
 eval data. Kill the run when you like: --resume continues it as if nothing had been.
 """
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 
 import keras
@@ -14,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
-from trainers import args, data
+from gpt_keras import CausalLM, checkpoint, preprocessing
+from gpt_keras.tasks import TASKS
+from gpt_keras.tasks.examples import Examples
+from trainers import args, bootstrap, data
 from trainers.agreement import agree, digest, start
+from trainers.data_flags import data_flags, task_flags, train_data_flags
 from trainers.evaluation import Evaluator
-from trainers.features import ClassificationFeatures
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
@@ -39,7 +43,8 @@ def finetune_flags(flags: args.FlagValues) -> None:
     )
     absl_flags.DEFINE_enum(
         "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "
-        "chat (what the assistant says in conversations), classification", flag_values=flags,
+        "chat (what the assistant says in conversations), or a task on whole texts",
+        flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_list(
         "test_data", [], "files that the finished model is tested on, once", flag_values=flags
@@ -47,8 +52,8 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    finetune_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags, card_flags,
+    finetune_flags, train_data_flags, data_flags, task_flags, shards_flags, fit_flags, loop_flags,
+    insight_flags, optimizer_flags, strategy_flags, bootstrap.bootstrap_flags, card_flags,
 )  # fmt: skip
 
 
@@ -77,8 +82,10 @@ def main(flags: args.FlagValues) -> None:
     report = {"step": progress.step, "best_step": progress.best_step}
     for name, result in (("eval", metrics), ("test", trainer.test())):
         if result is not None:
-            print(f"\n{name} data, best weights\n{result.report()}")
-            report[name] = result.details()
+            found = bootstrap.intervals(result, flags.bootstrap)
+            print(f"\n{name} data, best weights\n{result.report()}\n{bootstrap.table(found)}")
+            confidence = {key: [x.low, x.high] for key, x in found.items()}
+            report[name] = {**result.details(), "confidence": confidence}
     folder.write_json("report.json", report)
     if folder.writes:
         write_model(trainer.task, trainer.data, flags, folder, report)
@@ -113,19 +120,18 @@ class FineTuner:
         self, flags: args.FlagValues, strategy: tf.distribute.Strategy, mixture: Mixture | None
     ):
         self.flags, self.strategy = flags, strategy
-        config = checkpoint.read_config(flags.model)
+        self.config = data.configure(flags.task, checkpoint.read_config(flags.model), flags)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
         if self.tokenizer is None:
             raise ValueError(
                 f"--model={flags.model}: has no tokenizer.json or tokenizer.model; put one there"
             )
-        self.filler = preprocessing.filler(config)
-        self.labels = tuple(flags.labels) or config.id2label
+        self.filler = preprocessing.filler(self.config)
         if mixture is None:
             train_records, eval_records = data.load_split(flags.task, flags)
             train = self._features("training", train_records)
-            if isinstance(train, ClassificationFeatures):
-                self.labels = train.label_names
+            if isinstance(train, Examples):
+                self.config = self.config.replace(id2label=train.labels)
         else:
             mixture.check_tokenizer(self.tokenizer, flags.model)
             train = mixture.digests  # stands for the data where workers compare
@@ -134,13 +140,15 @@ class FineTuner:
         # Read before the long run begins, so that a mistake in it shows at once.
         test = data.load_records(flags.task, flags.test_data, flags) if flags.test_data else None
         self._test_features = self._features("test", test) if test else None
+        if mixture is None:
+            self._warn_of_overlap(train_records, {"eval": eval_records, "test": test})
         agree(
             strategy,
             lambda: {
-                "the config.json of --model": str(config),
-                "the digest of --train_data": digest(train),
-                "the digest of the eval data": digest(evaluation),
-                "the digest of --test_data": digest(self._test_features),
+                "the config.json of --model": str(self.config),
+                "the digest of --train_data": _digest(train),
+                "the digest of the eval data": _digest(evaluation),
+                "the digest of --test_data": _digest(self._test_features),
             },
         )
         held_out = self._source(evaluation, shuffle=False) if evaluation else None
@@ -164,19 +172,20 @@ class FineTuner:
 
     def _features(self, name: str, records: Sequence[dict]):
         features = data.make_features(
-            self.flags.task,
-            records,
-            self.tokenizer,
-            self.flags,
-            label_names=self.labels or None,
-            filler=self.filler,
+            self.flags.task, records, self.tokenizer, self.flags, self.config
         )
-        if features.num_truncated:
-            print(
-                f"{features.num_truncated} of {len(records)} {name} samples cut to "
-                f"--max_length={self.flags.max_length} tokens"
-            )
+        for line in data.notes(features, f"{len(records)} {name} samples", self.flags):
+            print(line)
         return features
+
+    def _warn_of_overlap(self, train_records, parts):
+        for name, records in parts.items():
+            if count := data.overlap(self.flags.task, records or (), train_records):
+                print(
+                    f"warning: {count} of {len(records)} {name} samples are in the training data "
+                    f"too; what is measured on them says little of new texts",
+                    file=sys.stderr,
+                )
 
     def _source(self, features, shuffle: bool):
         return data.run_source(features, self.flags, shuffle=shuffle, pad_id=self.filler)
@@ -184,9 +193,19 @@ class FineTuner:
     def _load(self):
         flags = self.flags
         options = {"dtype": dtype_policy(flags), "dropout": flags.dropout}
-        if flags.task == "classification":
-            return SequenceClassifier.from_pretrained(flags.model, id2label=self.labels, **options)
-        return CausalLM.from_pretrained(flags.model, **options)
+        if flags.task not in TASKS:
+            return CausalLM.from_pretrained(flags.model, **options)
+        task_params, id2label = self.config.task_params, self.config.id2label
+        return TASKS[flags.task].from_pretrained(
+            flags.model, id2label=id2label, task_params=task_params, **options
+        )
+
+
+def _digest(features) -> str:
+    """Of what is learned; the same records may lie at another place on another machine."""
+    if isinstance(features, Examples):
+        features = dataclasses.replace(features, records=())
+    return digest(features)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,16 @@ def read_config(path) -> GPTConfig:
     """
     path = _existing(path)
     foreign = _foreign(path)
-    config = hf_config.from_fields(foreign.fields() if foreign else directory.read_fields(path))
+    config = hf_config.from_fields(_fields(path, foreign))
     if _has_weights(path, foreign):
         weights.check_sizes(config, _source(path, foreign), _naming(foreign))
     return config
+
+
+def read_task(path) -> str:
+    """Name of the task's class that it was written by, such as "CausalLM"."""
+    path = _existing(path)
+    return hf_config.task_of(_fields(path, _foreign(path)))
 
 
 def read_tokenizer(path):
@@ -71,7 +77,7 @@ def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
     foreign = _foreign(path)
-    with_head = not foreign and hf_config.is_classifier(directory.read_fields(path))
+    with_head = read_task(path) == type(model).__name__
     weights.read_into(model, _source(path, foreign), with_head, _naming(foreign))
     if not foreign:
         model.generation_config = directory.read_generation_config(path)
@@ -97,6 +103,10 @@ def _foreign(path: str) -> gguf_file.GGUFFile | keras_hub.Preset | None:
     if os.path.isfile(path):
         return gguf_file.open_file(path)
     return keras_hub.Preset(path) if keras_hub.is_preset(path) else None
+
+
+def _fields(path: str, foreign):
+    return foreign.fields() if foreign else directory.read_fields(path)
 
 
 def _source(path: str, foreign) -> weights.TensorSource:

@@ -48,7 +48,7 @@ def save(model, path: str, file_type: str) -> None:
     writer.add_name(os.path.basename(path).removesuffix(".gguf"))
     _add_config(writer, model.config, family)
     if model.tokenizer is not None:
-        gguf_tokenizer.add(writer, model.tokenizer, model.config.vocab_size)
+        gguf_tokenizer.add(writer, model.tokenizer, model.config)
     partial = f"{path}.partial"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:

@@ -9,8 +9,8 @@ from gpt_keras.checkpoint.families.family import Key
 from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
-SEQUENCE_CLASSIFICATION = "ForSequenceClassification"
 MAX_LAYERS = 10_000
+WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
 # Kind -> entry -> its type; entries of the second kind may be absent.
@@ -48,11 +48,11 @@ def family_of(fields: Fields) -> Family:
     return family
 
 
-def is_classifier(fields: Fields) -> bool:
-    """Whether the checkpoint has a classification head."""
-    return any(
-        a.endswith(SEQUENCE_CLASSIFICATION) for a in fields.values.get("architectures") or ()
-    )
+def task_of(fields: Fields) -> str:
+    """Name of the task's class that a config.json is of; "CausalLM" if it does not say."""
+    tasks = {architecture: task for task, architecture in family_of(fields).architectures.items()}
+    architectures = fields.values.get("architectures") or [None]
+    return tasks.get(architectures[0], "CausalLM")
 
 
 def from_fields(fields: Fields) -> GPTConfig:
@@ -77,8 +77,9 @@ def from_fields(fields: Fields) -> GPTConfig:
     found["activation"] = _activation(family, fields)
     found.update(_windows(family, fields, found["num_layers"]))
     found.update(_rotary(family, fields, found))
-    if is_classifier(fields):
+    if task_of(fields) in WITH_LABELS:
         found["id2label"] = _labels(fields)
+    found["task_params"] = _task_params(fields)
     bos, eos, pad = family.token_ids
     try:
         return GPTConfig(
@@ -91,6 +92,13 @@ def from_fields(fields: Fields) -> GPTConfig:
     except ValueError as error:
         prefix = "" if str(error).startswith(fields.where) else f"{fields.where}: "
         raise ValueError(f"{prefix}{error}") from None
+
+
+def _task_params(fields: Fields) -> dict[str, dict]:
+    params = fields.get("task_specific_params", dict, None) or {}
+    if not all(isinstance(values, dict) for values in params.values()):
+        raise fields.error("task_specific_params", "expected an object for each task")
+    return params
 
 
 def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
@@ -124,7 +132,9 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
     values["bos_token_id"] = config.bos_token_id
     values["eos_token_id"] = eos[0] if len(eos) == 1 else list(eos) or None
     values["pad_token_id"] = config.pad_token_id
-    if family.architectures[task].endswith(SEQUENCE_CLASSIFICATION):
+    if config.task_params:
+        values["task_specific_params"] = config.task_params
+    if task in WITH_LABELS:
         labels = config.id2label
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}

@@ -18,6 +18,8 @@ from gpt_keras.tasks.task import Task
 class CausalLM(Task):
     """Language model: token ids (B, T) int -> logits (B, T, V) float32."""
 
+    NAME, PIPELINE_TAG = "causal_lm", "text-generation"
+    METRICS = metrics.LanguageModelMetrics
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
@@ -65,11 +67,13 @@ class CausalLM(Task):
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save_keras_hub(self, path, dtype)
 
-    def generate(self, prompts, **options) -> list[str]:
+    def generate(self, prompts, add_special_tokens=True, **options) -> list[str]:
         """Continues texts.
 
         Args:
           prompts: list of str.
+          add_special_tokens: put those before a prompt that the tokenizer puts there, such as
+            <s>; False for one that has them already, as those of a chat template.
           **options: `max_new_tokens` (64 unless said), `temperature` (0: the best token), `top_k`
             (0: off), `top_p` (1: off), `min_p` (0: off), `repetition_penalty` (1: off),
             `presence_penalty` and `frequency_penalty` (0: off), `seed` (negative: a new one); one
@@ -88,7 +92,9 @@ class CausalLM(Task):
             raise ValueError(f"prompts={prompts!r}: expected a list of texts")
         strings = stop_strings.checked(options.pop("stop", []), len(prompts))
         values = self._option_values(options, len(prompts))
-        tokens = self.require_tokenizer().tokenize(list(prompts))  # (B, None)
+        tokenizer = self.require_tokenizer()
+        tokenize = tokenizer.encode if add_special_tokens else tokenizer.tokenize
+        tokens = tokenize(list(prompts))  # (B, None)
         self._check_lengths(tokens.row_lengths().numpy())
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)
@@ -177,6 +183,7 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Args: as of `metrics.LanguageModelMetrics`."""
-        return metrics.LanguageModelMetrics(num_bytes, sources)
+    def new_metrics(self, source=None):
+        if source is None:
+            return metrics.LanguageModelMetrics()
+        return metrics.LanguageModelMetrics(source.num_bytes, source.source_names)

@@ -11,6 +11,7 @@ from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
 from gpt_keras.losses import PLAIN, Loss
+from gpt_keras.metrics import Metrics
 
 
 class Task(ConfigModel):
@@ -22,6 +23,9 @@ class Task(ConfigModel):
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
     """
 
+    NAME: ClassVar[str]  # as programs and config.json call it
+    PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
+    METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
     # Variable path -> name in the checkpoint, beyond the backbone.
     head_weights: ClassVar[dict[str, str]] = {}
@@ -152,6 +156,11 @@ class Task(ConfigModel):
         """
         raise NotImplementedError
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
+    def new_metrics(self, source=None) -> Metrics:
+        """Collects what an evaluation says of this task.
+
+        Args:
+          source: where the batches come from: it has `num_bytes` and `source_names` of a language
+            model's, `examples` of another task's. None: as if it had nothing to say.
+        """
         raise NotImplementedError

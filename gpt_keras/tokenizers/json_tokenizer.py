@@ -47,6 +47,9 @@ class JsonTokenizer(Tokenizer):
         self._tokens = types.MappingProxyType({i: token for token, i in self._ids.items()})
         self.vocab_size = max(self._tokens) + 1
         self._name_tokens(where)
+        self.post_processor = tokenizer_config.post_processor(
+            self._config, self._spec.post_processor
+        )
         self._normalizer = self._spec.normalizer
         self._finder, self._normalized_finder = self._finders()
         self._decoded = self._tokens | {i: token.content for token, i in self._written}

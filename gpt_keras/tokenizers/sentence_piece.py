@@ -12,7 +12,13 @@ import tensorflow_text as tf_text
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
-from gpt_keras.tokenizers import normalizer, tokenizer_config, tokenizer_json, utf8
+from gpt_keras.tokenizers import (
+    normalizer,
+    post_processor,
+    tokenizer_config,
+    tokenizer_json,
+    utf8,
+)
 from gpt_keras.tokenizers.char_encoder import byte_tokens
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
@@ -127,7 +133,7 @@ def parse(data: bytes, where: str):
     return proto
 
 
-def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
+def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=None) -> str:
     """The text of a `tokenizer.json` for BPE by scores, as Hugging Face's converter makes it.
 
     Args:
@@ -136,6 +142,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
       kinds: of the pieces, numbers of SentencePiece.
       added: further added tokens, as a `tokenizer.json` has them.
       dummy_prefix: whether a blank is put before a text.
+      post_processor: as a `tokenizer.json` has it.
     """
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = []
@@ -162,6 +169,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
         None,
         {"type": "Sequence", "normalizers": steps},
         _decoder(dummy_prefix),
+        post_processor,
     )
     if not added:
         return text
@@ -185,7 +193,9 @@ def _as_bpe(proto, config, where):
     ):
         return None
     pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
-    return bpe_json(*zip(*pieces, strict=True), _added(config, where), steps.add_dummy_prefix)
+    added = _added(config, where)
+    around = _post_processor(proto, config, added)
+    return bpe_json(*zip(*pieces, strict=True), added, steps.add_dummy_prefix, around)
 
 
 def to_bytes(tokenizer: SentencePieceBPE) -> bytes:
@@ -243,6 +253,7 @@ def _spec(proto, config, where):
     ]
     tokens = {token["content"]: token for token in [*added, *_added(config, where)]}
     tokens = sorted(tokens.values(), key=lambda token: token["id"])
+    ids = {*vocab.values(), *(token["id"] for token in tokens)}
     return tokenizer_json.TokenizerJson(
         b"",
         model,
@@ -250,6 +261,21 @@ def _spec(proto, config, where):
         normalizer.Normalizer(),
         None,
         _decoder(proto.normalizer_spec.add_dummy_prefix),
+        post_processor.from_json(_post_processor(proto, config, tokens), ids, where),
+    )
+
+
+def _post_processor(proto, config, added):
+    """What the flags of a `tokenizer_config.json` ask for, as a `tokenizer.json` has it."""
+    ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    ids |= {token["content"]: token["id"] for token in added}
+    named = tokenizer_config.named_tokens(_named(proto, config), tokenizer_config.FILE)
+    tokens = [named.get(f"{name}_token") for name in ("bos", "eos")]
+    return post_processor.to_json(
+        *(
+            (token, ids[token]) if config.get(f"add_{name}_token") and token in ids else None
+            for name, token in zip(("bos", "eos"), tokens, strict=True)
+        )
     )
 
 

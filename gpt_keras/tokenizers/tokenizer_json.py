@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 from gpt_keras.tokenizers import normalizer as normalizers
+from gpt_keras.tokenizers import post_processor as post_processors
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
 _MAX_ID = 2**24
@@ -81,6 +82,7 @@ class TokenizerJson:
       added_tokens: token -> id.
       normalizer: see `normalizer.Normalizer`.
       pre_tokenizer, decoder: as the file has them.
+      post_processor: see `post_processor.PostProcessor`.
     """
 
     text: bytes
@@ -89,6 +91,7 @@ class TokenizerJson:
     normalizer: normalizers.Normalizer
     pre_tokenizer: dict | None
     decoder: dict | None
+    post_processor: post_processors.PostProcessor
 
     def ids(self) -> dict[str, int]:
         """Token -> id of all tokens."""
@@ -110,8 +113,7 @@ def read(path: str) -> TokenizerJson:
 def parse(text: str | bytes, where: str) -> TokenizerJson:
     """Reads the text of a `tokenizer.json`.
 
-    `truncation`, `padding` and `post_processor` are left aside: they say how to call a tokenizer,
-    or add tokens around a text, which `tokenize` never does.
+    `truncation` and `padding` are left aside: they say how to call a tokenizer.
 
     Raises:
       ValueError: it is malformed, or asks for something that is not supported; the message begins
@@ -135,13 +137,16 @@ def _parse(fields, text, where):
     for name, node in (("pre_tokenizer", pre_tokenizer), ("decoder", decoder)):
         if node is not None and not isinstance(node, dict):
             raise ValueError(f"{where}: malformed {name} {node}: expected an object or null")
+    added = parse_added_tokens(fields.get("added_tokens") or [], model, where)
+    ids = {*model.vocab.values(), *added.values()}
     return TokenizerJson(
         text,
         model,
-        parse_added_tokens(fields.get("added_tokens") or [], model, where),
+        added,
         normalizers.from_json(fields.get("normalizer"), where),
         pre_tokenizer,
         decoder,
+        post_processors.from_json(fields.get("post_processor"), ids, where),
     )
 
 
@@ -230,14 +235,22 @@ BYTE_LEVEL = {
 """The decoder of byte-level BPE."""
 
 
-def write(model: BPEModel, special, added, pre_tokenizer, normalizer=None, decoder=BYTE_LEVEL):
+def write(
+    model: BPEModel,
+    special,
+    added,
+    pre_tokenizer,
+    normalizer=None,
+    decoder=BYTE_LEVEL,
+    post_processor=None,
+):
     """The text of a `tokenizer.json`.
 
     Args:
       model: see there.
       special, added: ordered strings, found in texts; those that are not in the vocabulary get the
         ids after it.
-      pre_tokenizer, normalizer, decoder: as the file has them.
+      pre_tokenizer, normalizer, decoder, post_processor: as the file has them.
     """
     ids = dict(model.vocab)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -253,7 +266,7 @@ def write(model: BPEModel, special, added, pre_tokenizer, normalizer=None, decod
         "added_tokens": sorted(added_tokens, key=lambda token: token["id"]),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": post_processor,
         "decoder": decoder,
         "model": {
             "type": "BPE",

@@ -260,7 +260,7 @@ def test_evaluate_refuses_a_model_without_labels(model_dir, data_dir, capsys):
     path = os.fspath(data_dir / "labelled.jsonl")
     arguments = [f"--model={model_dir}", "--task=classification", f"--eval_data={path}"]
     assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 1
-    assert "is no classifier" in capsys.readouterr().err
+    assert "is a CausalLM and no SequenceClassifier; fine-tune it" in capsys.readouterr().err
 
 
 def test_evaluate_prints_perplexity_of_texts(model_dir, data_dir, capsys):

@@ -230,6 +230,7 @@ def test_from_vocab_and_merges(fields, tmp_path, random_texts, check_ids, pre_to
         ({"normalizer": "nfc"}, 'normalizer {"type": "nfc"}: unsupported; supported are NFC'),
         ({"pre_tokenizer": "llama-bpe"}, "pre_tokenizer='llama-bpe': expected one of"),
         ({"eos_token_id": 9}, "eos_token_id=9: not an id of the vocabulary"),
+        ({"add_bos_token": True}, "add_bos_token=True: there is no bos_token_id to add"),
         ({"merges": [("a", "c")]}, r"vocab and merges: merge 0, \('a', 'c'\)"),
     ],
 )
