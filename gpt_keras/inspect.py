@@ -39,7 +39,7 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    config = checkpoint.read_config(path)
+    config, task = checkpoint.read_config(path), checkpoint.read_task(path)
     sizes = checkpoint.read_sizes(path)
     parameters = sizes.total()
     token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT
@@ -63,7 +63,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     }
     if config.id2label:
         found["labels"] = ", ".join(config.id2label)
-    else:
+    if task == "CausalLM":
         memory["to serve, for each token of context"] = token
     return {**found, "memory": memory}
 

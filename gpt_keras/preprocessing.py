@@ -158,11 +158,24 @@ def chunks(texts: Sequence):
         yield chunk
 
 
-def batch(texts, tokenizer, config) -> Batch:
-    """A padded batch of texts, each at most as long as the model's context; in the graph too."""
+def batch(texts, tokenizer, config, pairs=None) -> dict[str, tf.Tensor]:
+    """Texts as a batch to train on has them, each at most as long as the model's context.
+
+    Works in a `tf.function` too.
+
+    Args: as of `encode`.
+
+    Returns:
+      `token_ids` (B, T) int32, `padding_mask` (B, T) bool and, where the model tells token types
+      apart, `token_type_ids` (B, T) int32.
+    """
     fill = filler(config)
-    encoded = encode(texts, tokenizer, config.max_position_embeddings, fill)
-    return pad(encoded.tokens, fill)
+    encoded = encode(texts, tokenizer, config.max_position_embeddings, fill, pairs)
+    padded = pad(encoded.tokens, fill)
+    found = {"token_ids": padded.token_ids, "padding_mask": padded.padding_mask}
+    if config.token_types:
+        found["token_type_ids"] = pad(encoded.types, 0).token_ids
+    return found
 
 
 def at_least_one_column(token_ids, filler: int):

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from absl import flags as absl_flags
+
 from gpt_keras.config import GPTConfig
 from gpt_keras.tasks import TASKS as TEXT_TASKS
 from gpt_keras.tasks.examples import Examples
@@ -25,6 +27,32 @@ LANGUAGE_COLUMNS = {
     "chat": (("messages",),),
 }
 TASKS = (*LANGUAGE_COLUMNS, *TEXT_TASKS)
+
+
+def task_flag(flags: FlagValues, text: str) -> None:
+    """Defines --task."""
+    absl_flags.DEFINE_string("task", None, f"<{'|'.join(TASKS)}>: {text}", flag_values=flags)
+    absl_flags.register_validator(
+        "task", _are_tasks, f"expected one of {', '.join(TASKS)}", flag_values=flags
+    )
+
+
+def _are_tasks(value: str | None) -> bool:
+    """Whether it names a task, or several on whole texts, each with a name of its own."""
+    if value is None or value in TASKS:
+        return True
+    names = parse_tasks(value)
+    return len(names) == value.count(",") + 1 and set(names.values()) <= set(TEXT_TASKS)
+
+
+def parse_tasks(value: str) -> dict[str, str]:
+    """--task, such as "classification" or "topic:classification,ner:token_classification".
+
+    Returns:
+      What the run calls each -> which task it is.
+    """
+    names = (part.partition(":") for part in value.split(","))
+    return {name: task or name for name, _, task in names}
 
 
 def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[dict]:
@@ -54,19 +82,25 @@ def check_texts(patterns: Sequence[str]) -> None:
             )
 
 
-def load_split(task: str, flags: FlagValues) -> tuple[list[dict], list[dict] | None]:
-    """Records to train on, and those of --eval_data or else of --eval_fraction; None for neither.
+def load_split(
+    task: str,
+    flags: FlagValues,
+    train_data: Sequence[str] | None = None,
+    eval_data: Sequence[str] | None = None,
+) -> tuple[list[dict], list[dict] | None]:
+    """Records to train on, and those of `eval_data` or else of --eval_fraction; None for neither.
 
     Args:
       task: one of `TASKS`.
       flags: those of `trainers.data_flags`.
+      train_data, eval_data: files; None: those of the flags.
 
     Raises:
       ValueError: as `load_records` and `hold_out`.
     """
-    records = load_records(task, flags.train_data, flags)
-    if flags.eval_data:
-        return records, load_records(task, flags.eval_data, flags)
+    records = load_records(task, flags.train_data if train_data is None else train_data, flags)
+    if eval_data := flags.eval_data if eval_data is None else eval_data:
+        return records, load_records(task, eval_data, flags)
     if flags.eval_fraction:
         return hold_out(task, records, flags.eval_fraction)
     return records, None

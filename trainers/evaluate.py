@@ -6,8 +6,8 @@ python -m trainers.evaluate --model=DIR --task=classification --eval_data=test.j
 from absl import flags as absl_flags
 from tqdm import tqdm
 
-from gpt_keras import CausalLM, checkpoint, preprocessing
-from gpt_keras.tasks import TASKS
+from gpt_keras import CausalLM, checkpoint, preprocessing, tasks
+from gpt_keras.tasks import TASKS, MultiTask
 from trainers import args, bootstrap, data
 from trainers.data_flags import data_flags
 from trainers.evaluation import Evaluator
@@ -25,9 +25,7 @@ def evaluate_flags(flags: args.FlagValues) -> None:
         "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
         flag_values=flags,
     )
-    absl_flags.DEFINE_enum(
-        "task", None, data.TASKS, "what the model does with the data", flag_values=flags
-    )
+    data.task_flag(flags, "what the model does with the data; one of its tasks if it has several")
     absl_flags.DEFINE_string(
         "baseline", "", "another model to evaluate: is the difference more than chance?",
         flag_values=flags,
@@ -68,26 +66,31 @@ def evaluate(name: str, flags: args.FlagValues):
     path = flags[name].value
     limit = flags.max_length
     flags.max_length = min(limit, checkpoint.read_config(path).max_position_embeddings)
-    kind, there = TASKS.get(flags.task, CausalLM), checkpoint.read_task(path)
-    if flags.task in TASKS and there != kind.__name__:
+    (name_of_task, task_name), *more = data.parse_tasks(flags.task).items()
+    if more:
+        raise args.UsageError(f"--task={flags.task}: name one task to evaluate")
+    kind, there = TASKS.get(task_name, CausalLM), tasks.of(path)
+    shared = there is MultiTask and name_of_task in checkpoint.read_config(path).task_params
+    if task_name in TASKS and there is not kind and not shared:
         raise ValueError(
-            f"--{name}={path}: is a {there} and no {kind.__name__}; fine-tune it with "
+            f"--{name}={path}: is a {there.__name__} and no {kind.__name__}; fine-tune it with "
             f"`python -m trainers.finetune --task={flags.task}` first"
         )
     strategy = make_strategy()
     with strategy.scope():
-        task = kind.from_pretrained(path)
-    source = _source(task, flags)
+        task = (MultiTask if shared else kind).from_pretrained(path)
+    task = task.tasks[name_of_task] if shared else task
+    source = _source(task, task_name, flags)
     with tqdm(total=source.steps_per_epoch, unit="batch", disable=None) as bar:
         metrics = Evaluator(task, strategy, source)(lambda done, total: bar.update())
     flags.max_length = limit
     return metrics
 
 
-def _source(task, flags: args.FlagValues):
+def _source(task, task_name: str, flags: args.FlagValues):
     filler = preprocessing.filler(task.config)
-    records = data.load_records(flags.task, flags.eval_data, flags)
-    features = data.make_features(flags.task, records, task.require_tokenizer(), flags, task.config)
+    records = data.load_records(task_name, flags.eval_data, flags)
+    features = data.make_features(task_name, records, task.require_tokenizer(), flags, task.config)
     for line in data.notes(features, f"{len(records)} samples", flags):
         print(line)
     return data.batch_source(

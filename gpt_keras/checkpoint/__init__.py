@@ -13,9 +13,11 @@ from gpt_keras.checkpoint import (
     hub,
     keras_hub,
     keras_hub_writer,
+    sentence_modules,
     weights,
 )
 from gpt_keras.config import GPTConfig
+from gpt_keras.pooling import SentenceEmbedding
 
 
 def read_config(path) -> GPTConfig:
@@ -25,16 +27,20 @@ def read_config(path) -> GPTConfig:
     """
     path = _existing(path)
     foreign = _foreign(path)
-    config = hf_config.from_fields(_fields(path, foreign))
+    config = hf_config.from_fields(foreign.fields() if foreign else directory.read_fields(path))
     if _has_weights(path, foreign):
         weights.check_sizes(config, _source(path, foreign), _naming(foreign))
     return config
 
 
 def read_task(path) -> str:
-    """Name of the task's class that it was written by, such as "CausalLM"."""
+    """Name of the task of `gpt_keras` that a directory or `.gguf` file is of."""
     path = _existing(path)
-    return hf_config.task_of(_fields(path, _foreign(path)))
+    if foreign := _foreign(path):
+        return hf_config.task_of(foreign.fields())
+    if sentence_modules.has(path):
+        return "TextEmbedder"
+    return hf_config.task_of(directory.read_fields(path))
 
 
 def read_tokenizer(path):
@@ -73,11 +79,19 @@ def stored_dtype(path) -> str:
     return foreign.stored_dtype() if foreign else directory.stored_dtype(path)
 
 
+def read_sentence_embedding(path) -> SentenceEmbedding:
+    """How a directory makes one vector of a text; the mean of its tokens' if it does not say."""
+    path = _existing(path)
+    is_said = sentence_modules.has(path)
+    return sentence_modules.read(path) if is_said else SentenceEmbedding()
+
+
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
     foreign = _foreign(path)
-    with_head = read_task(path) == type(model).__name__
+    task = None if foreign else hf_config.task_of(directory.read_fields(path))
+    with_head = task == type(model).__name__ and not model.is_bare
     weights.read_into(model, _source(path, foreign), with_head, _naming(foreign))
     if not foreign:
         model.generation_config = directory.read_generation_config(path)
@@ -103,10 +117,6 @@ def _foreign(path: str) -> gguf_file.GGUFFile | keras_hub.Preset | None:
     if os.path.isfile(path):
         return gguf_file.open_file(path)
     return keras_hub.Preset(path) if keras_hub.is_preset(path) else None
-
-
-def _fields(path: str, foreign):
-    return foreign.fields() if foreign else directory.read_fields(path)
 
 
 def _source(path: str, foreign) -> weights.TensorSource:

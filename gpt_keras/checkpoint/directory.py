@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gpt_keras.checkpoint import hf_config, weights
+from gpt_keras.checkpoint import hf_config, sentence_modules, weights
 from gpt_keras.checkpoint.fields import Fields
 
 CONFIG = "config.json"
@@ -160,6 +160,8 @@ def save(
         _write_weights(model, partial, dtype, max_shard_size)
         if model.tokenizer is not None:
             model.tokenizer.save(partial)
+        if model.is_bare:
+            sentence_modules.write(model.embedding, config["hidden_size"], partial)
         if card is not None:
             with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:
                 file.write(card)
@@ -202,7 +204,7 @@ def check_target(path: str) -> None:
     ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
     if CARD in names and _is_card(os.path.join(path, CARD)):
         ours.add(CARD)
-    check_replaceable(path, ours | {CONFIG, GENERATION_CONFIG, INDEX})
+    check_replaceable(path, ours | {CONFIG, GENERATION_CONFIG, INDEX} | sentence_modules.FILES)
 
 
 def check_replaceable(path: str, ours: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
+OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
 WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
@@ -43,16 +44,18 @@ def family_of(fields: Fields) -> Family:
         raise fields.error("model_type", f"unsupported; supported are {', '.join(FAMILIES)}")
     architectures = fields.values.get("architectures") or []
     supported = list(family.architectures.values())
-    if not isinstance(architectures, list) or any(a not in supported for a in architectures):
+    known = {*supported, *map(_ours, OUR_TASKS)}
+    if not isinstance(architectures, list) or any(a not in known for a in architectures):
         raise fields.error("architectures", f"unsupported; supported are {', '.join(supported)}")
     return family
 
 
 def task_of(fields: Fields) -> str:
-    """Name of the task's class that a config.json is of; "CausalLM" if it does not say."""
-    tasks = {architecture: task for task, architecture in family_of(fields).architectures.items()}
-    architectures = fields.values.get("architectures") or [None]
-    return tasks.get(architectures[0], "CausalLM")
+    """Name of the task that the checkpoint is of; what its family is for if it does not say."""
+    family = family_of(fields)
+    tasks = {name: task for task, name in family.architectures.items()}
+    tasks |= {_ours(task): task for task in OUR_TASKS}
+    return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
 
 
 def from_fields(fields: Fields) -> GPTConfig:
@@ -81,17 +84,28 @@ def from_fields(fields: Fields) -> GPTConfig:
         found["id2label"] = _labels(fields)
     found["task_params"] = _task_params(fields)
     bos, eos, pad = family.token_ids
+    pad = fields.token_id("pad_token_id", pad)
+    if family.positions_behind_padding:
+        if pad is None:
+            raise fields.error("pad_token_id", "expected one: positions are counted from it")
+        found["position_offset"] = pad + 1
+        found["max_position_embeddings"] -= pad + 1
     try:
         return GPTConfig(
             **found,
             bos_token_id=fields.token_id("bos_token_id", bos),
             eos_token_ids=fields.token_ids("eos_token_id", () if eos is None else (eos,)),
-            pad_token_id=fields.token_id("pad_token_id", pad),
+            pad_token_id=pad,
             model_type=family.model_type,
         )
     except ValueError as error:
         prefix = "" if str(error).startswith(fields.where) else f"{fields.where}: "
         raise ValueError(f"{prefix}{error}") from None
+
+
+def _ours(task: str) -> str:
+    """What we call a task that Hugging Face has no class for."""
+    return f"GptKerasFor{task}"
 
 
 def _task_params(fields: Fields) -> dict[str, dict]:
@@ -117,13 +131,16 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
             f"model_type={config.model_type!r} cannot be written; supported are "
             f"{', '.join(FAMILIES)}"
         )
-    if task not in family.architectures:
+    if task not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    values = {"architectures": [family.architectures[task]], "model_type": family.model_type}
+    architecture = family.architectures.get(task) or _ours(task)
+    values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
         value = None if value == key.null else value
         values.update(dict.fromkeys(key.names, value))
+    for name in family.keys["max_position_embeddings"].names:
+        values[name] += config.position_offset
     values.update(family.written)
     values[family.activation_key] = family.activations.get(config.activation, [None])[0]
     values.update(_windows_dict(family, config))

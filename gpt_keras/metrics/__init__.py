@@ -3,5 +3,6 @@
 from gpt_keras.metrics.classification import ClassificationMetrics
 from gpt_keras.metrics.language_model import LanguageModelMetrics
 from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.multi_task import MultiTaskMetrics
 
-__all__ = ["ClassificationMetrics", "LanguageModelMetrics", "Metrics"]
+__all__ = ["ClassificationMetrics", "LanguageModelMetrics", "Metrics", "MultiTaskMetrics"]

@@ -23,6 +23,11 @@ class CausalLM(Task):
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
+        if not config.causal:
+            raise ValueError(
+                f"causal=False: a bidirectional model ({config.model_type}) continues no text; use "
+                "MaskedLM, SequenceClassifier or TextEmbedder"
+            )
         super().__init__(config, tokenizer, dtype, **kwargs)
         self.built = True
 

@@ -21,20 +21,27 @@ class Task(ConfigModel):
       config: the architecture.
       tokenizer: see `gpt_keras.tokenizers`, or None; only what needs text then refuses.
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
+      backbone: one that other tasks have too; None for one of its own.
     """
 
     NAME: ClassVar[str]  # as programs and config.json call it
     PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
     METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
-    # Variable path -> name in the checkpoint, beyond the backbone.
-    head_weights: ClassVar[dict[str, str]] = {}
+    is_bare = False  # a checkpoint of it is one of the backbone
 
-    def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        config: GPTConfig,
+        tokenizer=None,
+        dtype=None,
+        backbone: GPTBackbone | None = None,
+        **kwargs,
+    ):
         super().__init__(config, dtype=dtype, **kwargs)
         self.tokenizer = tokenizer
         self.generation_config = {}  # of the directory it was read from, to be written again
-        self.backbone = GPTBackbone(
+        self.backbone = backbone or GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
         )
 
@@ -112,9 +119,9 @@ class Task(ConfigModel):
         """Output of the backbone's blocks `first` to `last` (not included; None: the end).
 
         Args:
-          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
-            `padding_mask` (B, T) bool; and, to start behind the first block, `features`
-            (B, T, D): what this gave up to there.
+          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` and `token_type_ids`
+            (B, T) int32 and `padding_mask` (B, T) bool; and, to start behind the first block,
+            `features` (B, T, D): what this gave up to there.
           remat, routing: see `GPTBackbone.transform`.
 
         Returns:
@@ -130,7 +137,8 @@ class Task(ConfigModel):
         if first:
             x = keras.ops.cast(batch["features"], self.compute_dtype)
         else:
-            x = self.backbone.embed(token_ids, seen.positions, training=training)
+            types = batch.get("token_type_ids")
+            x = self.backbone.embed(token_ids, seen.positions, types, training=training)
         return self.backbone.transform(x, seen, first, last, training, remat, routing)
 
     def with_router_loss(self, loss: Loss, batch, routing) -> Loss:
@@ -155,6 +163,14 @@ class Task(ConfigModel):
           regularizers: see `losses.Regularizers`.
         """
         raise NotImplementedError
+
+    def signatures(self):
+        """What a server offers: name -> `text_task.Served`.
+
+        Raises:
+          ValueError: nothing.
+        """
+        raise ValueError(f"a {type(self).__name__} has no signatures: it cannot be exported")
 
     def new_metrics(self, source=None) -> Metrics:
         """Collects what an evaluation says of this task.

@@ -130,6 +130,16 @@ def test_mixtures_of_experts(tokenizer, tmp_path, experts, batching):
         assert list(alone) == expected
 
 
+@pytest.mark.xdist_group("exported_embedder")
+def test_embedder(embedder):
+    expected = embedder.model.embed(TEXTS).numpy()
+    with served(embedder) as (asking, url):
+        np.testing.assert_allclose(asking.embed(TEXTS), expected, atol=1e-5)
+        assert asking.embed("one text").shape == (1, 24)
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
 @pytest.mark.xdist_group("exported_classifier")
 def test_classifier(classifier):
     with served(classifier.saved_model_dir) as (asking, url):

@@ -62,6 +62,25 @@ def test_texts_have_the_special_tokens_of_the_tokenizer(config):
         np.testing.assert_allclose([found[name] for name in config.id2label], expected, atol=1e-5)
 
 
+def test_with_a_pooler_the_first_real_token_wherever_the_padding_is(config):
+    model = SequenceClassifier(config.replace(pooler=True, causal=False))
+    hidden = model.backbone(IDS[:, :5]).numpy()[:, 0]
+    pooled = np.tanh(hidden @ model.pooler.kernel.numpy() + model.pooler.bias.numpy())
+    expected = pooled @ model.score.kernel.numpy() + model.score.bias.numpy()
+    np.testing.assert_allclose(model(IDS[:, :5]), expected, rtol=1e-4, atol=1e-5)
+    for start in (0, 2, 4):
+        ids, mask = np.ones((3, 9), np.int32), np.zeros((3, 9), bool)
+        ids[:, start : start + 5], mask[:, start : start + 5] = IDS[:, :5], True
+        np.testing.assert_allclose(model(ids, padding_mask=mask), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_with_a_pooler_as_a_layer(config, check_layer):
+    config = config.replace(pooler=True)
+    check_layer(
+        lambda policy: SequenceClassifier(config, dtype=policy), IDS, output_dtype="float32"
+    )
+
+
 @pytest.mark.parametrize("labels", [(), ("only",)])
 def test_two_labels_at_least(tiny, labels):
     with pytest.raises(ValueError, match="two labels or more"):
