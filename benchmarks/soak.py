@@ -184,7 +184,7 @@ def is_as_good(model, prompt, max_new_tokens, answer: Generation) -> bool:
     """Whether a greedy answer is what a CausalLM says, but for tokens that are equally good."""
     from export.verification import LOGIT_TOLERANCE, is_greedy
 
-    begin = model.tokenizer.tokenize([prompt]).to_list()[0]
+    begin = model.tokenizer.encode([prompt]).to_list()[0]
     said, n = answer.text_bytes, answer.num_tokens
     open_ends = [[]]  # answers so far whose text begins like this one
     while open_ends:

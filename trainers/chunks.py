@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt_keras import tokenizers
+from gpt_keras.preprocessing import CHUNK_BYTES
+from gpt_keras.tasks.records import text_of
 from trainers.args import FlagValues
-from trainers.features import CHUNK_BYTES, end_of_text, token_bytes, tokenize
+from trainers.features import frame_of_document, framed, token_bytes, tokenize
 from trainers.preparation import DIGEST_BYTES, Documents, Position
-from trainers.records import stream_records, text_of
+from trainers.records import stream_records
 from trainers.splits import is_held_out
 
 
@@ -38,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 def read_texts(path: str, flags: FlagValues) -> Iterator[str]:
-    """The texts of a file, as the flags of `trainers.args.text_flags` have it."""
+    """The texts of a file, as the flags of `trainers.data_flags.text_flags` have it."""
     columns = {"text": flags.text_column}
     for record in stream_records(
         path, columns, text_unit=flags.text_unit, encoding=flags.data_encoding
@@ -108,7 +110,7 @@ class _Worker:
 
     def __init__(self, directory: str, fraction: float, dtype: str):
         self.tokenizer = tokenizers.load(directory)
-        self.end = end_of_text(self.tokenizer)
+        self.frame = frame_of_document(self.tokenizer)
         self.token_bytes = token_bytes(self.tokenizer)
         self.fraction, self.dtype = fraction, np.dtype(dtype)
 
@@ -124,14 +126,15 @@ class _Worker:
         return documents, int((lengths == 0).sum())
 
     def _documents(self, ids, splits, rows) -> Documents:
-        """Of these rows, each with its end."""
+        """Of these rows, each with the tokens around it."""
         lengths = splits[rows + 1] - splits[rows]
         taken = np.repeat(np.arange(len(rows)), lengths)  # the row of each token
         begins = np.cumsum(lengths) - lengths
         tokens = ids[splits[rows][taken] + np.arange(len(taken)) - begins[taken]]
-        target_bytes = self.token_bytes[tokens].sum() - self.token_bytes[tokens[begins]].sum()
-        tokens = np.insert(tokens, begins + lengths, self.end)
-        return Documents(tokens.astype(self.dtype), lengths + 1, int(target_bytes))
+        tokens, row_splits = framed(tokens, np.append(begins, len(taken)), *self.frame)
+        firsts = tokens[row_splits[:-1]]
+        target_bytes = self.token_bytes[tokens].sum() - self.token_bytes[firsts].sum()
+        return Documents(tokens.astype(self.dtype), np.diff(row_splits), int(target_bytes))
 
 
 _WORKER: list[_Worker] = []  # of this process

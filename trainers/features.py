@@ -1,44 +1,19 @@
-"""Features: records in, token ids and what to predict of them out, by task.
+"""Features: records in, token ids and what of them to predict out, of language models.
 
 Whatever is wrong with a record is a ValueError that names its file and line.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpt_keras.chat.template import render_segments
-from trainers.records import text_of
+from gpt_keras.preprocessing import chunks
+from gpt_keras.tasks.records import text_of
 
 END_OF_TEXT = "<|endoftext|>"  # of a tokenizer that is trained
-CHUNK_BYTES = 1 << 20  # of text for the tokenizer at once: its working memory is a multiple
-
-
-@dataclass(frozen=True)
-class ClassificationFeatures:
-    """n labelled texts.
-
-    Attributes:
-      values: (N,) int32, the token ids of all texts end to end.
-      row_splits: (n + 1,) int64, where each text begins and the last ends.
-      labels: (n,) int32, index in `label_names`.
-      label_names: name of each label.
-      texts: the n texts, for reports.
-      num_truncated: texts cut at the length limit.
-    """
-
-    values: np.ndarray
-    row_splits: np.ndarray
-    labels: np.ndarray
-    label_names: tuple[str, ...]
-    texts: tuple[str, ...]
-    num_truncated: int
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) int64, tokens of each text."""
-        return np.diff(self.row_splits)
 
 
 @dataclass(frozen=True)
@@ -63,82 +38,32 @@ class LanguageFeatures:
     num_dropped: int = 0
 
 
-def classification_features(
-    records: Sequence[dict],
-    tokenizer,
-    *,
-    max_length: int,
-    label_names: Sequence[str] | None = None,
-    filler: int = 0,
-) -> ClassificationFeatures:
-    """Records with `text` and `label` -> token ids and label indices.
-
-    Texts get no special tokens. What is longer than `max_length` loses its end.
-
-    Args:
-      records: see `trainers.records.read_records`.
-      tokenizer: see `gpt_keras.tokenizers`.
-      max_length: tokens.
-      label_names: in index order; None takes the sorted set of those in the records.
-      filler: the token that stands for an empty text; see `gpt_keras.preprocessing.filler`.
-
-    Raises:
-      ValueError: a text that is no string, a label that is missing, no name, or not among
-        `label_names`.
-    """
-    labels = [_label(record) for record in records]
-    names = tuple(label_names) if label_names else _sorted_labels(set(labels))
-    if len(set(names)) < max(2, len(names)):
-        raise ValueError(
-            f"labels {', '.join(names)}: a classifier needs two or more, each once; give data with "
-            "more of them, or --labels"
-        )
-    index = {name: i for i, name in enumerate(names)}
-    for record, label in zip(records, labels, strict=True):
-        if label not in index:
-            raise ValueError(
-                f"{record['where']}: unknown label {label!r}; known are {', '.join(names)} "
-                "(--labels names others)"
-            )
-    texts = tuple(text_of(record) for record in records)
-    values, row_splits = tokenize(texts, tokenizer)
-    values, row_splits = _fill_empty(values, row_splits, filler)
-    values, row_splits, num_truncated = _truncate(values, row_splits, max_length)
-    label_ids = np.array([index[label] for label in labels], np.int32)
-    return ClassificationFeatures(values, row_splits, label_ids, names, texts, num_truncated)
-
-
-def document_features(
-    records: Sequence[dict], tokenizer, *, add_bos: bool = False
-) -> LanguageFeatures:
+def document_features(records: Sequence[dict], tokenizer) -> LanguageFeatures:
     """Records with `text` -> documents, each ended by the end-of-sequence token.
 
     Args:
       records: see `trainers.records.read_records`.
-      tokenizer: see `gpt_keras.tokenizers`.
-      add_bos: begin each with the beginning-of-sequence token, from which its first is predicted.
+      tokenizer: see `gpt_keras.tokenizers`; where it puts a token before a text, the first of the
+        text is predicted from it.
     """
-    texts = [text_of(record) for record in records]
-    segments = [[(text, True)] for text in texts]
-    return _language_features(segments, tokenizer, add_bos=add_bos, add_eos=True)
+    segments = [[(text_of(record), True)] for record in records]
+    return _language_features(segments, tokenizer, [frame_of_document(tokenizer)])
 
 
-def completion_features(
-    records: Sequence[dict], tokenizer, *, max_length: int, add_bos: bool = False
-) -> LanguageFeatures:
+def completion_features(records: Sequence[dict], tokenizer, *, max_length: int) -> LanguageFeatures:
     """Records with `prompt` and `completion`; the completion and its end are the targets.
 
-    Prompt and completion are tokenized apart, since generation sees the prompt alone. What is
-    longer than `max_length` tokens loses its end; where that leaves no target the record is
-    dropped.
+    Prompt and completion are tokenized apart, since generation sees the prompt alone, with the
+    tokenizer's special tokens. What is longer than `max_length` tokens loses its end; where that
+    leaves no target the record is dropped.
     """
     segments = [
         [(text_of(record, "prompt"), False), (text_of(record, "completion"), True)]
         for record in records
     ]
-    return _language_features(
-        segments, tokenizer, add_bos=add_bos, add_eos=True, max_length=max_length
-    )
+    prompt = tokenizer.post_processor.single
+    frames = [(prompt.prefix.ids, prompt.suffix.ids), ((), (end_of_text(tokenizer),))]
+    return _language_features(segments, tokenizer, frames, max_length)
 
 
 def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> LanguageFeatures:
@@ -167,36 +92,37 @@ def chat_features(records: Sequence[dict], tokenizer, *, max_length: int) -> Lan
             segments.append(render_segments(template, _messages(record), **names))
         except ValueError as error:
             raise ValueError(f"{record['where']}: {error}") from error
-    return _language_features(segments, tokenizer, max_length=max_length)
+    # The template writes the special tokens itself.
+    return _language_features(segments, tokenizer, itertools.repeat(((), ())), max_length)
 
 
 def _language_features(
     segments: Sequence[Sequence[tuple[str, bool]]],
     tokenizer,
-    *,
-    add_bos: bool = False,
-    add_eos: bool = False,
+    frames: Iterable[tuple[Sequence[int], Sequence[int]]],
     max_length: int | None = None,
 ) -> LanguageFeatures:
-    """Sequences of (text, is target) pieces -> features."""
-    bos = [_special(tokenizer, "bos")] if add_bos else []
-    eos = [_special(tokenizer, "eos")] if add_eos else []
+    """Sequences of (text, is target) pieces -> features.
+
+    `frames` has the tokens before and after each piece of a sequence; those after it are targets
+    where it is.
+    """
     ids, splits = tokenize([text for parts in segments for text, _ in parts], tokenizer)
     values, targets, piece = [], [], 0
     num_truncated = num_dropped = 0
     for parts in segments:
-        pieces = range(piece, piece := piece + len(parts))
-        sequence = np.concatenate([bos, *(ids[splits[i] : splits[i + 1]] for i in pieces), eos])
-        mask = np.ones(len(sequence), bool)
-        at = len(bos)
-        mask[:at] = False
-        for i, (_, is_target) in zip(pieces, parts, strict=True):
-            mask[at : (at := at + splits[i + 1] - splits[i])] = is_target
+        runs = [((), False)]  # of tokens, and whether they are targets
+        for (_, is_target), (before, after) in zip(parts, frames, strict=False):
+            text = ids[splits[piece] : splits[piece + 1]]
+            runs += [(before, False), (text, is_target), (after, is_target)]
+            piece += 1
+        sequence = np.concatenate([run for run, _ in runs]).astype(np.int32)
+        mask = np.repeat([kind for _, kind in runs], [len(run) for run, _ in runs])
         num_truncated += max_length is not None and len(sequence) > max_length
         sequence, mask = sequence[:max_length], mask[:max_length]
         mask[:1] = False  # nothing stands before the first
         if mask.any():
-            values.append(sequence.astype(np.int32))
+            values.append(sequence)
             targets.append(mask)
         else:
             num_dropped += 1
@@ -216,16 +142,21 @@ def _language_features(
 def tokenize(texts: Sequence[str], tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of the texts end to end (N,) int32, and where each begins (n + 1,) int64."""
     values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    chunk, size = [], 0
-    for i, text in enumerate(texts):
-        chunk.append(text)
-        size += len(text.encode())
-        if size >= CHUNK_BYTES or i + 1 == len(texts):
-            ragged = tokenizer.tokenize(chunk)
-            values.append(ragged.values.numpy().astype(np.int32))
-            lengths.append(ragged.row_lengths().numpy().astype(np.int64))
-            chunk, size = [], 0
+    for chunk in chunks(texts):
+        ragged = tokenizer.tokenize(chunk)
+        values.append(ragged.values.numpy().astype(np.int32))
+        lengths.append(ragged.row_lengths().numpy().astype(np.int64))
     return np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+
+
+def framed(values, row_splits, before: Sequence[int], after: Sequence[int]):
+    """Token sequences, as from `tokenize`, with the same tokens before and after each."""
+    n, each = len(row_splits) - 1, len(before) + len(after)
+    at = np.repeat(
+        np.stack([row_splits[:-1], row_splits[1:]], axis=1), (len(before), len(after)), 1
+    )
+    values = np.insert(values, at.ravel(), np.tile(np.array([*before, *after], values.dtype), n))
+    return values, row_splits + each * np.arange(n + 1)
 
 
 def token_bytes(tokenizer) -> np.ndarray:
@@ -237,47 +168,16 @@ def token_bytes(tokenizer) -> np.ndarray:
 
 def end_of_text(tokenizer) -> int:
     """The token that ends a document. Raises ValueError if there is none."""
-    return _special(tokenizer, "eos")
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos token; name one in tokenizer_config.json")
+    return tokenizer.eos_token_id
 
 
-def _special(tokenizer, name: str) -> int:
-    token = getattr(tokenizer, f"{name}_token_id")
-    if token is None:
-        raise ValueError(f"the tokenizer has no {name} token; name one in tokenizer_config.json")
-    return token
-
-
-def _fill_empty(values, row_splits, token: int):
-    """Gives each sequence without tokens one."""
-    empty = np.flatnonzero(np.diff(row_splits) == 0)
-    values = np.insert(values, row_splits[empty], token)
-    shift = np.zeros(len(row_splits), np.int64)
-    shift[empty + 1] = 1
-    return values, row_splits + np.cumsum(shift)
-
-
-def _truncate(values, row_splits, max_length: int):
-    """Cuts sequences to their first tokens; the count of those cut comes third."""
-    lengths = np.diff(row_splits)
-    position = np.arange(len(values)) - np.repeat(row_splits[:-1], lengths)
-    kept = np.minimum(lengths, max_length)
-    splits = np.concatenate([[0], np.cumsum(kept)])
-    return values[position < max_length], splits, int((lengths > max_length).sum())
-
-
-def _label(record: dict) -> str:
-    value = record["label"]
-    name = str(value).strip()
-    if not isinstance(value, str | int) or not name:
-        raise ValueError(f"{record['where']}: label must be a name or an integer, got {value!r}")
-    return name
-
-
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """By number where all are integers, else by name."""
-    if all(label.lstrip("-").isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))
+def frame_of_document(tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens before and after a document: those of the tokenizer, and one that ends it."""
+    around, end = tokenizer.post_processor.single, end_of_text(tokenizer)
+    after = around.suffix.ids
+    return around.prefix.ids, after if after[-1:] == (end,) else (*after, end)
 
 
 def _messages(record: dict) -> list[dict]:

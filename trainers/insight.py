@@ -137,7 +137,7 @@ class AttentionMaps:
         self.layers = sorted({0, last // 2, last})
         self._token_ids = []
         if prompts:
-            rows = task.require_tokenizer().tokenize(list(prompts)).to_list()
+            rows = task.require_tokenizer().encode(list(prompts)).to_list()
             most = min(MAX_TOKENS, task.config.max_position_embeddings)
             self._token_ids = [np.array(row[:most], np.int32) for row in rows]
         for prompt, row in zip(prompts, self._token_ids, strict=True):

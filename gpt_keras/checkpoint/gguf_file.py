@@ -65,6 +65,13 @@ class GGUFFile:
     def tokenizer(self):
         return make_tokenizer(self)
 
+    def has_weights(self) -> bool:
+        return True
+
+    def stored_dtype(self) -> str:
+        """What `read` gives, whatever the tensors are quantized to."""
+        return "float32"
+
     def names(self) -> set[str]:
         return set(self._tensors)
 

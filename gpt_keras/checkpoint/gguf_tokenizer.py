@@ -5,7 +5,13 @@ import json
 import gguf
 
 from gpt_keras import tokenizers
-from gpt_keras.tokenizers import char_encoder, metaspace, pre_tokenizer, sentence_piece
+from gpt_keras.tokenizers import (
+    char_encoder,
+    metaspace,
+    post_processor,
+    pre_tokenizer,
+    sentence_piece,
+)
 
 # `tokenizer.ggml.pre` -> what `ByteLevelBPE.from_vocab_and_merges` is to do. Source: llama.cpp's
 # src/llama-vocab.cpp, `llm_tokenizer_bpe` for the words and `llama_vocab::impl::load` for
@@ -34,6 +40,8 @@ PRE_TOKENIZERS = {
     "gpt-4o": {"pre_tokenizer": "o200k"},
     "deepseek-r1-qwen": {"pre_tokenizer": "qwen2", **_NFC},
 }
+# Of these llama.cpp puts a token before a text where the file does not say.
+_BEGIN = {"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"}
 # Of llama.cpp's llama_token_type.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
@@ -67,6 +75,7 @@ def _byte_level_bpe(file):
         )
     tokens = file.get("tokenizer.ggml.tokens", [])
     types = file.get("tokenizer.ggml.token_type", [])
+    begin, end = _around(file, pre in _BEGIN)
     return tokenizers.ByteLevelBPE.from_vocab_and_merges(
         tokens,
         file.get("tokenizer.ggml.merges", []),
@@ -78,6 +87,8 @@ def _byte_level_bpe(file):
         eos_token_id=file.get("tokenizer.ggml.eos_token_id"),
         pad_token_id=file.get("tokenizer.ggml.padding_token_id"),
         unk_token_id=file.get("tokenizer.ggml.unknown_token_id"),
+        add_bos_token=begin is not None,
+        add_eos_token=end is not None,
         chat_template=file.get("tokenizer.chat_template"),
     )
 
@@ -101,20 +112,35 @@ def _sentence_piece_bpe(file):
         config[f"{name[:3]}_token"] = tokens[i]
     if template := file.get("tokenizer.chat_template"):
         config["chat_template"] = template
-    text = tokenizers.bpe_json(tokens, scores, types, dummy_prefix=prefix)
+    around = [None if i is None else (tokens[i], i) for i in _around(file, True)]
+    node = post_processor.to_json(*around)
+    text = tokenizers.bpe_json(tokens, scores, types, (), prefix, node)
     return tokenizers.SentencePieceBPE(text, config, "pieces")
 
 
-def add(writer: gguf.GGUFWriter, tokenizer, vocab_size: int) -> None:
+def _around(file, begins: bool) -> list[int | None]:
+    """The tokens put before and after a text; `begins` is whether there is one by default."""
+    ids = []
+    for name, default in (("bos", begins), ("eos", False)):
+        token_id = file.get(f"tokenizer.ggml.{name}_token_id")
+        adds = file.get(f"tokenizer.ggml.add_{name}_token", default and token_id is not None)
+        if adds and token_id is None:
+            raise ValueError(f"add_{name}_token is set, but there is no {name}_token_id")
+        ids.append(token_id if adds else None)
+    return ids
+
+
+def add(writer: gguf.GGUFWriter, tokenizer, config) -> None:
     """Adds a tokenizer to a file that is being written; the model's token ids are the config's.
 
     Args:
       writer: of the file.
       tokenizer: a `tokenizers.ByteLevelBPE` or `tokenizers.SentencePieceBPE`.
-      vocab_size: rows of the model's table; those without a token get one that no text has.
+      config: of the model; rows of its table without a token get one that no text has.
 
     Raises:
-      ValueError: a tokenizer that llama.cpp has no name for.
+      ValueError: a tokenizer that llama.cpp has no name for, or other tokens around a text than
+        those that begin and end the model's.
     """
     makers = {
         tokenizers.ByteLevelBPE: _add_byte_level_bpe,
@@ -126,8 +152,8 @@ def add(writer: gguf.GGUFWriter, tokenizer, vocab_size: int) -> None:
             "SentencePiece BPE are; with_tokenizer=False when the model is read leaves it out"
         )
     spec = tokenizer.spec
-    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
-    types = [_UNUSED] * vocab_size
+    tokens = [f"[PAD{i}]" for i in range(config.vocab_size)]
+    types = [_UNUSED] * config.vocab_size
     for token, i in spec.model.vocab.items():
         tokens[i], types[i] = token, _NORMAL
     for token, i in spec.added_tokens.items():
@@ -137,7 +163,17 @@ def add(writer: gguf.GGUFWriter, tokenizer, vocab_size: int) -> None:
     writer.add_token_types(types)
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
-    writer.add_add_bos_token(False)  # texts are tokenized as they are, here too
+    single = tokenizer.post_processor.single
+    for name, ids, known in (
+        ("bos", single.prefix.ids, (config.bos_token_id,)),
+        ("eos", single.suffix.ids, config.eos_token_ids[:1]),
+    ):
+        if ids not in ((), known):
+            raise ValueError(
+                f"tokenizer.json: post_processor adds the tokens {list(ids)}; GGUF has the model's "
+                f"{name}_token_id alone, {list(known)}"
+            )
+        writer.add_bool(f"tokenizer.ggml.add_{name}_token", bool(ids))
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
 

@@ -56,7 +56,7 @@ def save(model, path: str, file_type: str) -> None:
     for key, value in found.items():
         _ADD[type(value)](writer, key, value)
     if model.tokenizer is not None:
-        gguf_tokenizer.add(writer, model.tokenizer, model.config.vocab_size)
+        gguf_tokenizer.add(writer, model.tokenizer, model.config)
     partial = f"{path}.partial"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:

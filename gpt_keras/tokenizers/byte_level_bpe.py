@@ -1,7 +1,7 @@
 """Byte-level BPE (Radford et al., 2019): GPT-2, SmolLM2, Llama 3, Qwen and most that came after."""
 
+from gpt_keras.tokenizers import post_processor, tokenizer_config, tokenizer_json
 from gpt_keras.tokenizers import pre_tokenizer as pre_tokenizers
-from gpt_keras.tokenizers import tokenizer_config, tokenizer_json
 from gpt_keras.tokenizers.byte_alphabet import to_bytes
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.word_encoder import WordEncoder
@@ -43,6 +43,8 @@ class ByteLevelBPE(JsonTokenizer):
         eos_token_id=None,
         pad_token_id=None,
         unk_token_id=None,
+        add_bos_token=False,
+        add_eos_token=False,
         chat_template=None,
     ) -> "ByteLevelBPE":
         """A tokenizer from the parts that a GGUF file or the files of GPT-2 hold.
@@ -58,21 +60,15 @@ class ByteLevelBPE(JsonTokenizer):
           normalizer: None, or what texts are brought into first, such as "NFC".
           ignore_merges: a word that is in the vocabulary is that token, whatever the merges say.
           bos_token_id, eos_token_id, pad_token_id, unk_token_id: ids or None.
+          add_bos_token, add_eos_token: whether `encode` puts them before and after a text.
           chat_template: Jinja source or None.
 
         Raises:
-          ValueError: an unknown pre-tokenizer, a token id outside the vocabulary, a merge of tokens
-            that are not in it.
+          ValueError: an unknown pre-tokenizer, a token id outside the vocabulary or one to add that
+            is not given, a merge of tokens that are not in the vocabulary.
         """
         splitter = pre_tokenizers.named(pre_tokenizer, add_prefix_space)
         vocab = dict(vocab) if hasattr(vocab, "keys") else {t: i for i, t in enumerate(vocab)}
-        text = tokenizer_json.write(
-            tokenizer_json.BPEModel(vocab, list(merges), ignore_merges),
-            special_tokens,
-            added_tokens,
-            splitter.to_json(),
-            None if normalizer is None else {"type": normalizer},
-        )
         config = {"clean_up_tokenization_spaces": False}
         names = {i: token for token, i in vocab.items()}
         named = (bos_token_id, eos_token_id, pad_token_id, unk_token_id)
@@ -81,6 +77,21 @@ class ByteLevelBPE(JsonTokenizer):
                 if token_id not in names:
                     raise ValueError(f"{name}_id={token_id}: not an id of the vocabulary")
                 config[name] = names[token_id]
+        around = []
+        for name, token_id, adds in zip(
+            ("bos", "eos"), named[:2], (add_bos_token, add_eos_token), strict=True
+        ):
+            if adds and token_id is None:
+                raise ValueError(f"add_{name}_token=True: there is no {name}_token_id to add")
+            around.append((names[token_id], token_id) if adds else None)
+        text = tokenizer_json.write(
+            tokenizer_json.BPEModel(vocab, list(merges), ignore_merges),
+            special_tokens,
+            added_tokens,
+            splitter.to_json(),
+            None if normalizer is None else {"type": normalizer},
+            post_processor=post_processor.to_json(*around),
+        )
         if chat_template is not None:
             config["chat_template"] = chat_template
         return cls(text, config, "vocab and merges")

@@ -12,7 +12,14 @@ import tensorflow_text as tf_text
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
-from gpt_keras.tokenizers import normalizer, tokenizer_config, tokenizer_json, utf8
+from gpt_keras.tokenizers import (
+    normalizer,
+    post_processor,
+    tokenizer_config,
+    tokenizer_json,
+    utf8,
+)
+from gpt_keras.tokenizers.char_encoder import byte_tokens
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE, decoder_from_json
@@ -26,6 +33,9 @@ class SentencePiece(SentencePieceBPE):
     """A SentencePiece model as it is, in the graph; see `Tokenizer`.
 
     Control tokens and the symbols of the user are cut out of a text first, as Hugging Face does it.
+
+    Attributes:
+      data: content of the `tokenizer.model`.
     """
 
     def __init__(self, data: bytes, config: dict | None = None, where: str = FILE):
@@ -38,18 +48,18 @@ class SentencePiece(SentencePieceBPE):
         Raises:
           ValueError: malformed, or neither BPE nor unigram.
         """
-        self._data = data
+        self.data = data
         proto = parse(data, where)
         super().__init__(_spec(proto, config or {}, where), _named(proto, config or {}), where)
 
     def _make_parts(self, spec, where):
         self._use_decoder(decoder_from_json(spec.decoder, where))
-        return _whole_texts, PieceEncoder(self._data)
+        return _whole_texts, PieceEncoder(self.data)
 
     def save(self, directory):
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, FILE), "wb") as file:
-            file.write(self._data)
+            file.write(self.data)
         tokenizer_config.write({"tokenizer_class": "LlamaTokenizer", **self._config}, directory)
 
 
@@ -62,13 +72,13 @@ class PieceEncoder(tf.Module):
           data: content of a `tokenizer.model`.
         """
         super().__init__(name=name)
-        self._data = data
+        self.data = data
 
     def __call__(self, words):
         """(W,) string -> (values (v,) int32, splits (W + 1,) int64)."""
         # Made inside the graph, which then owns the model: an eager one is gone whenever the cache
         # of eager kernels is cleared.
-        ids = tf_text.SentencepieceTokenizer(self._data, out_type=tf.int32).tokenize(words)
+        ids = tf_text.SentencepieceTokenizer(self.data, out_type=tf.int32).tokenize(words)
         return ids.values, tf.cast(ids.row_splits, tf.int64)
 
 
@@ -82,12 +92,20 @@ def read(path: str, config: dict) -> JsonTokenizer:
     Raises:
       ValueError: missing, malformed, or neither BPE nor unigram; the message names the file.
     """
+    return from_bytes(_content(path), config, path)
+
+
+def pieces(path: str) -> list[str]:
+    """The tokens of a `tokenizer.model`, in the order of their ids. Raises as `read`."""
+    return [piece.piece for piece in parse(_content(path), path).pieces]
+
+
+def _content(path):
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; expected a SentencePiece model") from error
-    return from_bytes(data, config, path)
 
 
 def from_bytes(data: bytes, config: dict | None = None, where: str = FILE) -> JsonTokenizer:
@@ -115,7 +133,7 @@ def parse(data: bytes, where: str):
     return proto
 
 
-def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
+def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=None) -> str:
     """The text of a `tokenizer.json` for BPE by scores, as Hugging Face's converter makes it.
 
     Args:
@@ -124,6 +142,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
       kinds: of the pieces, numbers of SentencePiece.
       added: further added tokens, as a `tokenizer.json` has them.
       dummy_prefix: whether a blank is put before a text.
+      post_processor: as a `tokenizer.json` has it.
     """
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = []
@@ -148,6 +167,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True) -> str:
         None,
         {"type": "Sequence", "normalizers": steps},
         _decoder(dummy_prefix),
+        post_processor,
     )
     if not added:
         return text
@@ -195,7 +215,52 @@ def _as_bpe(proto, config, where):
     ):
         return None
     pieces = [(piece.piece, piece.score, piece.type) for piece in proto.pieces]
-    return bpe_json(*zip(*pieces, strict=True), _added(config, where), steps.add_dummy_prefix)
+    added = _added(config, where)
+    around = _post_processor(proto, config, added)
+    return bpe_json(*zip(*pieces, strict=True), added, steps.add_dummy_prefix, around)
+
+
+def to_bytes(tokenizer: SentencePieceBPE) -> bytes:
+    """A tokenizer as the content of a `tokenizer.model`; `from_bytes` is the inverse.
+
+    Raises:
+      ValueError: it does what no SentencePiece model says.
+    """
+    if isinstance(tokenizer, SentencePiece):
+        return tokenizer.data
+    spec = tokenizer.spec
+    model, ids = spec.model, spec.ids()
+    ranks = {"".join(pair): i for i, pair in reversed([*enumerate(model.merges)])}
+    kinds = {token.content: _CONTROL if token.special else _USER_DEFINED
+             for token in spec.added_tokens}  # fmt: skip
+    kinds |= dict.fromkeys(byte_tokens() if model.byte_fallback else (), _BYTE)
+    kinds[model.unk_token] = _UNKNOWN
+    proto = sentencepiece_model_pb2.ModelProto()
+    for token in sorted(ids, key=ids.get):
+        score = -ranks.get(token, len(ranks) + ids[token])  # what no merge makes comes last
+        proto.pieces.add(piece=token, score=score, type=kinds.get(token, _NORMAL))
+    trained, steps = proto.trainer_spec, proto.normalizer_spec
+    trained.model_type, trained.vocab_size = _BPE, len(ids)
+    trained.byte_fallback, trained.unk_id = model.byte_fallback, ids.get(model.unk_token, -1)
+    for name in ("bos", "eos", "pad"):
+        token_id = getattr(tokenizer, f"{name}_token_id")
+        setattr(trained, f"{name}_id", -1 if token_id is None else token_id)
+    steps.name, steps.remove_extra_whitespaces = "identity", False
+    steps.add_dummy_prefix = b'"Prepend"' in spec.text
+    text = _as_bpe(proto, {}, FILE)
+    if list(ids.values()) != sorted(ids.values()) or _what_counts(text) != _what_counts(spec.text):
+        raise ValueError(
+            "this tokenizer.json does what no SentencePiece model says (its normalizer, its ids, "
+            "or the order of its merges): put a tokenizer.model in its place"
+        )
+    return proto.SerializeToString()
+
+
+def _what_counts(text):
+    """What of a `tokenizer.json` decides ids, and texts again."""
+    spec = tokenizer_json.parse(text, FILE)
+    fields = json.loads(text)
+    return spec.model, spec.ids(), [fields[k] for k in ("normalizer", "pre_tokenizer", "decoder")]
 
 
 def _spec(proto, config, where):
@@ -210,6 +275,7 @@ def _spec(proto, config, where):
     ]
     tokens = {token["content"]: token for token in [*added, *_added(config, where)]}
     tokens = sorted(tokens.values(), key=lambda token: token["id"])
+    ids = {*vocab.values(), *(token["id"] for token in tokens)}
     return tokenizer_json.TokenizerJson(
         b"",
         model,
@@ -217,6 +283,21 @@ def _spec(proto, config, where):
         normalizer.Normalizer(),
         None,
         _decoder(proto.normalizer_spec.add_dummy_prefix),
+        post_processor.from_json(_post_processor(proto, config, tokens), ids, where),
+    )
+
+
+def _post_processor(proto, config, added):
+    """What the flags of a `tokenizer_config.json` ask for, as a `tokenizer.json` has it."""
+    ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    ids |= {token["content"]: token["id"] for token in added}
+    named = tokenizer_config.named_tokens(_named(proto, config), tokenizer_config.FILE)
+    tokens = [named.get(f"{name}_token") for name in ("bos", "eos")]
+    return post_processor.to_json(
+        *(
+            (token, ids[token]) if config.get(f"add_{name}_token") and token in ids else None
+            for name, token in zip(("bos", "eos"), tokens, strict=True)
+        )
     )
 
 

@@ -5,6 +5,8 @@ import os
 
 import tensorflow as tf
 
+from gpt_keras.tokenizers.post_processor import PostProcessor
+
 
 class Tokenizer(tf.Module, abc.ABC):
     """Texts to token ids and back, by TensorFlow ops alone.
@@ -17,6 +19,7 @@ class Tokenizer(tf.Module, abc.ABC):
       special_tokens: dict string -> id.
       bos_token_id, eos_token_id, pad_token_id, unk_token_id: int or None.
       chat_template: Jinja source, or None.
+      post_processor: the special tokens around a text, or around two, see there.
       token_bytes: (vocab_size,) string tensor, the bytes that each id stands for; "" for none.
     """
 
@@ -27,6 +30,7 @@ class Tokenizer(tf.Module, abc.ABC):
     pad_token_id: int | None
     unk_token_id: int | None
     chat_template: str | None
+    post_processor: PostProcessor
     token_bytes: tf.Tensor
 
     @abc.abstractmethod
@@ -46,6 +50,33 @@ class Tokenizer(tf.Module, abc.ABC):
         Raises:
           ValueError: not a batch of strings.
         """
+
+    @tf.autograph.experimental.do_not_convert
+    def encode(self, texts, max_length: int | None = None) -> tf.RaggedTensor:
+        """Token ids of texts as a model takes them: with the special tokens of `post_processor`.
+
+        As in Hugging Face, one that a text begins with already is there twice then.
+
+        Args:
+          texts: see `tokenize`.
+          max_length: tokens; a longer text loses its end, none of the special tokens.
+
+        Returns:
+          (B, None) int32.
+
+        Raises:
+          ValueError: not a batch of strings, no room for the special tokens.
+        """
+        tokens, template = self.tokenize(texts), self.post_processor.single
+        if max_length is not None:
+            room = max_length - template.num_tokens
+            if room < 0:
+                raise ValueError(
+                    f"max_length={max_length}: the tokenizer adds {template.num_tokens} special "
+                    "tokens to a text"
+                )
+            tokens = tokens[:, :room]
+        return template.ids(tokens)
 
     @abc.abstractmethod
     def detokenize(self, ids, skip_special_tokens=False, continues=False) -> tf.Tensor:

@@ -3,6 +3,8 @@
 import json
 import os
 
+from gpt_keras.tokenizers.post_processor import PostProcessor
+
 FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -13,6 +15,8 @@ _DEFAULTS = {
     for kind in ("GPT2Tokenizer", "GPT2TokenizerFast")
 }
 
+# Those that put no tokens around a text, whatever `tokenizer.json` says.
+_PLAIN = {"GPTNeoXTokenizer", "GPTNeoXTokenizerFast"}
 _CLASSES = {"gpt2": {"tokenizer_class": "GPT2TokenizerFast"}}  # by model_type of config.json
 
 
@@ -71,6 +75,14 @@ def named_tokens(fields: dict, where: str) -> dict[str, str]:
         if token:
             tokens[name] = token
     return tokens
+
+
+def post_processor(fields: dict, given: PostProcessor) -> PostProcessor:
+    """What the tokenizer adds, of which `tokenizer.json` says `given`.
+
+    As in transformers 5: `add_bos_token` and `add_eos_token` are for directories without that file.
+    """
+    return PostProcessor() if fields.get("tokenizer_class") in _PLAIN else given
 
 
 def chat_template(fields: dict, where: str) -> str | None:

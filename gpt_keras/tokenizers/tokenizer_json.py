@@ -4,6 +4,8 @@ import dataclasses
 import json
 
 from gpt_keras.tokenizers import normalizer as normalizers
+from gpt_keras.tokenizers import post_processor as post_processors
+from gpt_keras.tokenizers import serde
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
 _MAX_ID = 2**24
@@ -52,6 +54,23 @@ class WordPieceModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnigramModel:
+    """The model of T5's and XLM-R's kind.
+
+    Attributes:
+      vocab: token -> id.
+      scores: of the tokens, in the order of their ids.
+      unk_id: what a run of characters becomes that has no tokens.
+      byte_fallback: or rather the tokens <0xNN> of its bytes.
+    """
+
+    vocab: dict[str, int]
+    scores: tuple[float, ...]
+    unk_id: int
+    byte_fallback: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedToken:
     """A token that is found in the text before anything else happens to it.
 
@@ -81,14 +100,16 @@ class TokenizerJson:
       added_tokens: token -> id.
       normalizer: see `normalizer.Normalizer`.
       pre_tokenizer, decoder: as the file has them.
+      post_processor: see `post_processor.PostProcessor`.
     """
 
     text: bytes
-    model: BPEModel | WordPieceModel
+    model: BPEModel | WordPieceModel | UnigramModel
     added_tokens: dict[AddedToken, int]
     normalizer: normalizers.Normalizer
     pre_tokenizer: dict | None
     decoder: dict | None
+    post_processor: post_processors.PostProcessor
 
     def ids(self) -> dict[str, int]:
         """Token -> id of all tokens."""
@@ -110,15 +131,14 @@ def read(path: str) -> TokenizerJson:
 def parse(text: str | bytes, where: str) -> TokenizerJson:
     """Reads the text of a `tokenizer.json`.
 
-    `truncation`, `padding` and `post_processor` are left aside: they say how to call a tokenizer,
-    or add tokens around a text, which `tokenize` never does.
+    `truncation` and `padding` are left aside: they say how to call a tokenizer.
 
     Raises:
       ValueError: it is malformed, or asks for something that is not supported; the message begins
         with `where` and names it.
     """
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, parse_float=serde.to_float)
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON: {error}; get the file anew") from error
     try:
@@ -135,24 +155,24 @@ def _parse(fields, text, where):
     for name, node in (("pre_tokenizer", pre_tokenizer), ("decoder", decoder)):
         if node is not None and not isinstance(node, dict):
             raise ValueError(f"{where}: malformed {name} {node}: expected an object or null")
+    added = parse_added_tokens(fields.get("added_tokens") or [], model, where)
+    ids = {*model.vocab.values(), *added.values()}
     return TokenizerJson(
         text,
         model,
-        parse_added_tokens(fields.get("added_tokens") or [], model, where),
+        added,
         normalizers.from_json(fields.get("normalizer"), where),
         pre_tokenizer,
         decoder,
+        post_processors.from_json(fields.get("post_processor"), ids, where),
     )
 
 
 def _parse_model(node, where):
     kind = node.get("type") or ("BPE" if "merges" in node else None)
-    parsers = {"BPE": _parse_bpe, "WordPiece": _parse_word_piece}
+    parsers = {"BPE": _parse_bpe, "WordPiece": _parse_word_piece, "Unigram": _parse_unigram}
     if kind not in parsers:
-        raise ValueError(
-            f"{where}: model {kind}: unsupported; supported are {', '.join(parsers)}; for Unigram "
-            "put the model's tokenizer.model in the place of tokenizer.json"
-        )
+        raise ValueError(f"{where}: model {kind}: unsupported; supported are {', '.join(parsers)}")
     return parsers[kind](node, where)
 
 
@@ -189,6 +209,22 @@ def _parse_word_piece(node, where):
     _check_ids(vocab, where)
     prefix, max_chars = node["continuing_subword_prefix"], node["max_input_chars_per_word"]
     return WordPieceModel(vocab, unk_token, prefix, int(max_chars))
+
+
+def _parse_unigram(node, where):
+    pieces, unk_id = node.get("vocab"), node.get("unk_id")
+    if not isinstance(pieces, list) or not pieces:
+        raise ValueError(f"{where}: the model needs a vocab array of tokens and their scores")
+    vocab = {token: i for i, (token, _) in enumerate(pieces)}
+    if len(vocab) < len(pieces):
+        twice = next(token for i, (token, _) in enumerate(pieces) if vocab[token] != i)
+        raise ValueError(f"{where}: token {twice!r} is in the vocabulary twice: unsupported")
+    if type(unk_id) is not int or not 0 <= unk_id < len(pieces):
+        raise ValueError(
+            f"{where}: unk_id {unk_id!r}: expected the id of a token, which unknown text becomes"
+        )
+    scores = tuple(float(score) for _, score in pieces)
+    return UnigramModel(vocab, scores, unk_id, bool(node.get("byte_fallback")))
 
 
 def _check_ids(vocab, where):
@@ -230,14 +266,22 @@ BYTE_LEVEL = {
 """The decoder of byte-level BPE."""
 
 
-def write(model: BPEModel, special, added, pre_tokenizer, normalizer=None, decoder=BYTE_LEVEL):
+def write(
+    model: BPEModel,
+    special,
+    added,
+    pre_tokenizer,
+    normalizer=None,
+    decoder=BYTE_LEVEL,
+    post_processor=None,
+):
     """The text of a `tokenizer.json`.
 
     Args:
       model: see there.
       special, added: ordered strings, found in texts; those that are not in the vocabulary get the
         ids after it.
-      pre_tokenizer, normalizer, decoder: as the file has them.
+      pre_tokenizer, normalizer, decoder, post_processor: as the file has them.
     """
     ids = dict(model.vocab)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -253,7 +297,7 @@ def write(model: BPEModel, special, added, pre_tokenizer, normalizer=None, decod
         "added_tokens": sorted(added_tokens, key=lambda token: token["id"]),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
+        "post_processor": post_processor,
         "decoder": decoder,
         "model": {
             "type": "BPE",

@@ -1,5 +1,6 @@
 """What an export leaves on disk, and when it refuses to leave anything."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import tensorflow as tf
 import gpt_keras
 from export import protocol, saved_model, signatures, stock_ops, verification
 from export.capacity import Capacity
+from gpt_keras import chat, tokenizers
 
 pytestmark = pytest.mark.xdist_group("exported_causal_lm")  # one export for all of them
 
@@ -107,6 +109,28 @@ def test_versions_and_defaults_of_requests(tokenizer, tmp_path, capsys):
     assert answer["num_tokens"].tolist() == [7]
 
 
+def test_special_tokens_are_put_before_prompts_but_not_before_chats(tokenizer, tmp_path):
+    model, special = tokenizer.spec.model, list(tokenizer.special_tokens)
+    begun = tokenizers.ByteLevelBPE.from_vocab_and_merges(
+        model.vocab, model.merges, special, pre_tokenizer="digits_gpt2", bos_token_id=0,
+        add_bos_token=True, chat_template="{{ bos_token }}" + tokenizer.chat_template,
+    )  # fmt: skip
+    causal_lm = small(gpt_keras.CausalLM, begun)
+    saved_model.export(causal_lm, tmp_path, version=1, with_warmup=False, require_chat=True)
+    prompts = ["I am", "", "<|endoftext|>x"]
+    messages = [[{"role": "user", "content": text}] for text in prompts]
+    with verification.load(tmp_path / "1") as loaded:
+        answer = loaded.run("generate", {"prompts": prompts})
+        said = loaded.run("chat", {"messages": [json.dumps(m) for m in messages]})
+    lengths = tokenizer.tokenize(prompts).row_lengths().numpy()
+    assert answer["prompt_tokens"].tolist() == (lengths + 1).tolist()
+    assert [text.decode() for text in answer["text"]] == causal_lm.generate(prompts)
+    rendered = [chat.render(begun.chat_template, m, bos_token="<|endoftext|>") for m in messages]
+    assert said["prompt_tokens"][0] == tokenizer.tokenize(rendered).row_lengths()[0]
+    expected = causal_lm.generate(rendered[:2], add_special_tokens=False)
+    assert [text.decode() for text in said["text"][:2]] == expected
+
+
 @pytest.mark.parametrize("kernels", ["panels", "slabs"])
 @pytest.mark.parametrize("shared", [True, False])
 def test_split_matrices_answer_as_the_plain_ones(tokenizer, tmp_path, kernels, shared):
@@ -168,7 +192,10 @@ class Forgetful(gpt_keras.SequenceClassifier):
     ("task", "message"),
     [
         (WithPython, r"TensorFlow Serving would not run this model: op EagerPyFunc in function "),
-        (Forgetful, r"answers otherwise than the Python model: classify\('The capital of France"),
+        (
+            Forgetful,
+            r"answers otherwise than the Python model: classify\(\{'texts': \['The capital of",
+        ),
     ],
 )
 def test_what_would_not_work_is_not_published(tokenizer, tmp_path, task, message):

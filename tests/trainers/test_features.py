@@ -3,13 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from gpt_keras.tokenizers import train_byte_level_bpe
-from trainers import features
+from gpt_keras import preprocessing
+from gpt_keras.tokenizers import ByteLevelBPE, train_byte_level_bpe
 from trainers.features import (
     chat_features,
-    classification_features,
     completion_features,
     document_features,
+    framed,
     token_bytes,
     tokenize,
 )
@@ -31,12 +31,22 @@ def tokenizer():
     return made
 
 
+@pytest.fixture(scope="module")
+def beginning(tokenizer):
+    """Function from flags to the same tokenizer with <|im_start|> before each text."""
+
+    def make(**flags):
+        model, special = tokenizer.spec.model, list(tokenizer.special_tokens)
+        return ByteLevelBPE.from_vocab_and_merges(
+            model.vocab, model.merges, special, bos_token_id=1, eos_token_id=0,
+            add_bos_token=True, chat_template=TEMPLATE, **flags,
+        )  # fmt: skip
+
+    return make
+
+
 def records(*rows):
     return [{**row, "where": f"x.jsonl:{i}"} for i, row in enumerate(rows, 1)]
-
-
-def labelled(*rows):
-    return records(*({"text": text, "label": label} for text, label in rows))
 
 
 def sequences(found, values=None):
@@ -64,7 +74,7 @@ def target_text(tokenizer, found, i=0):
 def test_tokenize_in_chunks_gives_what_one_call_gives(tokenizer, monkeypatch):
     texts = [TEXT[i : i + 7 * i] for i in range(20)] + [""] * 3 + ["naïve 🙂"]
     expected = tokenizer.tokenize(texts)
-    monkeypatch.setattr(features, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(preprocessing, "CHUNK_BYTES", 64)
     values, splits = tokenize(texts, tokenizer)
     assert values.dtype == np.int32
     np.testing.assert_array_equal(values, expected.values)
@@ -81,57 +91,6 @@ def test_token_bytes_add_up_to_the_text(tokenizer):
     assert all(sizes[token] == 0 for token in tokenizer.special_tokens.values())
 
 
-def test_classification(tokenizer):
-    rows = labelled(("The dog sat", "pos"), ("", "neg"), ("naïve cats " * 9, " pos "))
-    found = classification_features(rows, tokenizer, max_length=12, filler=299)
-    first, second, third = sequences(found)
-    assert first == tokenizer.tokenize(["The dog sat"]).to_list()[0]
-    assert second == [299]
-    assert third == tokenizer.tokenize([rows[2]["text"]]).to_list()[0][:12]
-    assert len(third) == found.lengths[2] == 12
-    assert found.labels.tolist() == [1, 0, 1]
-    assert found.label_names == ("neg", "pos")
-    assert found.texts[0] == "The dog sat"
-    assert found.num_truncated == 1
-    assert (found.values.dtype, found.labels.dtype) == (np.int32, np.int32)
-
-
-@pytest.mark.parametrize(
-    ("labels", "names", "expected"),
-    [
-        ([10, 9, 2], None, ("2", "9", "10")),
-        (["10", "9", "b"], None, ("10", "9", "b")),
-        ([True, False, True], None, ("False", "True")),
-        (["b", "a", "b"], ["b", "c", "a"], ("b", "c", "a")),
-    ],
-)
-def test_label_names(tokenizer, labels, names, expected):
-    rows = labelled(*(("cat", label) for label in labels))
-    found = classification_features(rows, tokenizer, max_length=8, label_names=names)
-    assert found.label_names == expected
-    assert [found.label_names[i] for i in found.labels] == [str(label) for label in labels]
-
-
-@pytest.mark.parametrize(
-    ("row", "names", "message"),
-    [
-        (("x", "c"), ["a", "b"], r"x\.jsonl:2: unknown label 'c'; known are a, b"),
-        (("x", None), None, r"x\.jsonl:2: label must be a name or an integer, got None"),
-        (("x", 0.5), None, r"x\.jsonl:2: label must be .* got 0\.5"),
-        (("x", " "), None, r"x\.jsonl:2: label must be .* got ' '"),
-        (("x", ["a"]), None, r"x\.jsonl:2: label must be .* got \['a'\]"),
-        ((None, "b"), None, r"x\.jsonl:2: text must be a string, got None"),
-        ((3, "b"), None, r"x\.jsonl:2: text must be a string, got 3"),
-        (("x", "a"), None, r"labels a: a classifier needs two or more"),
-        (("x", "a"), ["a", "b", "a"], r"labels a, b, a: .* each once"),
-    ],
-)
-def test_bad_records_of_a_classifier(tokenizer, row, names, message):
-    rows = labelled(("The cat", "a"), row)
-    with pytest.raises(ValueError, match=message):
-        classification_features(rows, tokenizer, max_length=8, label_names=names)
-
-
 def test_documents_end_and_first_tokens_are_no_targets(tokenizer):
     rows = records({"text": "The dog sat."}, {"text": ""}, {"text": "naïve"})
     found = document_features(rows, tokenizer)
@@ -146,12 +105,41 @@ def test_documents_end_and_first_tokens_are_no_targets(tokenizer):
     assert [not mask[0] and all(mask[1:]) for mask in sequences(found, found.is_target)] == [1, 1]
 
 
-def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer):
-    found = document_features(records({"text": "The dog sat."}), tokenizer, add_bos=True)
-    assert sequences(found)[0][0] == tokenizer.bos_token_id
+@pytest.mark.parametrize("flags", [{}, {"add_eos_token": True}])
+def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer, beginning, flags):
+    found = document_features(records({"text": "The dog sat."}), beginning(**flags))
+    ids = tokenizer.tokenize(["The dog sat."]).to_list()[0]
+    assert sequences(found) == [[1, *ids, 0]]  # one end, whoever puts it there
+    assert sequences(found, found.is_target) == [[False, *[True] * (len(ids) + 1)]]
     assert found.num_target_bytes == len("The dog sat.")
-    found = document_features(records({"text": ""}, {"text": "a"}), tokenizer, add_bos=True)
+    found = document_features(records({"text": ""}, {"text": "a"}), beginning(**flags))
     assert (found.num_dropped, found.num_target_bytes) == (0, 1)
+
+
+def test_special_tokens_of_the_other_tasks(tokenizer, beginning):
+    """Prompts have what generation gives them, chats none."""
+    begun = beginning(add_eos_token=True)
+    prompt, completion = tokenizer.tokenize(["The cat", " sat"]).to_list()
+    rows = records({"prompt": "The cat", "completion": " sat"})
+    found = completion_features(rows, begun, max_length=99)
+    assert sequences(found) == [[1, *prompt, 0, *completion, 0]]
+    targets = [False] * (len(prompt) + 2) + [True] * (len(completion) + 1)
+    assert sequences(found, found.is_target) == [targets]
+    says = [{"role": role, "content": role} for role in ("user", "assistant")]
+    found, plain = (
+        chat_features(records({"messages": says}), one, max_length=99) for one in (begun, tokenizer)
+    )
+    assert sequences(found) == sequences(plain)
+
+
+def test_framed():
+    rows = [[5, 6], [], [], [7]]
+    values, splits = np.concatenate(rows).astype(np.int32), np.array([0, 2, 2, 2, 3])
+    for before, after in itertools.product([[], [1], [1, 2]], [[], [3], [3, 4]]):
+        found, ends = framed(values, splits, before, after)
+        pieces = [found[a:b].tolist() for a, b in itertools.pairwise(ends)]
+        assert pieces == [[*before, *row, *after] for row in rows]
+        assert (found.dtype, ends[-1]) == (np.int32, len(found))
 
 
 def test_only_the_completion_and_its_end_are_targets(tokenizer):

@@ -111,6 +111,10 @@ def test_words_of_each_name(write, model, metadata, tmp_path, pre, text, words):
         ({"tokenizer.ggml.pre": "kimi-k2"}, "tokenizer.ggml.pre='kimi-k2': unsupported"),
         ({"tokenizer.ggml.pre": None}, "tokenizer.ggml.pre='default': unsupported"),
         ({"tokenizer.ggml.bos_token_id": 9999}, "9999"),
+        (
+            {"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True},
+            "add_bos_token is set, but there is no bos_token_id",
+        ),
         ({"tokenizer.ggml.merges": ["q qqq"]}, "tokenizer: "),
         ({"tokenizer.ggml.tokens": ["a", "b"]}, "tokenizer: "),
     ],
@@ -125,6 +129,26 @@ def test_refused(write, model, metadata, tmp_path, changes, words):
     assert "with_tokenizer=False" in message
     assert "\n" not in message
     assert gpt_keras.CausalLM.from_pretrained(path, with_tokenizer=False).tokenizer is None
+
+
+@pytest.mark.parametrize(
+    ("pre", "flags", "begins", "ends"),
+    [
+        ("smollm", {}, False, False),
+        ("llama-bpe", {}, True, False),
+        ("tekken", {}, True, False),
+        ("tekken", {"add_bos_token": False, "add_eos_token": True}, False, True),
+        ("qwen2", {"add_bos_token": True, "add_eos_token": True}, True, True),
+    ],
+)
+def test_special_tokens_around_a_text(write, model, metadata, tmp_path, pre, flags, begins, ends):
+    """As llama.cpp adds them, which goes by the name where the file does not say."""
+    flags = {f"tokenizer.ggml.{name}": value for name, value in flags.items()}
+    changes = {**metadata, "tokenizer.ggml.pre": pre, **flags}
+    read = read_tokenizer(write(tmp_path / "m.gguf", model, metadata=changes))
+    read.save(tmp_path)
+    for tokenizer in (read, load(tmp_path)):
+        assert tokenizer.encode([""]).to_list() == [[1] * begins + [2] * ends]
 
 
 def test_sentence_piece(write, model, tmp_path):
@@ -149,9 +173,11 @@ def test_sentence_piece(write, model, tmp_path):
         assert ids.to_list() == [[265, 266, 259, 198, 172, 2], [], [265, 262, 265]]
         texts = tokenizer.detokenize(ids, skip_special_tokens=True).numpy()
         assert [text.decode() for text in texts] == ["the<tool> é", "", "thee the"]
+        assert tokenizer.encode("the").to_list() == [[1, 265]]
     metadata["tokenizer.ggml.add_space_prefix"] = False
+    metadata["tokenizer.ggml.add_bos_token"] = False
     read = read_tokenizer(write(tmp_path / "n.gguf", model, metadata=metadata))
-    assert read.tokenize("the").to_list() == [[260, 264]]
+    assert read.encode("the").to_list() == read.tokenize("the").to_list() == [[260, 264]]
 
 
 def test_no_tokenizer_in_the_file(write, model, tmp_path):

@@ -1,5 +1,6 @@
 """GGUF files out; that they are what llama.cpp's converter writes is in test_gguf_file."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 import gpt_keras
 from gpt_keras import checkpoint, tokenizers
 from gpt_keras.checkpoint import weights
-from gpt_keras.tokenizers import byte_alphabet
+from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
 SMOLLM2 = pathlib.Path(__file__).parents[3] / "data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LLAMA = gpt_keras.GPTConfig(
@@ -157,7 +158,7 @@ def test_sentence_piece_that_is_none(tmp_path, part, change, message):
     ],
 )
 def test_names_of_splitting(tmp_path, name, options):
-    alphabet = list(byte_alphabet.ALPHABET)
+    alphabet = list(ALPHABET)
     tokenizer = tokenizers.ByteLevelBPE.from_vocab_and_merges(alphabet, [], **options)
     model = gpt_keras.CausalLM(LLAMA.replace(vocab_size=256), tokenizer=tokenizer)
     model.save_gguf(tmp_path / "m.gguf")
@@ -165,6 +166,25 @@ def test_names_of_splitting(tmp_path, name, options):
     texts = ["e\u0301 1234 don't", "DON'T aBC\n\n"]
     again = checkpoint.read_tokenizer(tmp_path / "m.gguf")
     assert again.tokenize(texts).to_list() == tokenizer.tokenize(texts).to_list()
+
+
+def test_special_tokens_around_a_text(tmp_path):
+    parts = {
+        "vocab": ["<s>", "</s>", *sorted(ALPHABET)], "merges": [],
+        "special_tokens": ["<s>", "</s>"], "bos_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    config = LLAMA.replace(vocab_size=258, bos_token_id=0, eos_token_ids=(1,))
+    for begins, ends in itertools.product([False, True], repeat=2):
+        tokenizer = tokenizers.ByteLevelBPE.from_vocab_and_merges(
+            **parts, add_bos_token=begins, add_eos_token=ends, pre_tokenizer="llama3",
+            ignore_merges=True,
+        )  # fmt: skip
+        gpt_keras.CausalLM(config, tokenizer=tokenizer).save_gguf(tmp_path / "m.gguf")
+        again = checkpoint.read_tokenizer(tmp_path / "m.gguf")
+        assert again.post_processor == tokenizer.post_processor
+    other = gpt_keras.CausalLM(config.replace(bos_token_id=5), tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"adds the tokens \[0\]; GGUF has .* alone, \[5\]"):
+        other.save_gguf(tmp_path / "m.gguf")
 
 
 def test_what_is_not_written_is_refused(llama, tmp_path):

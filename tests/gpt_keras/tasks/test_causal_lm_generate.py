@@ -70,6 +70,24 @@ def test_refusals(model, prompts, options, message):
         model.generate(prompts, **options)
 
 
+def test_special_tokens_before_a_prompt(model, tokenizer):
+    end = "<|endoftext|>"
+    begun = gpt_keras.CausalLM(model.config, tokenizers.ByteLevelBPE.from_vocab_and_merges(
+        tokenizer.spec.model.vocab, tokenizer.spec.model.merges, [end], bos_token_id=0,
+        add_bos_token=True,
+    ))  # fmt: skip
+    begun.set_weights(model.get_weights())
+    written = [end + prompt for prompt in PROMPTS]
+    expected = model.generate(written, max_new_tokens=6)
+    assert begun.generate(PROMPTS, max_new_tokens=6) == expected
+    assert begun.generate(written, add_special_tokens=False, max_new_tokens=6) == expected
+    assert model.generate(PROMPTS, max_new_tokens=6) != expected
+    twice = model.generate([end + prompt for prompt in written], max_new_tokens=6)
+    assert begun.generate(written, max_new_tokens=6) == twice
+    with pytest.raises(ValueError, match="prompt 0 has 32 tokens and the context 32"):
+        begun.generate(["☃" * 10 + "!"])
+
+
 def test_without_a_beginning_a_prompt_cannot_be_empty(model):
     bare = gpt_keras.CausalLM(model.config.replace(bos_token_id=None), model.tokenizer)
     with pytest.raises(ValueError, match="prompt 1 is empty, and no token of this model begins"):

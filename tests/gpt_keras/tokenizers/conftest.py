@@ -112,7 +112,7 @@ class Served(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def serve(self, texts):
-        ids = self.tokenizer.tokenize(texts)
+        ids = self.tokenizer.encode(texts)
         return {"ids": ids.values, "text": self.tokenizer.detokenize(ids)}
 
 
@@ -125,7 +125,7 @@ def check_served(tmp_path):
         tf.saved_model.save(served, str(tmp_path), signatures=served.serve)
         assert stock_ops.check(stock_ops.read(tmp_path)) == []
         got = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](tf.constant(texts))
-        ids = tokenizer.tokenize(texts)
+        ids = tokenizer.encode(texts)
         assert got["ids"].numpy().tolist() == ids.values.numpy().tolist()
         assert got["text"].numpy().tolist() == tokenizer.detokenize(ids).numpy().tolist()
 

@@ -132,6 +132,20 @@ def test_directories(kind, tmp_path):
         assert ids == [*ours.tokenize("a").to_list()[0], ours.vocab_size]
 
 
+@pytest.mark.parametrize("begin", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_special_tokens_that_the_config_adds(kind, tmp_path, begin, end):
+    _, data, ours, _ = kind
+    plain = ours.tokenize(["a", ""]).to_list()
+    read = sentence_piece.from_bytes(data, {"add_bos_token": begin, "add_eos_token": end})
+    read.save(tmp_path)
+    for tokenizer in (read, tokenizers.load(tmp_path)):
+        assert tokenizer.encode(["a", ""]).to_list() == [
+            [1] * begin + row + [2] * end for row in plain
+        ]
+    assert ours.encode(["a", ""]).to_list() == plain  # nothing, unless it is said
+
+
 def test_saved_model(kind, check_served):
     check_served(kind[2], TEXTS)
 
