@@ -180,7 +180,7 @@ class FineTuner:
             for task in self.tasks
             if getattr(task, name)
         }
-        if len(self.tasks) == 1:
+        if len(self.tasks) == 1 or not sources:
             return next(iter(sources.values()), None)
         weights = task_weights(self.flags)
         return TaskBatches(sources, weights, seed=self.flags.seed, shuffle=shuffle)
