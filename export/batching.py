@@ -42,7 +42,8 @@ from export.requests import (
 from export.slots import CREDIT, LEASE_MS, RUNNING, STOPPED, Table, release
 from export.step import Step
 from export.turns import Turns
-from gpt_keras.generation import Generated, GenerationOptions, Said, largest
+from gpt_keras.generated import Generated, Said, largest
+from gpt_keras.generation import GenerationOptions
 from gpt_keras.options import generation_options
 from gpt_keras.sampling import fresh_seeds
 from gpt_keras.stop_strings import NEVER, StopStrings

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt_keras.generation import Said
+from gpt_keras.generated import Said
 
 FINE, WAITED, LOST = 0, 1, 2  # what has become of a request
 NEW, AT_DOOR, AT_TABLE = 0, 1, 2  # where it makes its visit

@@ -19,7 +19,7 @@ from tensorflow.python.framework import test_util  # the one place that tells if
 from export import cli, publish, signatures, sizing, stock_ops, verification, warmup
 from export.batching import Batcher
 from export.capacity import Capacity
-from gpt_keras import CausalLM, SequenceClassifier, chat, checkpoint
+from gpt_keras import CausalLM, chat, checkpoint, tasks
 from gpt_keras.layers import LAYOUTS
 
 # Flags with defaults of requests.
@@ -99,13 +99,8 @@ def kernels_here() -> str:
 
 
 def load(path):
-    """The task that a model directory or file says it is of, a classifier or a language model."""
-    return task_of(checkpoint.read_config(path)).from_pretrained(path)
-
-
-def task_of(config):
-    """The class of the task that a model's config is of."""
-    return SequenceClassifier if config.id2label else CausalLM
+    """The task that a model directory or file says it is of."""
+    return tasks.of(path).from_pretrained(path)
 
 
 def compile_chat(model, required=False, variables=None):
@@ -247,7 +242,7 @@ def _chat_variables(text):
 
 def _dry_run(values, kernels):
     config = checkpoint.read_config(values.model)
-    task = task_of(config)
+    task = tasks.of(values.model)
     sizes = sizing.measure(task, config, kernels, _capacity(task, config, values))
     print(f"{values.model}: {task.__name__}, --kernels={kernels}")
     print(sizing.table(sizes))

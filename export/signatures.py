@@ -15,12 +15,16 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from export import checks, options
-from gpt_keras import CausalLM, SequenceClassifier, generation, preprocessing
+from gpt_keras import CausalLM, generation, preprocessing
 from gpt_keras.options import generation_options
 from gpt_keras.tokenizers import utf8
 
 PREDICT = "tensorflow/serving/predict"
-CLASSIFY = "tensorflow/serving/classify"
+# Calls on `tf.Example`s: name of the method, and what our outputs are called there.
+CALLS = {
+    "classify": ("tensorflow/serving/classify", {"labels": "classes", "scores": "scores"}),
+    "regress": ("tensorflow/serving/regress", {"value": "outputs"}),
+}
 
 TEXTS = tf.TensorSpec([None], tf.string)
 VECTOR = tf.TensorSpec([None], tf.int32)
@@ -47,53 +51,73 @@ def of(model, template=None, batcher=None, **options) -> dict[str, Signature]:
 
     Args:
       model: a task of `gpt_keras`, with a tokenizer.
-      template, batcher, **options: of a CausalLM, see `causal_lm`; a classifier has none.
+      template, batcher, **options: of a CausalLM, see `causal_lm`; another task has none.
 
     Raises:
-      ValueError: no tokenizer, a task without signatures, an option that is not the task's or out
-        of range.
+      ValueError: no tokenizer, an option that is not the task's or out of range.
     """
     model.require_tokenizer()
-    task = type(model).__name__
     if isinstance(model, CausalLM):
         return causal_lm(model, template, batcher, **options)
-    if not isinstance(model, SequenceClassifier):
-        raise ValueError(f"{task}: expected a CausalLM or a SequenceClassifier")
     if options:
-        raise ValueError(f"--{next(iter(options))} is of no use to a {task}: leave it out")
-    return classifier(model)
+        raise ValueError(
+            f"--{next(iter(options))} is of no use to a {type(model).__name__}: leave it out"
+        )
+    return of_texts(model)
 
 
-def classifier(model) -> dict[str, Signature]:
-    """Signatures of a SequenceClassifier.
+def of_texts(model) -> dict[str, Signature]:
+    """Signatures of a `gpt_keras.TextTask`: what it says is served, the first as `serving_default`.
 
-    `serving_default`, `classify`: `texts` -> `labels`, `scores`, both (batch, k), best first.
-    `classify_examples`: TensorFlow Serving's Classify call, on `tf.Example`s with a feature `text`.
+    What may be asked by Classify or Regress too has NAME_examples for that, on `tf.Example`s with
+    a feature for each value of a record.
     """
+    made = {}
+    for name, served in model.signatures().items():
+        inputs = dict.fromkeys(served.inputs, TEXTS)
+        function = _of_texts(served, inputs)
+        example = {key: [value] for key, value in served.example.items()}
+        made.setdefault("serving_default", Signature(_entry(function, **inputs), example))
+        made[name] = Signature(_entry(function, **inputs), example)
+        if served.call:
+            made[f"{name}_examples"] = _of_examples(served, function)
+    return made
 
-    @_shared(TEXTS)
-    def classify(texts):
-        texts = checks.guarded([checks.not_utf8("texts", texts)], texts)
-        labels, scores = model.classify_texts(texts)
-        return {"labels": labels, "scores": scores}
 
-    def classify_examples(inputs):
-        features = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})
-        answer = classify(features["text"])
-        return {"classes": answer["labels"], "scores": answer["scores"]}
+def _of_texts(served, inputs):
+    """The function of a `Served` that refuses what is not UTF-8, traced once for all callers."""
 
-    text = "The weather is nice today."
+    @_shared(*inputs.values())
+    def answer(*texts):
+        given = dict(zip(inputs, texts, strict=True))
+        rows = tf.size(texts[0])
+        problems = [checks.not_utf8(key, value) for key, value in given.items()]
+        problems += [
+            checks.wrong_length(key, tf.fill([tf.size(value)], 0), rows, shared=False)
+            for key, value in list(given.items())[1:]
+        ]
+        return served.function(**checks.guarded(problems, given))
+
+    return lambda **texts: answer(*(texts[key] for key in inputs))
+
+
+def _of_examples(served, function) -> Signature:
+    """The signature by which TensorFlow Serving's Classify or Regress asks a `Served`."""
+    method, outputs = CALLS[served.call]
+    features = dict.fromkeys(served.inputs.values(), tf.io.FixedLenFeature([], tf.string))
+
+    def from_examples(inputs):
+        found = tf.io.parse_example(inputs, features)
+        answer = function(**{key: found[feature] for key, feature in served.inputs.items()})
+        return {of_call: answer[ours] for ours, of_call in outputs.items()}
+
     record = tf.train.Example()
-    record.features.feature["text"].bytes_list.value.append(text.encode())
-    return {
-        "serving_default": Signature(_entry(classify, texts=TEXTS), {"texts": [text]}),
-        "classify": Signature(_entry(classify, texts=TEXTS), {"texts": [text]}),
-        "classify_examples": Signature(
-            _entry(classify_examples, inputs=TEXTS),
-            {"inputs": [record.SerializeToString()]},
-            CLASSIFY,
-        ),
-    }
+    for key, value in served.example.items():
+        feature = record.features.feature[served.inputs[key]]
+        feature.bytes_list.value.append(value.encode())
+    return Signature(
+        _entry(from_examples, inputs=TEXTS), {"inputs": [record.SerializeToString()]}, method
+    )
 
 
 def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signature]:
@@ -102,7 +126,7 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
     `serving_default`: `prompts` -> `text`, `num_tokens`, `finish_reason`.
     `generate`: `prompts` and options -> `text`, `text_bytes`, `finish_reason`, `prompt_tokens`,
       `num_tokens`, `logprob`; and of each token, (batch, N) and (batch, N, n): `token_logprobs`,
-      `top_logprobs`, `top_tokens`, see `generation.Generated`.
+      `top_logprobs`, `top_tokens`, see `generated.Generated`.
     `chat`: `messages` (JSON) and options -> the same.
     `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`, and the
       same of each token.

@@ -14,7 +14,7 @@ from export.kv_blocks import BlockCache, BlockPool, Tokens, View
 from export.memory import Memory
 from export.requests import chosen
 from export.slots import CREDIT, FULL, RUNNING, STOPPED, Table
-from gpt_keras.generation import likeliest, logprob_of
+from gpt_keras.generated import likeliest, logprob_of
 from gpt_keras.options import LOGPROBS
 from gpt_keras.sampling import History, Penalties, Sampler
 from gpt_keras.stacked import StackedBackbone

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import tensorflow as tf
 
 from export import protocol
-from export.signatures import CLASSIFY
+from export.signatures import PREDICT
 
 
 def request(name: str, signature_def, example: Mapping[str, list]) -> protocol.PredictionLog:
@@ -24,15 +24,16 @@ def request(name: str, signature_def, example: Mapping[str, list]) -> protocol.P
       example: name of input -> values.
     """
     log = protocol.PredictionLog()
-    if signature_def.method_name == CLASSIFY:
-        call = log.classify_log.request
-        for record in example["inputs"]:
-            call.input.example_list.examples.add().ParseFromString(record)
-    else:
+    if signature_def.method_name == PREDICT:
         call = log.predict_log.request
         for key, values in example.items():
             dtype = signature_def.inputs[key].dtype
             call.inputs[key].CopyFrom(tf.make_tensor_proto(values, dtype))
+    else:  # classify or regress
+        kind = signature_def.method_name.rpartition("/")[2]
+        call = getattr(log, f"{kind}_log").request
+        for record in example["inputs"]:
+            call.input.example_list.examples.add().ParseFromString(record)
     call.model_spec.signature_name = name
     return log
 

@@ -1,4 +1,4 @@
-"""GPT models for TensorFlow and Keras 3: train, fine-tune, generate, export."""
+"""GPT models, and encoders, for TensorFlow and Keras 3: train, fine-tune, generate, export."""
 
 import os as _os
 
@@ -6,7 +6,14 @@ import os as _os
 _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from gpt_keras.config import GPTConfig, RotaryConfig
-from gpt_keras.tasks import CausalLM, SequenceClassifier
+from gpt_keras.tasks import CausalLM, MaskedLM, SequenceClassifier, TextEmbedder
 
 __version__ = "0.1.0"
-__all__ = ["CausalLM", "GPTConfig", "RotaryConfig", "SequenceClassifier"]
+__all__ = [
+    "CausalLM",
+    "GPTConfig",
+    "MaskedLM",
+    "RotaryConfig",
+    "SequenceClassifier",
+    "TextEmbedder",
+]

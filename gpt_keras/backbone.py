@@ -1,6 +1,6 @@
 """The Transformer trunk: token ids in, one vector per token out."""
 
-import functools
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,8 @@ class Block(ConfigLayer):
     """Transformer block, pre-norm (Radford et al., 2019) unless said: (B, T, D) -> (B, T, D)."""
 
     def build(self, input_shape):
-        pre, post = self.config.norm_place != "post", self.config.norm_place != "pre"
+        place = self.config.norm_place
+        pre, post = place in ("pre", "both"), place != "pre"
         self.attention_norm = self._make(Norm, "attention_norm", pre)
         self.attention = self._make(Attention, "attention")
         self.attention_post_norm = self._make(Norm, "attention_post_norm", post)
@@ -55,23 +56,27 @@ class Block(ConfigLayer):
         if cache is not None:
             y, cache = y
         before = x
-        x = x + self._after(self.attention_post_norm, y, training)
+        x = self._join(x, y, self.attention_post_norm, training)
         y = before if self.config.parallel_residual else x
         if self.feed_forward_norm is not None:
             y = self.feed_forward_norm(y)
         if with_routing:
             y, routing = self.feed_forward(y, training=training, with_routing=True)
+        elif cache is not None and self.config.num_experts:
+            y = self.feed_forward(y, in_loop=True)
         else:
             y = self.feed_forward(y, training=training)
-        x = x + self._after(self.feed_forward_post_norm, y, training)
+        x = self._join(x, y, self.feed_forward_post_norm, training)
         if with_routing:
             return x, routing
         return x if cache is None else (x, cache)
 
-    def _after(self, norm, y, training):
-        """What is added to the residual stream."""
-        y = y if norm is None else norm(y)
-        return self.dropout(y, training=training) if self.config.dropout else y
+    def _join(self, x, y, norm, training):
+        """The residual stream `x` with `y` added, and the norm of one or both of them."""
+        of_sum = self.config.norm_place == "sum"
+        y = y if norm is None or of_sum else norm(y)
+        x = x + (self.dropout(y, training=training) if self.config.dropout else y)
+        return norm(x) if of_sum else x
 
     def input_of_attention(self, x):
         return x if self.attention_norm is None else self.attention_norm(x)
@@ -95,7 +100,7 @@ class ConfigModel(keras.Model):
 
 
 class GPTBackbone(ConfigModel):
-    """Decoder-only Transformer without a head.
+    """Transformer of one stack, without a head.
 
     Call: token ids (B, T) int -> (B, T, D) in the compute dtype, after the last norm.
 
@@ -113,7 +118,8 @@ class GPTBackbone(ConfigModel):
         self.blocks = [
             Block(config, dtype=policy, name=f"block_{i}") for i in range(config.num_layers)
         ]
-        self.final_norm = Norm(config, dtype=policy, name="final_norm")
+        norm = keras.layers.Identity if config.norm_place == "sum" else partial(Norm, config)
+        self.final_norm = norm(dtype=policy, name="final_norm")
         self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
         # The weights exist from here on: a checkpoint is read into them before any call.
         self.embedding.build()
@@ -121,22 +127,25 @@ class GPTBackbone(ConfigModel):
             layer.build((None, None, config.hidden_size))
         self.built = True
 
-    def call(self, token_ids, segment_ids=None, padding_mask=None, training=False):
+    def call(
+        self, token_ids, segment_ids=None, padding_mask=None, token_type_ids=None, training=False
+    ):
         """Hidden states of whole sequences.
 
         Args:
           token_ids: (B, T) int.
           segment_ids: (B, T) int or None; packed documents do not see each other.
           padding_mask: (B, T) bool or None; False marks padding, left or right.
+          token_type_ids: (B, T) int or None for zeros, see `GPTConfig.token_types`.
         """
         seen = visibility(self.config, keras.ops.shape(token_ids)[1], segment_ids, padding_mask)
-        x = self.embed(token_ids, seen.positions, training=training)
+        x = self.embed(token_ids, seen.positions, token_type_ids, training=training)
         x = self.transform(x, seen, training=training)
         return self.final_norm(x)
 
-    def embed(self, token_ids, positions, training=False):
-        """Input of the first block: (B, T) ids and their positions -> (B, T, D)."""
-        x = self.embedding(token_ids, positions, training=training)
+    def embed(self, token_ids, positions, token_type_ids=None, training=False):
+        """Input of the first block: (B, T) ids, their positions and types -> (B, T, D)."""
+        x = self.embedding(token_ids, positions, token_type_ids, training=training)
         return self.dropout(x, training=training) if self.config.dropout else x
 
     def transform(
@@ -151,7 +160,7 @@ class GPTBackbone(ConfigModel):
         turns = rotations(self.config, seen.positions, seen.lengths)
         for i, block in list(enumerate(self.blocks))[first:last]:
             options = {"training": training, **({} if routing is None else {"with_routing": True})}
-            call = functools.partial(block, **self._place(i, turns, seen), **options)
+            call = partial(block, **self._place(i, turns, seen), **options)
             x = recomputed(block, call)(x) if remat else call(x)
             if routing is not None:
                 x, probabilities = x

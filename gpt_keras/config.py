@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 NORMS = ("rms", "layer")
-NORM_PLACES = ("pre", "post", "both")
+NORM_PLACES = ("pre", "post", "both", "sum")
 QK_NORMS = ("", "head", "width")
 # Kinds of rotary scaling that turn a text's tokens by angles that its whole length decides.
 SCALINGS_BY_LENGTH = ("dynamic", "longrope")
@@ -44,7 +44,7 @@ class RotaryConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GPTConfig:
-    """Architecture of a decoder-only Transformer and of the head on top of it.
+    """Architecture of a Transformer of one stack, decoder or encoder, and of the head on top of it.
 
     Attributes:
       vocab_size: V, rows of the embedding table.
@@ -59,7 +59,8 @@ class GPTConfig:
       norm_epsilon: added to the variance before the square root.
       norm_offset: added to the scale of every norm: 1 where 0 is stored for "as it is".
       norm_place: norms of what goes into attention and feed-forward ("pre"), of what comes out of
-        them ("post", Liu et al., 2022, https://arxiv.org/abs/2111.09883, section 3.2), or "both".
+        them ("post", Liu et al., 2022, https://arxiv.org/abs/2111.09883, section 3.2), of "both",
+        or of the residual stream after each ("sum", Vaswani et al., 2017), with none at the end.
       qk_norm: RMS norm of queries and keys (Henry et al., 2020): "head" by head, over the "width"
         of all heads together, or "".
       parallel_residual: attention and feed-forward take the same input and are added up, instead
@@ -79,10 +80,16 @@ class GPTConfig:
       qkv_bias, attention_output_bias, mlp_bias: whether these projections have a bias.
       tie_embeddings: the language-model head shares the embedding table.
       scale_embeddings: embeddings that go into the first block are multiplied by sqrt(D).
+      embedding_norm: embeddings that go into the first block are normed.
+      token_types: kinds of tokens, such as those of the first and the second text, that have
+        embeddings of their own (Devlin et al., 2018, https://arxiv.org/abs/1810.04805); 0 for none.
+      position_offset: rows of the table of positions before that of a text's first token.
       logits_softcap: c of c tanh(x / c), which logits go through; 0 for none.
       attention_softcap: the same for attention's scores, before what is hidden is masked.
       attention_scalar: attention's scores are divided by its square root; h when 0.
       causal: False lets every token see the whole document (bidirectional encoder).
+      pooler: a text is classified by its first token, through a layer with tanh, and not by its
+        last token.
       sliding_window: tokens a query sees, itself included; 0 means all earlier ones.
       window_layers: which layers have the sliding window, repeated as `rotary_layers` is.
       dropout: rate on embeddings and on each block's two outputs, in training only.
@@ -90,6 +97,8 @@ class GPTConfig:
       bos_token_id, pad_token_id: token ids, or None.
       eos_token_ids: ids that end a generation; () for none.
       id2label: class names of a classification head, in index order; () without such a head.
+      task_params: name of a task -> values of its options that are not the default, see
+        `gpt_keras.tasks.text_task`; plain values, as JSON has them.
       model_type: Hugging Face's name of the family, to write config.json; no model code reads it.
     """
 
@@ -121,10 +130,14 @@ class GPTConfig:
     mlp_bias: bool = False
     tie_embeddings: bool = True
     scale_embeddings: bool = False
+    embedding_norm: bool = False
+    token_types: int = 0
+    position_offset: int = 0
     logits_softcap: float = 0.0
     attention_softcap: float = 0.0
     attention_scalar: int = 0
     causal: bool = True
+    pooler: bool = False
     sliding_window: int = 0
     window_layers: tuple[bool, ...] = ()
     dropout: float = 0.0
@@ -133,6 +146,9 @@ class GPTConfig:
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     id2label: tuple[str, ...] = ()
+    task_params: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
     model_type: str = "llama"
 
     def __post_init__(self):
@@ -194,8 +210,9 @@ class GPTConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 (off) or more")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout}: expected a rate in [0, 1)")
-        if self.sliding_window < 0:
-            raise ValueError(f"sliding_window={self.sliding_window}: expected 0 (off) or more")
+        for name in ("sliding_window", "token_types", "position_offset"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 (off) or more")
         for token_id in (self.bos_token_id, self.pad_token_id, *self.eos_token_ids):
             if token_id is not None and token_id < 0:
                 raise ValueError(f"token id {token_id}: expected 0 or more, or None for no token")

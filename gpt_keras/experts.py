@@ -1,7 +1,8 @@
 """Mixture of experts (Shazeer et al., 2017): each token goes through a few feed-forwards of many.
 
 Tokens are grouped by expert: the work grows with the experts that a token is sent to, not with all
-there are. All shapes are known if the number of tokens is, so XLA compiles it; no token is dropped.
+there are; no token is dropped. In training all shapes are known if the number of tokens is, so that
+XLA compiles it. Generation goes through the chosen experts in a loop, which copies no matrices.
 """
 
 import math
@@ -37,30 +38,59 @@ class MixtureOfExperts(ConfigLayer):
         """Projections that `lay_out` may split: none, experts' matrices are looked up whole."""
         return []
 
-    def call(self, x, training=False, with_routing=False):
+    def call(self, x, training=False, with_routing=False, in_loop=False):
+        """With `in_loop` the experts come one after the other: for inference, not for XLA."""
         config = self.config
         probabilities = ops.softmax(ops.cast(self.router(x), "float32"))  # (B, T, E)
         weights, experts = tf.math.top_k(probabilities, config.experts_per_token)  # (B, T, k)
         if config.normalize_experts:
             weights = weights / ops.sum(weights, axis=-1, keepdims=True)
         k, D = config.experts_per_token, x.shape[-1]
-        groups = Groups.of(tf.reshape(experts, (-1, k)), config.num_experts)
-        rows = groups.spread(tf.reshape(x, (-1, D)))  # (P, b, D)
-        y = self._through_experts(rows, groups.experts)  # (P, b, D)
-        y = groups.gathered(y) * tf.cast(tf.reshape(weights, (-1, k, 1)), y.dtype)  # (N, k, D)
+        through = self._one_by_one if in_loop else self._grouped
+        y = through(tf.reshape(x, (-1, D)), tf.reshape(experts, (-1, k)))  # (N, k, D)
+        y *= tf.cast(tf.reshape(weights, (-1, k, 1)), y.dtype)
         y = tf.reshape(tf.reduce_sum(y, axis=1), tf.shape(x))
         y = tf.ensure_shape(y, x.shape)
         return (y, probabilities) if with_routing else y
 
-    def _through_experts(self, rows, experts):
-        y = tf.matmul(rows, _matrices_of(ops.cast(self.up, rows.dtype), experts))  # (P, b, 2F)
+    def _grouped(self, x, chosen):
+        """What its experts (N, k) make of each token (N, D): (N, k, D)."""
+        groups = Groups.of(chosen, self.config.num_experts)
+        rows = groups.spread(x)  # (P, b, D)
+        up, down = (ops.cast(matrices, x.dtype) for matrices in (self.up, self.down))
+        y = self._activated(tf.matmul(rows, _matrices_of(up, groups.experts)))  # (P, b, F)
+        return groups.gathered(tf.matmul(y, _matrices_of(down, groups.experts)))
+
+    def _one_by_one(self, x, chosen):
+        """As `_grouped`, by views of the matrices."""
+        k, D = chosen.shape[1], x.shape[1]
+        flat = tf.reshape(chosen, (-1,))  # (N k,)
+        order = tf.argsort(flat, stable=True)
+        rows = tf.gather(x, order // k)  # (N k, D), by expert
+        counts = tf.math.bincount(flat, minlength=self.config.num_experts)  # (E,)
+        ends, active = tf.cumsum(counts), tf.where(counts > 0)[:, 0]  # (E,), (A,)
+        up, down = (ops.convert_to_tensor(matrices) for matrices in (self.up, self.down))
+
+        def next_expert(i, made):
+            e = active[i]
+            some = rows[ends[e] - counts[e] : ends[e]]  # (n, D)
+            y = self._activated(tf.matmul(some, tf.cast(up[e], x.dtype)))  # (n, F)
+            return i + 1, made.write(i, tf.matmul(y, tf.cast(down[e], x.dtype)))
+
+        made = tf.TensorArray(x.dtype, tf.size(active), infer_shape=False, element_shape=(None, D))
+        _, made = tf.while_loop(
+            lambda i, _: i < tf.size(active), next_expert, (tf.constant(0), made)
+        )
+        y = tf.gather(made.concat(), tf.math.invert_permutation(order))
+        return tf.reshape(y, (-1, k, D))
+
+    def _activated(self, y):
+        """(..., 2F) -> (..., F); (..., F) if there is no gate."""
         activation = ACTIVATIONS[self.config.activation]
         if self.config.gated:
             gate, up = tf.split(y, 2, axis=-1)
-            y = activation(gate) * up
-        else:
-            y = activation(y)
-        return tf.matmul(y, _matrices_of(ops.cast(self.down, rows.dtype), experts))
+            return activation(gate) * up
+        return activation(y)
 
 
 class Groups(NamedTuple):

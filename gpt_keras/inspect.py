@@ -2,8 +2,9 @@
 
     python -m gpt_keras.inspect PATH [--json]
 
-PATH: a model directory in Hugging Face layout, a .gguf file, ORG/NAME[@REVISION] of the Hub, or a
-SavedModel: the folder of a version, or of versions, whose newest is taken.
+PATH: a model directory in Hugging Face layout, a .gguf file, a preset of KerasHub,
+ORG/NAME[@REVISION] of the Hub, or a SavedModel: the folder of a version, or of versions, whose
+newest is taken.
 
 Exit status: 0 told, 1 failed, 2 misused.
 """
@@ -19,7 +20,7 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from tensorflow.core.protobuf import saved_model_pb2
 
-from gpt_keras import chat, checkpoint, program
+from gpt_keras import chat, checkpoint, program, tasks
 
 SAVED_MODEL = "saved_model.pb"
 FLOAT = 4  # bytes
@@ -38,14 +39,14 @@ def inspect(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    config = checkpoint.read_config(path)
+    config, task = checkpoint.read_config(path), checkpoint.read_task(path)
     sizes = checkpoint.read_sizes(path)
     parameters = sizes.total()
     token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * FLOAT
     found = {
-        "format": "GGUF file" if os.path.isfile(path) else "Hugging Face model directory",
+        "format": checkpoint.format_of(path),
         "family": config.model_type,
-        "task": "classification" if config.id2label else "causal_lm",
+        "task": tasks.of(path).NAME,
         "parameters": parameters,
         "stored as": dict(sizes),
         "context": config.max_position_embeddings,
@@ -62,7 +63,7 @@ def _checkpoint(path: str) -> dict[str, Any]:
     }
     if config.id2label:
         found["labels"] = ", ".join(config.id2label)
-    else:
+    if task == "CausalLM":
         memory["to serve, for each token of context"] = token
     return {**found, "memory": memory}
 

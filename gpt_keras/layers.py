@@ -180,7 +180,8 @@ class Embedding(ConfigLayer):
     The table is kept as the head wants it: for a few rows `x @ W` with W (D, V) is several times
     faster on CPU than `x @ E^T` with E (V, D), and a look-up may as well gather columns.
 
-    Call: token ids (B, T) int -> (B, T, D). `logits`: (..., D) -> (..., V) float32.
+    Call: token ids (B, T) int, their positions and types -> (B, T, D), with what else the config
+    has added. `logits`: (..., D) -> (..., V) float32.
     """
 
     def __init__(self, config, with_head: bool = True, **kwargs):
@@ -198,11 +199,17 @@ class Embedding(ConfigLayer):
         if config.rotary is None:
             self.positions = self.add_weight(
                 name="positions",
-                shape=(config.max_position_embeddings, config.hidden_size),
+                shape=(config.position_offset + config.max_position_embeddings, config.hidden_size),
                 initializer=normal,
             )
+        if config.token_types:
+            shape = (config.token_types, config.hidden_size)
+            self.types = self.add_weight(name="types", shape=shape, initializer=normal)
+        if config.embedding_norm:
+            self.norm = Norm(config, dtype=self.dtype_policy, name="norm")
+            self.norm.build((None, None, config.hidden_size))
 
-    def call(self, token_ids, positions, training=False):
+    def call(self, token_ids, positions, token_type_ids=None, training=False):
         if training:
             x = columns(tf.convert_to_tensor(self.table), token_ids)
         else:
@@ -211,8 +218,12 @@ class Embedding(ConfigLayer):
         if self.config.scale_embeddings:
             x = x * ops.cast(self.config.hidden_size**0.5, x.dtype)
         if self.config.rotary is None:
+            positions = positions + self.config.position_offset
             x = x + ops.cast(ops.take(self.positions, positions, axis=0), x.dtype)
-        return x
+        if self.config.token_types:
+            types = ops.zeros((1, 1), "int32") if token_type_ids is None else token_type_ids
+            x = x + ops.cast(ops.take(self.types, types, axis=0), x.dtype)
+        return self.norm(x) if self.config.embedding_norm else x
 
     def _look_up(self, token_ids):
         if len(self.table.shape) == 2:

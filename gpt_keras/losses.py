@@ -19,14 +19,14 @@ class Loss(NamedTuple):
     Attributes:
       total: () float32, sum of weight * loss over the targets, in nats.
       weight: () float32, sum of the weights.
-      logits: (B, C) float32 of a classifier, else None.
+      outputs: (B, ...) float32, what the task's metrics look at in each row, or None.
       rows: (B, 2) float32, `total` and `weight` of each row. For evaluation and insight: no
         gradient need go through it.
     """
 
     total: object
     weight: object
-    logits: object = None
+    outputs: object = None
     rows: object = None
 
 

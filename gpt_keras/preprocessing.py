@@ -1,8 +1,13 @@
 """From texts to a padded batch of token ids: the same for training, Python and serving."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+CHUNK_BYTES = 1 << 20  # of text for the tokenizer at once: its working memory is a multiple
+_NONE = np.zeros(0, np.int32)
 
 
 class Batch(NamedTuple):
@@ -25,6 +30,152 @@ def pad(tokens: tf.RaggedTensor, filler: int) -> Batch:
     """
     token_ids = at_least_one_column(tokens.to_tensor(filler), filler)  # (B, T)
     return Batch(token_ids, tf.maximum(tf.cast(tokens.row_lengths(), tf.int32), 1))
+
+
+class Rows(NamedTuple):
+    """Tokens of many texts, as NumPy arrays.
+
+    Attributes:
+      values: (N,) int32, the token ids of all texts end to end.
+      types: (N,) int32, their token types.
+      row_splits: (n + 1,) int64, where each begins and the last ends.
+      num_truncated: texts that lost their end.
+    """
+
+    values: np.ndarray
+    types: np.ndarray
+    row_splits: np.ndarray
+    num_truncated: int
+
+
+class Encoded(NamedTuple):
+    """Texts as a model takes them.
+
+    Attributes:
+      tokens: (B, None) int32, at least one in each row.
+      types: (B, None) int32, their token types, see `GPTConfig.token_types`.
+      truncated: (B,) bool, lost an end.
+    """
+
+    tokens: tf.RaggedTensor
+    types: tf.RaggedTensor
+    truncated: tf.Tensor
+
+
+def encode(texts, tokenizer, max_length: int, filler: int, pairs=None) -> Encoded:
+    """Texts with the tokenizer's special tokens, cut to `max_length`; `filler` for an empty one.
+
+    Training, Python and serving have their tokens from here. Of two texts the longer loses its
+    end first, as by "longest_first" of Hugging Face `tokenizers`.
+
+    Args:
+      texts: (B,) string.
+      tokenizer: see `gpt_keras.tokenizers`.
+      max_length: tokens.
+      filler: see `filler`.
+      pairs: (B,) string, a second text for each, or None.
+
+    Raises:
+      ValueError: `max_length` has no room for the special tokens and one of a text.
+    """
+    around = tokenizer.post_processor.single if pairs is None else tokenizer.post_processor.pair
+    room = max_length - around.num_tokens
+    if room < 1:
+        raise ValueError(
+            f"--max_length={max_length}: the tokenizer adds {around.num_tokens} special tokens to "
+            "a text; give it more"
+        )
+    tokens = [tokenizer.tokenize(text) for text in (texts, pairs) if text is not None]
+    lengths = [text.row_lengths() for text in tokens]  # (B,) each
+    truncated = tf.add_n(lengths) > room
+    if pairs is None:
+        tokens = [tokens[0][:, :room]]
+    else:
+        tokens = [
+            _first(text, size) for text, size in zip(tokens, _share(*lengths, room), strict=True)
+        ]
+    types = around.types(*tokens)
+    tokens = around.ids(*tokens)
+    empty = tf.cast(tokens.row_lengths() == 0, tokens.row_splits.dtype)
+    return Encoded(_fill(tokens, empty, filler), _fill(types, empty, 0), truncated)
+
+
+def _share(first, second, room: int):
+    """Tokens (B,) that two texts of these lengths keep of a room for both."""
+    half = room // 2
+    shorter = tf.minimum(first, second)
+    shorter = tf.where(2 * shorter > room, tf.cast(half, shorter.dtype), shorter)
+    both = first + second > room
+    longer = room - shorter
+    first_is_shorter = first <= second
+    return (
+        tf.where(both, tf.where(first_is_shorter, shorter, longer), first),
+        tf.where(both, tf.where(first_is_shorter, longer, shorter), second),
+    )
+
+
+def _first(tokens, sizes):
+    """The first tokens of each row, as many as `sizes` (B,) says."""
+    position = tf.ragged.range(tokens.row_lengths())
+    kept = position.values < tf.repeat(sizes, tokens.row_lengths())
+    return tf.ragged.boolean_mask(tokens, position.with_values(kept))
+
+
+def _fill(tokens, empty, filler):
+    """One `filler` for each row that is `empty` (B,), 1 or 0."""
+    fillers = tf.fill([tf.reduce_sum(empty)], tf.cast(filler, tokens.dtype))
+    fillers = tf.RaggedTensor.from_row_lengths(fillers, empty, validate=False)
+    return tf.concat([tokens, fillers], axis=1)
+
+
+def encode_all(texts: Sequence[str], tokenizer, max_length: int, filler: int, pairs=None) -> Rows:
+    """`encode` of any number of texts, in pieces."""
+    pairs = pairs or [None] * len(texts)
+    values, types, lengths, truncated = [_NONE], [_NONE], [np.zeros(0, np.int64)], 0
+    for chunk in chunks(list(zip(texts, pairs, strict=True))):
+        first, second = zip(*chunk, strict=True)
+        second = None if second[0] is None else tf.constant(second)
+        encoded = encode(tf.constant(first), tokenizer, max_length, filler, second)
+        values.append(encoded.tokens.values.numpy())
+        types.append(encoded.types.values.numpy())
+        lengths.append(encoded.tokens.row_lengths().numpy())
+        truncated += int(encoded.truncated.numpy().sum())
+    row_splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    return Rows(np.concatenate(values), np.concatenate(types), row_splits, truncated)
+
+
+def chunks(texts: Sequence):
+    """Texts, or tuples of them, in lists of CHUNK_BYTES or a little more."""
+    chunk, size = [], 0
+    for text in texts:
+        chunk.append(text)
+        parts = text if isinstance(text, tuple) else (text,)
+        size += sum(len(part.encode()) for part in parts if part)
+        if size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def batch(texts, tokenizer, config, pairs=None) -> dict[str, tf.Tensor]:
+    """Texts as a batch to train on has them, each at most as long as the model's context.
+
+    Works in a `tf.function` too.
+
+    Args: as of `encode`.
+
+    Returns:
+      `token_ids` (B, T) int32, `padding_mask` (B, T) bool and, where the model tells token types
+      apart, `token_type_ids` (B, T) int32.
+    """
+    fill = filler(config)
+    encoded = encode(texts, tokenizer, config.max_position_embeddings, fill, pairs)
+    padded = pad(encoded.tokens, fill)
+    found = {"token_ids": padded.token_ids, "padding_mask": padded.padding_mask}
+    if config.token_types:
+        found["token_type_ids"] = pad(encoded.types, 0).token_ids
+    return found
 
 
 def at_least_one_column(token_ids, filler: int):

@@ -85,9 +85,11 @@ def program_facts(flags: args.FlagValues) -> dict[str, str]:
 
 
 def digest(*values) -> str:
-    """SHA-256 of arrays, bytes, plain values, and data classes of them."""
+    """SHA-256 of arrays, bytes, plain values, and mappings and data classes of them."""
     total = hashlib.sha256()
     for value in values:
+        if isinstance(value, Mapping):
+            value = digest(*(part for item in value.items() for part in item))
         if dataclasses.is_dataclass(value):
             value = digest(*(getattr(value, field.name) for field in dataclasses.fields(value)))
         elif isinstance(value, np.ndarray):

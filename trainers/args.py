@@ -3,7 +3,7 @@
 Each program names its groups of flags and hands them to `run`:
 
     if __name__ == "__main__":
-        args.run(main, [args.run_flags, args.data_flags, training_flags])
+        args.run(main, [training_flags, optimizer_flags])
 
 A group is a function that defines flags on an `absl.flags.FlagValues`; its docstring is its title
 in `--help`. Nothing is global, so programs can be called in one process.
@@ -12,7 +12,6 @@ in `--help`. Nothing is global, so programs can be called in one process.
 import csv
 import difflib
 import dis
-import functools
 import io
 import os
 import sys
@@ -24,8 +23,6 @@ import yaml
 from absl import flags as absl_flags
 
 from trainers.files import replacing
-from trainers.packing import PACKINGS
-from trainers.records import TEXT_UNITS
 
 FlagValues = absl_flags.FlagValues
 FlagGroup = Callable[[FlagValues], None]
@@ -293,71 +290,3 @@ def _is_for_users(error: ValueError, packages: set[str]) -> bool:
     package = last.tb_frame.f_globals.get("__name__", "").split(".")[0]
     opcode = last.tb_frame.f_code.co_code[last.tb_lasti]
     return package in packages and dis.opname[opcode] == "RAISE_VARARGS"
-
-
-def train_data_flags(flags: FlagValues) -> None:
-    """Training data."""
-    absl_flags.DEFINE_list(
-        "train_data",
-        [],
-        "files to train on, comma-separated: JSONL, JSON, CSV, TSV, text or Parquet, also .gz and "
-        ".zst; folders and globs too. Language models are trained on folders of "
-        "trainers.prepare_data as well, as they are or as a mixture, wiki=0.7:DIR,code=0.3:DIR",
-        flag_values=flags,
-    )
-    absl_flags.DEFINE_float(
-        "eval_fraction",
-        0.1,
-        "share of the training data held out by a hash of the text; training takes --eval_data "
-        "instead where it is given, and of prepared data what was held out then; 0: none",
-        lower_bound=0.0,
-        upper_bound=0.9,
-        flag_values=flags,
-    )
-
-
-def text_flags(flags: FlagValues) -> None:
-    """Texts."""
-    absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
-    absl_flags.DEFINE_enum(
-        "text_unit", "file", TEXT_UNITS, "what of a text file is one document",
-        flag_values=flags,
-    )  # fmt: skip
-    absl_flags.DEFINE_string(
-        "data_encoding", "utf-8", "character encoding of the data files, but for Parquet",
-        flag_values=flags,
-    )  # fmt: skip
-
-
-def data_flags(flags: FlagValues) -> None:
-    """Data."""
-    many, string, integer, enum = (
-        functools.partial(define, flag_values=flags)
-        for define in (
-            absl_flags.DEFINE_list,
-            absl_flags.DEFINE_string,
-            absl_flags.DEFINE_integer,
-            absl_flags.DEFINE_enum,
-        )
-    )
-    many("eval_data", [], "files, folders or globs to evaluate on, written as --train_data")
-    text_flags(flags)
-    string("label_column", "label", "column of the label, for --task=classification")
-    string("prompt_column", "prompt", "column of the prompt, for --task=causal_lm")
-    string("completion_column", "completion", "column of what to learn to say after the prompt")
-    string("messages_column", "messages", "column of the conversation, for --task=chat")
-    many("labels", [], "names of the labels in index order; empty: those in the data, sorted")
-    integer("max_length", 512, "tokens of a text or packed row; longer ones are cut", lower_bound=2)
-    integer(
-        "length_buckets",
-        3,
-        "lengths that texts to classify are padded to; each costs a compilation of 8-22 s",
-        lower_bound=1,
-    )
-    enum(
-        "packing",
-        "auto",
-        PACKINGS,
-        "texts in the rows of a language model: end to end, whole where they fit, or one a row; "
-        "auto: end to end, but whole what is an answer to something (conversations, completions)",
-    )

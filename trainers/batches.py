@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from trainers.features import ClassificationFeatures
+from gpt_keras.tasks.examples import Examples
 from trainers.packing import PackedRows
 
 Batch = dict[str, np.ndarray]
@@ -33,9 +33,9 @@ class BatchSource(Protocol):
 
     A batch holds int32 `token_ids` (B, T), right-padded, and
 
-    - of a classifier: `padding_mask` (B, T) bool, `label` (B,) int32, `weight` (B,) float32,
-      `sample_id` (B,) int32. Filler rows, which complete the last batch of an epoch, have weight
-      0, label 0, sample_id -1 and one token;
+    - of a task on whole texts: `padding_mask` (B, T) bool, `weight` (B,) float32, `sample_id`
+      (B,) int32, the row's number, and the task's targets by name, (B, ...) or (B, T). Filler
+      rows, which complete the last batch of an epoch, have sample_id -1, one token and zeros;
     - of a language model: `segment_ids` (B, T) int32 (1, 2, ... along the row, 0 padding),
       `loss_mask` (B, T) float32, the weight of predicting the token AT this position from those
       before it (0 on the first of a segment), `sample_id` (B,) int32, the row's number. Filler
@@ -55,30 +55,30 @@ class BatchSource(Protocol):
         ...
 
 
-class ClassificationBatches:
-    """Batches of labelled texts in few lengths.
+class ExampleBatches:
+    """Batches of a task's examples in few lengths.
 
-    Texts are sorted into length buckets. Batches are of one bucket each and come in random order.
-    What does not fill a batch of its bucket moves up to the next longer one, so an epoch has
-    one incomplete batch at most, filled up with rows of weight 0.
+    Rows are sorted into length buckets, each with its group. Batches are of one bucket each and
+    come in random order. What does not fill a batch of its bucket moves up to the next longer one,
+    so an epoch has one incomplete batch at most, filled up with rows of weight 0.
 
     Args:
-      features: see `trainers.features`.
+      examples: see `gpt_keras.tasks.examples`; its targets have a `weight`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       seed: of the shuffling.
       shuffle: True to train; False takes the samples by bucket, in their order (evaluation).
-      bucket_lengths: ascending, the last at least the longest text; see `choose_bucket_lengths`.
+      bucket_lengths: ascending, the last at least the longest row; see `choose_bucket_lengths`.
       pad_id: token id of the padding.
 
     Raises:
-      ValueError: a batch to train on larger than the data.
+      ValueError: a batch to train on larger than the data, or one that would cut groups.
     """
 
     source_names = ()
 
     def __init__(
         self,
-        features: ClassificationFeatures,
+        examples: Examples,
         global_batch_size: int,
         *,
         seed: int = 0,
@@ -86,18 +86,24 @@ class ClassificationBatches:
         bucket_lengths: Sequence[int] | None = None,
         pad_id: int = 0,
     ):
-        check_batch_size(global_batch_size, len(features.labels), "samples", shuffle)
-        self.features, self.pad_id = features, pad_id
+        lengths, group = examples.lengths, examples.group
+        check_batch_size(global_batch_size, len(lengths), "samples", shuffle)
+        if global_batch_size % group:
+            raise ValueError(
+                f"global_batch_size={global_batch_size}: {group} rows of this data belong "
+                f"together; give a multiple of {group}"
+            )
+        self.examples, self.pad_id = examples, pad_id
         self.seed, self.shuffle = seed, shuffle
         self.global_batch_size = global_batch_size
-        lengths = np.diff(features.row_splits)
         self.lengths = list(bucket_lengths or choose_bucket_lengths(lengths))
         if lengths.max() > self.lengths[-1]:
             raise ValueError(
                 f"bucket_lengths={self.lengths}: the longest text has {lengths.max()} tokens; "
                 "truncate the texts or add a bucket"
             )
-        self.bucket_of = np.searchsorted(self.lengths, lengths)  # (n,)
+        longest = lengths.reshape(-1, group).max(axis=1)  # of each group
+        self.bucket_of = np.searchsorted(self.lengths, longest)  # (n / group,)
         self.num_samples = len(lengths)
         self.num_tokens, self.num_bytes = int(lengths.sum()), 0
         self.steps_per_epoch = math.ceil(self.num_samples / global_batch_size)
@@ -105,38 +111,44 @@ class ClassificationBatches:
         self._plan = functools.lru_cache(maxsize=2)(self._plan)
 
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """(length, sample indices) of each batch of an epoch."""
+        """(length, rows) of each batch of an epoch."""
         rng = _generator(self.seed, epoch)
-        order = rng.permutation(self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        groups, group = len(self.bucket_of), self.examples.group
+        size = self.global_batch_size // group
+        order = rng.permutation(groups) if self.shuffle else np.arange(groups)
         plan, rest = [], order[:0]
         for bucket, length in enumerate(self.lengths):
             members = np.concatenate([rest, order[self.bucket_of[order] == bucket]])
-            full = len(members) - len(members) % self.global_batch_size
-            plan += [(length, rows) for rows in members[:full].reshape(-1, self.global_batch_size)]
+            full = len(members) - len(members) % size
+            plan += [(length, some) for some in members[:full].reshape(-1, size)]
             rest = members[full:]
         if len(rest):
             plan.append((self.lengths[-1], rest))
+        plan = [
+            (length, (some[:, None] * group + np.arange(group)).reshape(-1))
+            for length, some in plan
+        ]
         return [plan[i] for i in rng.permutation(len(plan))] if self.shuffle else plan
 
     def batch(self, step: int) -> Batch:
         epoch, index = divmod(step, self.steps_per_epoch)
-        T, samples = self._plan(epoch)[index]
-        B, splits = self.global_batch_size, self.features.row_splits
-        batch = {
-            "token_ids": np.full((B, T), self.pad_id, np.int32),
-            "padding_mask": np.zeros((B, T), bool),
-            "label": np.zeros(B, np.int32),
-            "weight": np.zeros(B, np.float32),
-            "sample_id": np.full(B, -1, np.int32),
-        }
+        T, rows = self._plan(epoch)[index]
+        B, examples = self.global_batch_size, self.examples
+        of_tokens = {"token_ids": examples.values, **examples.token_targets}
+        batch = {name: np.zeros((B, T), values.dtype) for name, values in of_tokens.items()}
+        batch["token_ids"][:] = self.pad_id
+        batch["padding_mask"] = np.zeros((B, T), bool)
         batch["padding_mask"][:, 0] = True  # a filler row has a last token to pool as well
-        for row, sample in enumerate(samples):
-            ids = self.features.values[splits[sample] : splits[sample + 1]]
-            batch["token_ids"][row, : len(ids)] = ids
-            batch["padding_mask"][row, : len(ids)] = True
-        batch["label"][: len(samples)] = self.features.labels[samples]
-        batch["weight"][: len(samples)] = 1.0
-        batch["sample_id"][: len(samples)] = samples
+        for at, row in enumerate(rows):
+            begin, end = examples.row_splits[row : row + 2]
+            for name, values in of_tokens.items():
+                batch[name][at, : end - begin] = values[begin:end]
+            batch["padding_mask"][at, : end - begin] = True
+        for name, values in examples.targets.items():
+            batch[name] = np.zeros((B, *values.shape[1:]), values.dtype)
+            batch[name][: len(rows)] = values[rows]
+        batch["sample_id"] = np.full(B, -1, np.int32)
+        batch["sample_id"][: len(rows)] = rows
         return batch
 
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt_keras import tokenizers
+from gpt_keras.preprocessing import CHUNK_BYTES
+from gpt_keras.tasks.records import text_of
 from trainers.args import FlagValues
-from trainers.features import CHUNK_BYTES, frame_of_document, framed, token_bytes, tokenize
+from trainers.features import frame_of_document, framed, token_bytes, tokenize
 from trainers.preparation import DIGEST_BYTES, Documents, Position
-from trainers.records import stream_records, text_of
+from trainers.records import stream_records
 from trainers.splits import is_held_out
 
 
@@ -38,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 def read_texts(path: str, flags: FlagValues) -> Iterator[str]:
-    """The texts of a file, as the flags of `trainers.args.text_flags` have it."""
+    """The texts of a file, as the flags of `trainers.data_flags.text_flags` have it."""
     columns = {"text": flags.text_column}
     for record in stream_records(
         path, columns, text_unit=flags.text_unit, encoding=flags.data_encoding

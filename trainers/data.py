@@ -3,27 +3,56 @@
 import json
 from collections.abc import Sequence
 
+from absl import flags as absl_flags
+
+from gpt_keras.config import GPTConfig
+from gpt_keras.tasks import TASKS as TEXT_TASKS
+from gpt_keras.tasks.examples import Examples
 from trainers import shards
 from trainers.args import FlagValues, UsageError
-from trainers.batches import (
-    BatchSource,
-    ClassificationBatches,
-    PackedBatches,
-    choose_bucket_lengths,
-)
+from trainers.batches import BatchSource, ExampleBatches, PackedBatches, choose_bucket_lengths
 from trainers.features import (
-    ClassificationFeatures,
     LanguageFeatures,
     chat_features,
-    classification_features,
     completion_features,
     document_features,
 )
 from trainers.packing import pack
 from trainers.records import read_records
-from trainers.splits import is_held_out
+from trainers.splits import is_held_out, normalize
 
-TASKS = ("causal_lm", "chat", "classification")
+# Names of a record's values, alternatives in order.
+LANGUAGE_COLUMNS = {
+    "causal_lm": (("prompt", "completion"), ("text",)),
+    "chat": (("messages",),),
+}
+TASKS = (*LANGUAGE_COLUMNS, *TEXT_TASKS)
+
+
+def task_flag(flags: FlagValues, text: str) -> None:
+    """Defines --task."""
+    absl_flags.DEFINE_string("task", None, f"<{'|'.join(TASKS)}>: {text}", flag_values=flags)
+    absl_flags.register_validator(
+        "task", _are_tasks, f"expected one of {', '.join(TASKS)}", flag_values=flags
+    )
+
+
+def _are_tasks(value: str | None) -> bool:
+    """Whether it names a task, or several on whole texts, each with a name of its own."""
+    if value is None or value in TASKS:
+        return True
+    names = parse_tasks(value)
+    return len(names) == value.count(",") + 1 and set(names.values()) <= set(TEXT_TASKS)
+
+
+def parse_tasks(value: str) -> dict[str, str]:
+    """--task, such as "classification" or "topic:classification,ner:token_classification".
+
+    Returns:
+      What the run calls each -> which task it is.
+    """
+    names = (part.partition(":") for part in value.split(","))
+    return {name: task or name for name, _, task in names}
 
 
 def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[dict]:
@@ -32,7 +61,7 @@ def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[
     Args:
       task: one of `TASKS`.
       patterns: the flag's value.
-      flags: those of `trainers.args.data_flags`.
+      flags: those of `trainers.data_flags`.
 
     Raises:
       ValueError: naming file, line, value and remedy.
@@ -53,25 +82,31 @@ def check_texts(patterns: Sequence[str]) -> None:
             )
 
 
-def load_split(task: str, flags: FlagValues) -> tuple[list[dict], list[dict] | None]:
-    """Records to train on, and those of --eval_data or else of --eval_fraction; None for neither.
+def load_split(
+    task: str,
+    flags: FlagValues,
+    train_data: Sequence[str] | None = None,
+    eval_data: Sequence[str] | None = None,
+) -> tuple[list[dict], list[dict] | None]:
+    """Records to train on, and those of `eval_data` or else of --eval_fraction; None for neither.
 
     Args:
       task: one of `TASKS`.
-      flags: those of `trainers.args.train_data_flags` and `data_flags`.
+      flags: those of `trainers.data_flags`.
+      train_data, eval_data: files; None: those of the flags.
 
     Raises:
       ValueError: as `load_records` and `hold_out`.
     """
-    records = load_records(task, flags.train_data, flags)
-    if flags.eval_data:
-        return records, load_records(task, flags.eval_data, flags)
+    records = load_records(task, flags.train_data if train_data is None else train_data, flags)
+    if eval_data := flags.eval_data if eval_data is None else eval_data:
+        return records, load_records(task, eval_data, flags)
     if flags.eval_fraction:
-        return hold_out(records, flags.eval_fraction)
+        return hold_out(task, records, flags.eval_fraction)
     return records, None
 
 
-def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list[dict]]:
+def hold_out(task: str, records: Sequence[dict], fraction: float) -> tuple[list[dict], list[dict]]:
     """Parts records into those to train on and a share to evaluate on, by a hash of their content.
 
     Raises:
@@ -79,7 +114,7 @@ def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list
     """
     train, held_out = [], []
     for record in records:
-        (held_out if is_held_out(_content(record), fraction) else train).append(record)
+        (held_out if is_held_out(content(task, record), fraction) else train).append(record)
     if not train or not held_out:
         raise ValueError(
             f"eval_fraction={fraction}: of {len(records)} records {len(held_out)} would be held "
@@ -88,9 +123,16 @@ def hold_out(records: Sequence[dict], fraction: float) -> tuple[list[dict], list
     return train, held_out
 
 
-def _content(record: dict) -> str:
-    """What makes two records the same text, the label aside."""
-    fields = {name: value for name, value in record.items() if name not in ("where", "label")}
+def overlap(task: str, records: Sequence[dict], others: Sequence[dict]) -> int:
+    """How many of the records are among the others too, their answers aside."""
+    known = {normalize(content(task, record)) for record in others}
+    return sum(normalize(content(task, record)) in known for record in records)
+
+
+def content(task: str, record: dict) -> str:
+    """What makes two records the same, the answers aside."""
+    answers = TEXT_TASKS[task].answers if task in TEXT_TASKS else ()
+    fields = {name: value for name, value in record.items() if name not in ("where", *answers)}
     text = fields["text"] if set(fields) == {"text"} else fields
     return text if isinstance(text, str) else json.dumps(text, sort_keys=True, default=str)
 
@@ -100,31 +142,22 @@ def make_features(
     records: Sequence[dict],
     tokenizer,
     flags: FlagValues,
-    *,
-    label_names: Sequence[str] | None = None,
-    filler: int = 0,
-) -> ClassificationFeatures | LanguageFeatures:
+    config: GPTConfig | None = None,
+) -> Examples | LanguageFeatures:
     """Tokenizes records.
 
     Args:
       task: one of `TASKS`.
       records: see `load_records`.
       tokenizer: the model's.
-      flags: those of `trainers.args.data_flags`.
-      label_names: of a classifier, in index order; None takes --labels, or those in the data.
-      filler: the token that stands for an empty text; see `gpt_keras.preprocessing.filler`.
+      flags: those of `trainers.data_flags`.
+      config: the model's, see `configure`; needed by tasks on whole texts.
 
     Raises:
       ValueError: naming file, line, value and remedy.
     """
-    if task == "classification":
-        return classification_features(
-            records,
-            tokenizer,
-            max_length=flags.max_length,
-            label_names=label_names or flags.labels or None,
-            filler=filler,
-        )
+    if task in TEXT_TASKS:
+        return TEXT_TASKS[task].examples(records, tokenizer, config, flags.max_length)
     if task == "chat":
         return chat_features(records, tokenizer, max_length=flags.max_length)
     kinds = {"prompt" in record for record in records}
@@ -135,18 +168,41 @@ def make_features(
     return document_features(records, tokenizer)
 
 
+def notes(features: Examples | LanguageFeatures, what: str, flags: FlagValues) -> list[str]:
+    """Lines on what of the data is lost; `what` says what data they are, and how many."""
+    lines = []
+    if features.num_truncated:
+        lines.append(
+            f"{features.num_truncated} of {what} cut to --max_length={flags.max_length} tokens"
+        )
+    if isinstance(features, Examples):
+        lines += [
+            f"{count} of {what} left out: {reason}" for reason, count in features.skipped.items()
+        ]
+    return lines
+
+
 def columns(task: str, flags: FlagValues) -> list[dict[str, str]]:
     """Name in the record -> column in the file, as the flags have it; alternatives in order."""
-    text = {"text": flags.text_column}
-    if task == "classification":
-        return [text | {"label": flags.label_column}]
-    if task == "chat":
-        return [{"messages": flags.messages_column}]
-    return [{"prompt": flags.prompt_column, "completion": flags.completion_column}, text]
+    choices = TEXT_TASKS[task].columns if task in TEXT_TASKS else LANGUAGE_COLUMNS[task]
+    return [{name: flags[f"{name}_column"].value for name in names} for names in choices]
+
+
+def configure(task: str, config: GPTConfig, flags: FlagValues) -> GPTConfig:
+    """A model's configuration with the labels and options of a task that the flags name."""
+    if task not in TEXT_TASKS:
+        return config
+    of_task = TEXT_TASKS[task]
+    params = dict(config.task_params.get(task, {}))
+    params |= {name: flags[name].value for name in of_task.options if flags[name].present}
+    return config.replace(
+        id2label=tuple(flags.labels) or config.id2label,
+        task_params={task: params} if params else {},
+    )
 
 
 def batch_source(
-    features: ClassificationFeatures | LanguageFeatures,
+    features: Examples | LanguageFeatures,
     flags: FlagValues,
     *,
     global_batch_size: int,
@@ -158,7 +214,7 @@ def batch_source(
 
     Args:
       features: see `make_features`.
-      flags: those of `trainers.args.data_flags`.
+      flags: those of `trainers.data_flags`.
       global_batch_size: rows of a batch, over all replicas and accumulation steps.
       shuffle: True to train, False to evaluate.
       seed: of the shuffling.
@@ -168,10 +224,10 @@ def batch_source(
       ValueError: a batch to train on larger than the data.
     """
     options = {"seed": seed, "shuffle": shuffle, "pad_id": pad_id}
-    if isinstance(features, ClassificationFeatures):
+    if isinstance(features, Examples):
         lengths = choose_bucket_lengths(features.lengths, flags.length_buckets)
         lengths = [min(length, flags.max_length) for length in lengths]
-        return ClassificationBatches(features, global_batch_size, bucket_lengths=lengths, **options)
+        return ExampleBatches(features, global_batch_size, bucket_lengths=lengths, **options)
     rows = pack(features, flags.max_length, flags.packing)
     return PackedBatches(rows, global_batch_size, **options)
 

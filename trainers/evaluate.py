@@ -6,11 +6,15 @@ python -m trainers.evaluate --model=DIR --task=classification --eval_data=test.j
 from absl import flags as absl_flags
 from tqdm import tqdm
 
-from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
-from trainers import args, data
+from gpt_keras import CausalLM, checkpoint, preprocessing, tasks
+from gpt_keras.tasks import TASKS, MultiTask
+from trainers import args, bootstrap, data
+from trainers.data_flags import data_flags
 from trainers.evaluation import Evaluator
 from trainers.files import write_json
 from trainers.strategy import make_strategy
+
+COMPARISONS = 1000  # choices of samples for --baseline where --bootstrap is 0
 
 
 def evaluate_flags(flags: args.FlagValues) -> None:
@@ -21,56 +25,74 @@ def evaluate_flags(flags: args.FlagValues) -> None:
         "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
         flag_values=flags,
     )
-    absl_flags.DEFINE_enum(
-        "task", None, data.TASKS, "what the model does with the data", flag_values=flags
-    )
+    data.task_flag(flags, "what the model does with the data; one of its tasks if it has several")
+    absl_flags.DEFINE_string(
+        "baseline", "", "another model to evaluate: is the difference more than chance?",
+        flag_values=flags,
+    )  # fmt: skip
     absl_flags.DEFINE_integer("batch_size", 32, "rows of a batch", lower_bound=1, flag_values=flags)
     absl_flags.DEFINE_string(
         "output", "", "JSON file for the numbers; empty: none", flag_values=flags
     )
 
 
-FLAGS = (evaluate_flags, args.data_flags)
+FLAGS = (evaluate_flags, data_flags, bootstrap.bootstrap_flags)
 
 
 def main(flags: args.FlagValues) -> None:
     for name in ("model", "task", "eval_data"):
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
-    config = checkpoint.read_config(flags.model)
-    flags.max_length = min(flags.max_length, config.max_position_embeddings)
-    if flags.task == "classification" and not config.id2label:
-        raise ValueError(
-            f"--model={flags.model}: is no classifier (its config.json names no labels); fine-tune "
-            "it with `python -m trainers.finetune --task=classification` first"
+    metrics = evaluate("model", flags)
+    found = bootstrap.intervals(metrics, flags.bootstrap)
+    print(f"{metrics.report()}\n{bootstrap.table(found)}")
+    details = metrics.details()
+    details["confidence"] = {name: [x.low, x.high] for name, x in found.items()}
+    if flags.baseline:
+        differences = bootstrap.compare(
+            evaluate("baseline", flags), metrics, flags.bootstrap or COMPARISONS
         )
-    kind = SequenceClassifier if flags.task == "classification" else CausalLM
+        print(f"\nthe difference to {flags.baseline}\n{bootstrap.comparison(differences)}")
+        details["baseline"] = {
+            name: {"difference": x.value, "confidence": [x.low, x.high], "p_value": x.p_value}
+            for name, x in differences.items()
+        }
+    if flags.output:
+        write_json(flags.output, details)
+
+
+def evaluate(name: str, flags: args.FlagValues):
+    """The metrics of the model that a flag names."""
+    path = flags[name].value
+    limit = flags.max_length
+    flags.max_length = min(limit, checkpoint.read_config(path).max_position_embeddings)
+    (name_of_task, task_name), *more = data.parse_tasks(flags.task).items()
+    if more:
+        raise args.UsageError(f"--task={flags.task}: name one task to evaluate")
+    kind, there = TASKS.get(task_name, CausalLM), tasks.of(path)
+    shared = there is MultiTask and name_of_task in checkpoint.read_config(path).task_params
+    if task_name in TASKS and there is not kind and not shared:
+        raise ValueError(
+            f"--{name}={path}: is a {there.__name__} and no {kind.__name__}; fine-tune it with "
+            f"`python -m trainers.finetune --task={flags.task}` first"
+        )
     strategy = make_strategy()
     with strategy.scope():
-        task = kind.from_pretrained(flags.model)
-    source = _source(task, flags)
+        task = (MultiTask if shared else kind).from_pretrained(path)
+    task = task.tasks[name_of_task] if shared else task
+    source = _source(task, task_name, flags)
     with tqdm(total=source.steps_per_epoch, unit="batch", disable=None) as bar:
         metrics = Evaluator(task, strategy, source)(lambda done, total: bar.update())
-    print(metrics.report())
-    if flags.output:
-        write_json(flags.output, metrics.details())
+    flags.max_length = limit
+    return metrics
 
 
-def _source(task, flags: args.FlagValues):
+def _source(task, task_name: str, flags: args.FlagValues):
     filler = preprocessing.filler(task.config)
-    records = data.load_records(flags.task, flags.eval_data, flags)
-    features = data.make_features(
-        flags.task,
-        records,
-        task.require_tokenizer(),
-        flags,
-        label_names=task.config.id2label or None,
-        filler=filler,
-    )
-    if features.num_truncated:
-        print(
-            f"{features.num_truncated} of {len(records)} samples cut to {flags.max_length} tokens"
-        )
+    records = data.load_records(task_name, flags.eval_data, flags)
+    features = data.make_features(task_name, records, task.require_tokenizer(), flags, task.config)
+    for line in data.notes(features, f"{len(records)} samples", flags):
+        print(line)
     return data.batch_source(
         features, flags, global_batch_size=flags.batch_size, shuffle=False, pad_id=filler
     )

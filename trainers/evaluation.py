@@ -45,7 +45,7 @@ class Evaluator:
         Args:
           on_batch: called with the number of batches done, and of all.
         """
-        metrics = self.task.new_metrics(self.source.num_bytes, self.source.source_names)
+        metrics = self.task.new_metrics(self.source)
         for step in range(self.source.steps_per_epoch):
             batch = self.source.batch(step)
             metrics.update(batch, self._loss(batch))
@@ -54,14 +54,17 @@ class Evaluator:
         return metrics
 
     def _loss(self, batch: Batch) -> Loss:
-        """Of the global batch, as NumPy values."""
+        """Of the global batch, as NumPy values; the outputs of each row end to end."""
         inputs = self.prepare(batch) if self.prepare else batch
         rows = gather(self.strategy, self._run(distribute(self.strategy, inputs)))  # (B, 2 + C)
         total, weight = rows[:, :2].sum(axis=0, dtype=np.float64)
         return Loss(total, weight, rows[:, 2:], rows[:, :2])
 
     def _replica_rows(self, batch):
-        """(b, 2 + C): `rows` of the loss and a classifier's `logits`, as one for the exchange."""
+        """(b, 2 + C): `rows` of the loss and its `outputs`, as one for the exchange."""
         first = self.first if "features" in batch else 0
         loss = self.task.batch_loss(batch, self.task.features(batch, first=first))
-        return loss.rows if loss.logits is None else tf.concat([loss.rows, loss.logits], axis=1)
+        if loss.outputs is None:
+            return loss.rows
+        outputs = tf.reshape(loss.outputs, (tf.shape(loss.rows)[0], -1))  # (b, C)
+        return tf.concat([loss.rows, outputs], axis=1)

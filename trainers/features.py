@@ -1,4 +1,4 @@
-"""Features: records in, token ids and what to predict of them out, by task.
+"""Features: records in, token ids and what of them to predict out, of language models.
 
 Whatever is wrong with a record is a ValueError that names its file and line.
 """
@@ -10,36 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt_keras.chat.template import render_segments
-from trainers.records import text_of
+from gpt_keras.preprocessing import chunks
+from gpt_keras.tasks.records import text_of
 
 END_OF_TEXT = "<|endoftext|>"  # of a tokenizer that is trained
-CHUNK_BYTES = 1 << 20  # of text for the tokenizer at once: its working memory is a multiple
-
-
-@dataclass(frozen=True)
-class ClassificationFeatures:
-    """n labelled texts.
-
-    Attributes:
-      values: (N,) int32, the token ids of all texts end to end.
-      row_splits: (n + 1,) int64, where each text begins and the last ends.
-      labels: (n,) int32, index in `label_names`.
-      label_names: name of each label.
-      texts: the n texts, for reports.
-      num_truncated: texts cut at the length limit.
-    """
-
-    values: np.ndarray
-    row_splits: np.ndarray
-    labels: np.ndarray
-    label_names: tuple[str, ...]
-    texts: tuple[str, ...]
-    num_truncated: int
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) int64, tokens of each text."""
-        return np.diff(self.row_splits)
 
 
 @dataclass(frozen=True)
@@ -62,60 +36,6 @@ class LanguageFeatures:
     num_target_bytes: int
     num_truncated: int = 0
     num_dropped: int = 0
-
-
-def classification_features(
-    records: Sequence[dict],
-    tokenizer,
-    *,
-    max_length: int,
-    label_names: Sequence[str] | None = None,
-    filler: int = 0,
-) -> ClassificationFeatures:
-    """Records with `text` and `label` -> token ids and label indices.
-
-    Texts get the tokenizer's special tokens. What is longer than `max_length` loses its end, none
-    of them.
-
-    Args:
-      records: see `trainers.records.read_records`.
-      tokenizer: see `gpt_keras.tokenizers`.
-      max_length: tokens.
-      label_names: in index order; None takes the sorted set of those in the records.
-      filler: the token that stands for an empty text; see `gpt_keras.preprocessing.filler`.
-
-    Raises:
-      ValueError: a text that is no string, a label that is missing, no name, or not among
-        `label_names`.
-    """
-    labels = [_label(record) for record in records]
-    names = tuple(label_names) if label_names else _sorted_labels(set(labels))
-    if len(set(names)) < max(2, len(names)):
-        raise ValueError(
-            f"labels {', '.join(names)}: a classifier needs two or more, each once; give data with "
-            "more of them, or --labels"
-        )
-    index = {name: i for i, name in enumerate(names)}
-    for record, label in zip(records, labels, strict=True):
-        if label not in index:
-            raise ValueError(
-                f"{record['where']}: unknown label {label!r}; known are {', '.join(names)} "
-                "(--labels names others)"
-            )
-    texts = tuple(text_of(record) for record in records)
-    values, row_splits = tokenize(texts, tokenizer)
-    around = tokenizer.post_processor.single
-    room = max_length - around.num_tokens
-    if room < 1:
-        raise ValueError(
-            f"--max_length={max_length}: the tokenizer adds {around.num_tokens} special tokens to "
-            "a text; give it more"
-        )
-    values, row_splits, num_truncated = _truncate(values, row_splits, room)
-    values, row_splits = framed(values, row_splits, around.prefix.ids, around.suffix.ids)
-    values, row_splits = _fill_empty(values, row_splits, filler)
-    label_ids = np.array([index[label] for label in labels], np.int32)
-    return ClassificationFeatures(values, row_splits, label_ids, names, texts, num_truncated)
 
 
 def document_features(records: Sequence[dict], tokenizer) -> LanguageFeatures:
@@ -222,15 +142,10 @@ def _language_features(
 def tokenize(texts: Sequence[str], tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of the texts end to end (N,) int32, and where each begins (n + 1,) int64."""
     values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    chunk, size = [], 0
-    for i, text in enumerate(texts):
-        chunk.append(text)
-        size += len(text.encode())
-        if size >= CHUNK_BYTES or i + 1 == len(texts):
-            ragged = tokenizer.tokenize(chunk)
-            values.append(ragged.values.numpy().astype(np.int32))
-            lengths.append(ragged.row_lengths().numpy().astype(np.int64))
-            chunk, size = [], 0
+    for chunk in chunks(texts):
+        ragged = tokenizer.tokenize(chunk)
+        values.append(ragged.values.numpy().astype(np.int32))
+        lengths.append(ragged.row_lengths().numpy().astype(np.int64))
     return np.concatenate(values), np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
 
@@ -263,39 +178,6 @@ def frame_of_document(tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     around, end = tokenizer.post_processor.single, end_of_text(tokenizer)
     after = around.suffix.ids
     return around.prefix.ids, after if after[-1:] == (end,) else (*after, end)
-
-
-def _fill_empty(values, row_splits, token: int):
-    """Gives each sequence without tokens one."""
-    empty = np.flatnonzero(np.diff(row_splits) == 0)
-    values = np.insert(values, row_splits[empty], token)
-    shift = np.zeros(len(row_splits), np.int64)
-    shift[empty + 1] = 1
-    return values, row_splits + np.cumsum(shift)
-
-
-def _truncate(values, row_splits, max_length: int):
-    """Cuts sequences to their first tokens; the count of those cut comes third."""
-    lengths = np.diff(row_splits)
-    position = np.arange(len(values)) - np.repeat(row_splits[:-1], lengths)
-    kept = np.minimum(lengths, max_length)
-    splits = np.concatenate([[0], np.cumsum(kept)])
-    return values[position < max_length], splits, int((lengths > max_length).sum())
-
-
-def _label(record: dict) -> str:
-    value = record["label"]
-    name = str(value).strip()
-    if not isinstance(value, str | int) or not name:
-        raise ValueError(f"{record['where']}: label must be a name or an integer, got {value!r}")
-    return name
-
-
-def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
-    """By number where all are integers, else by name."""
-    if all(label.lstrip("-").isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))
 
 
 def _messages(record: dict) -> list[dict]:

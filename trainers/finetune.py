@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained model: to continue texts, to chat, or to classify texts.
+"""Fine-tunes a pretrained model: to continue texts, to chat, or for a task on whole texts.
 
     python -m trainers.finetune --model=DIR --task=classification --train_data=train.jsonl \\
         --eval_data=dev.jsonl --output_dir=runs/sentiment
@@ -7,18 +7,18 @@ The finished model is `<output_dir>/model`, a Hugging Face directory with the be
 eval data. Kill the run when you like: --resume continues it as if nothing had been.
 """
 
-from collections.abc import Sequence
-
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from gpt_keras import CausalLM, SequenceClassifier, checkpoint, preprocessing
-from trainers import args, data
+from gpt_keras import CausalLM, checkpoint, preprocessing
+from gpt_keras.tasks import TASKS
+from gpt_keras.tasks.multi_task import MultiTask, joint_config
+from trainers import args, bootstrap, data
 from trainers.agreement import agree, digest, start
+from trainers.data_flags import data_flags, task_flags, train_data_flags
 from trainers.evaluation import Evaluator
-from trainers.features import ClassificationFeatures
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
 from trainers.insight import insight_flags
 from trainers.loop import loop_flags
@@ -27,6 +27,8 @@ from trainers.model_card import card_flags, write_model
 from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
+from trainers.task_batches import TaskBatches
+from trainers.task_data import TaskData
 
 
 def finetune_flags(flags: args.FlagValues) -> None:
@@ -37,9 +39,15 @@ def finetune_flags(flags: args.FlagValues) -> None:
         "Hugging Face model directory, .gguf file, or ORG/NAME[@REVISION] of the Hub",
         flag_values=flags,
     )
-    absl_flags.DEFINE_enum(
-        "task", None, data.TASKS, "what to learn: causal_lm (texts, or completions of prompts), "
-        "chat (what the assistant says in conversations), classification", flag_values=flags,
+    data.task_flag(
+        flags, "what to learn: causal_lm (texts, or completions of prompts), chat (what the "
+        "assistant says in conversations), or a task on whole texts; or several of these on "
+        "one body, such as topic:classification,mood:classification with "
+        "--train_data=topic=FILE,mood=FILE"
+    )  # fmt: skip
+    absl_flags.DEFINE_list(
+        "task_weights", [], "of several tasks: how often an epoch has the batches of each",
+        flag_values=flags,
     )  # fmt: skip
     absl_flags.DEFINE_list(
         "test_data", [], "files that the finished model is tested on, once", flag_values=flags
@@ -47,8 +55,8 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    finetune_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags, card_flags,
+    finetune_flags, train_data_flags, data_flags, task_flags, shards_flags, fit_flags, loop_flags,
+    insight_flags, optimizer_flags, strategy_flags, bootstrap.bootstrap_flags, card_flags,
 )  # fmt: skip
 
 
@@ -77,8 +85,10 @@ def main(flags: args.FlagValues) -> None:
     report = {"step": progress.step, "best_step": progress.best_step}
     for name, result in (("eval", metrics), ("test", trainer.test())):
         if result is not None:
-            print(f"\n{name} data, best weights\n{result.report()}")
-            report[name] = result.details()
+            found = bootstrap.intervals(result, flags.bootstrap)
+            print(f"\n{name} data, best weights\n{result.report()}\n{bootstrap.table(found)}")
+            confidence = {key: [x.low, x.high] for key, x in found.items()}
+            report[name] = {**result.details(), "confidence": confidence}
     folder.write_json("report.json", report)
     if folder.writes:
         write_model(trainer.task, trainer.data, flags, folder, report)
@@ -114,79 +124,99 @@ class FineTuner:
     ):
         self.flags, self.strategy = flags, strategy
         config = checkpoint.read_config(flags.model)
+        self.filler = preprocessing.filler(config)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
         if self.tokenizer is None:
             raise ValueError(
                 f"--model={flags.model}: has no tokenizer.json or tokenizer.model; put one there"
             )
-        self.filler = preprocessing.filler(config)
-        self.labels = tuple(flags.labels) or config.id2label
-        if mixture is None:
-            train_records, eval_records = data.load_split(flags.task, flags)
-            train = self._features("training", train_records)
-            if isinstance(train, ClassificationFeatures):
-                self.labels = train.label_names
-        else:
+        if mixture is not None:
             mixture.check_tokenizer(self.tokenizer, flags.model)
-            train = mixture.digests  # stands for the data where workers compare
-            eval_records = flags.eval_data and data.load_records(flags.task, flags.eval_data, flags)
-        evaluation = self._features("eval", eval_records) if eval_records else None
-        # Read before the long run begins, so that a mistake in it shows at once.
-        test = data.load_records(flags.task, flags.test_data, flags) if flags.test_data else None
-        self._test_features = self._features("test", test) if test else None
+        self.tasks = [
+            TaskData.read(
+                name,
+                task,
+                data.configure(task, config, flags),
+                self.tokenizer,
+                flags,
+                mixture is None,
+            )
+            for name, task in data.parse_tasks(flags.task).items()
+        ]
+        shards = {} if mixture is None else {"the digest of --train_data": digest(mixture.digests)}
         agree(
             strategy,
             lambda: {
                 "the config.json of --model": str(config),
-                "the digest of --train_data": digest(train),
-                "the digest of the eval data": digest(evaluation),
-                "the digest of --test_data": digest(self._test_features),
+                **shards,
+                **{what: value for task in self.tasks for what, value in task.digests.items()},
             },
         )
-        held_out = self._source(evaluation, shuffle=False) if evaluation else None
+        held_out = self._source("eval", shuffle=False)
         if mixture is None:
-            self.data = Data(self._source(train, shuffle=True), held_out)
+            self.data = Data(self._source("train", shuffle=True), held_out)
         else:
             self.data = Data(
                 mixture.train_batches(flags, self.filler),
                 held_out or mixture.eval_batches(flags, self.filler),
             )
         with strategy.scope():
-            self.task = self._load()
+            self.task = self._load(config)
 
     def test(self):
         """The metrics on --test_data, or None."""
-        if self._test_features is None:
+        source = self._source("test", shuffle=False)
+        if source is None:
             return None
-        source = self._source(self._test_features, shuffle=False)
         print(f"testing the best weights on {source.num_samples:,} samples", flush=True)
         return Evaluator(self.task, self.strategy, source)()
 
-    def _features(self, name: str, records: Sequence[dict]):
-        features = data.make_features(
-            self.flags.task,
-            records,
-            self.tokenizer,
-            self.flags,
-            label_names=self.labels or None,
-            filler=self.filler,
-        )
-        if features.num_truncated:
-            print(
-                f"{features.num_truncated} of {len(records)} {name} samples cut to "
-                f"--max_length={self.flags.max_length} tokens"
+    def _source(self, name: str, shuffle: bool):
+        """Batches of the training, eval or test data of all tasks; None without any."""
+        sources = {
+            task.name: data.run_source(
+                getattr(task, name), self.flags, shuffle=shuffle, pad_id=self.filler
             )
-        return features
+            for task in self.tasks
+            if getattr(task, name)
+        }
+        if len(self.tasks) == 1 or not sources:
+            return next(iter(sources.values()), None)
+        weights = task_weights(self.flags)
+        return TaskBatches(sources, weights, seed=self.flags.seed, shuffle=shuffle)
 
-    def _source(self, features, shuffle: bool):
-        return data.run_source(features, self.flags, shuffle=shuffle, pad_id=self.filler)
-
-    def _load(self):
+    def _load(self, config):
         flags = self.flags
         options = {"dtype": dtype_policy(flags), "dropout": flags.dropout}
-        if flags.task == "classification":
-            return SequenceClassifier.from_pretrained(flags.model, id2label=self.labels, **options)
-        return CausalLM.from_pretrained(flags.model, **options)
+        if self.tasks[0].task in data.LANGUAGE_COLUMNS:
+            return CausalLM.from_pretrained(flags.model, **options)
+        if len(self.tasks) > 1:
+            tasks = {task.name: (task.task, task.config) for task in self.tasks}
+            kind, config = MultiTask, joint_config(config, tasks)
+        else:
+            kind, config = TASKS[self.tasks[0].task], self.tasks[0].config
+        return kind.from_pretrained(
+            flags.model, id2label=config.id2label, task_params=config.task_params, **options
+        )
+
+
+def task_weights(flags: args.FlagValues) -> dict[str, float]:
+    """Name of each of several tasks -> its --task_weights, 1 by default.
+
+    Raises:
+      UsageError: not as many positive numbers as tasks.
+    """
+    names = data.parse_tasks(flags.task)
+    try:
+        weights = [float(weight) for weight in flags.task_weights] or [1.0] * len(names)
+    except ValueError:
+        weights = []
+    if len(weights) != len(names) or min(weights) <= 0:
+        raise args.UsageError(
+            f"--task_weights={','.join(flags.task_weights)}: expected a number above 0 for each of "
+            f"--task={flags.task}"
+        )
+    return dict(zip(names, weights, strict=True))
 
 
 if __name__ == "__main__":

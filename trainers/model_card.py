@@ -12,7 +12,7 @@ from huggingface_hub import ModelCardData
 
 import gpt_keras
 from gpt_keras.checkpoint import hub
-from gpt_keras.tasks import CausalLM, Task
+from gpt_keras.tasks import Task
 from trainers.args import FlagValues, flag_values
 from trainers.fit import Data
 from trainers.run_folder import RunFolder
@@ -66,7 +66,7 @@ def model_card(task: Task, data: Data, flags: FlagValues, report: Mapping) -> st
         library_name="gpt-keras",
         base_model=model.partition("@")[0] if of_hub else None,
         license=flags.license or None,
-        pipeline_tag="text-generation" if isinstance(task, CausalLM) else "text-classification",
+        pipeline_tag=task.PIPELINE_TAG,
         tags=["gpt-keras", "tensorflow", task.config.model_type],
     )
     parameters = sum(weight.shape.num_elements() for weight in task.weights)

@@ -19,6 +19,7 @@ from absl import flags as absl_flags
 from gpt_keras import tokenizers
 from trainers import args, data, shards
 from trainers.chunks import read_chunks, read_texts, tokenize_chunks
+from trainers.data_flags import text_flags, train_data_flags
 from trainers.features import END_OF_TEXT, end_of_text
 from trainers.preparation import Position, Preparation
 from trainers.records import find_files
@@ -61,7 +62,7 @@ def prepare_flags(flags: args.FlagValues) -> None:
     )  # fmt: skip
 
 
-FLAGS = (prepare_flags, args.train_data_flags, args.text_flags)
+FLAGS = (prepare_flags, train_data_flags, text_flags)
 
 
 def main(flags: args.FlagValues) -> None:

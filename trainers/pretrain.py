@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
 from trainers import args, data
 from trainers.agreement import agree, digest, start
+from trainers.data_flags import data_flags, train_data_flags
 from trainers.features import END_OF_TEXT
 from trainers.files import save_folder
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
@@ -52,7 +53,7 @@ def pretrain_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    pretrain_flags, args.train_data_flags, args.data_flags, shards_flags, fit_flags, loop_flags,
+    pretrain_flags, train_data_flags, data_flags, shards_flags, fit_flags, loop_flags,
     insight_flags, optimizer_flags, strategy_flags, card_flags,
 )  # fmt: skip
 
@@ -173,7 +174,7 @@ def make_source(records, tokenizer, config: GPTConfig, flags: args.FlagValues, s
     if records is None:
         return None
     filler = preprocessing.filler(config)
-    features = data.make_features("causal_lm", records, tokenizer, flags, filler=filler)
+    features = data.make_features("causal_lm", records, tokenizer, flags)
     return data.run_source(features, flags, shuffle=shuffle, pad_id=filler)
 
 

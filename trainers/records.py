@@ -93,14 +93,6 @@ def _select(where: str, row: Mapping[str, Any], choices: Sequence[Columns]) -> d
     )
 
 
-def text_of(record: Mapping[str, Any], name: str = "text") -> str:
-    """A value of a record that has to be text. Raises ValueError where it is another thing."""
-    value = record[name]
-    if not isinstance(value, str):
-        raise ValueError(f"{record['where']}: {name} must be a string, got {value!r}")
-    return value
-
-
 def find_files(patterns: str | Sequence[str]) -> list[str]:
     """Paths of data files.
 

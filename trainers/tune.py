@@ -16,6 +16,7 @@ import sys
 import tensorflow as tf
 from absl import flags as absl_flags
 
+from gpt_keras.tasks import TASKS, CausalLM
 from trainers import args
 from trainers.run_folder import RunFolder
 from trainers.search_space import Dimension, parse_space
@@ -122,9 +123,11 @@ def objective(flags: args.FlagValues, trainer: Trainer) -> tuple[str, str]:
     Raises:
       UsageError: a metric of unknown direction, or no data to evaluate on.
     """
-    classifies = "task" in trainer.flags and trainer.flags.task == "classification"
-    metric = flags.metric or ("macro_f1" if classifies else "loss")
-    direction = flags.direction or DIRECTIONS.get(metric)
+    task = TASKS.get(trainer.flags.task) if "task" in trainer.flags else None
+    metrics = (task or CausalLM).METRICS
+    best = {metrics.KEY: "maximize" if metrics.HIGHER_IS_BETTER else "minimize"}
+    metric = flags.metric or metrics.KEY
+    direction = flags.direction or (DIRECTIONS | best).get(metric)
     if direction is None:
         raise args.UsageError(
             f"--metric={metric}: is none of {', '.join(DIRECTIONS)}; if the trainer evaluates it, "

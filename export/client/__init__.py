@@ -195,6 +195,12 @@ class Client:
             for labels, scores in zip(answer["labels"], answer["scores"], strict=True)
         ]
 
+    def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> np.ndarray:
+        """Embeddings of texts: (B, D) float32; arguments and errors as of `classify`."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        answer = self.predict({"texts": texts}, "embed", timeout=timeout)
+        return np.array(answer["embedding"], np.float32)
+
     def predict(
         self,
         inputs: Mapping[str, object],

@@ -3,6 +3,7 @@
     python -m export.client generate --server=localhost:8500 --model_name=NAME --prompt="..."
     python -m export.client chat     --server=localhost:8500 --model_name=NAME --message="..."
     python -m export.client classify --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client embed    --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client status   --server=localhost:8500 --model_name=NAME
 
 Exit status 0: answered. 1: the server said no, or was not there. 2: misused.
@@ -63,12 +64,20 @@ def _classify(client: Client, values: flags.FlagValues) -> None:
         print(f"{scores}\t{text}")
 
 
+def _embed(client: Client, values: flags.FlagValues) -> None:
+    for embedding in client.embed(_given(values, "text")):
+        print(" ".join(f"{x:.6g}" for x in embedding))
+
+
 def _status(client: Client, values: flags.FlagValues) -> None:
     for entry in client.status():
         print(f"version {entry.version}: {entry.state} {entry.error}".rstrip())
 
 
-_COMMANDS = {"generate": _generate, "chat": _chat, "classify": _classify, "status": _status}
+_COMMANDS = {
+    "generate": _generate, "chat": _chat, "classify": _classify, "embed": _embed,
+    "status": _status,
+}  # fmt: skip
 
 
 def _credentials(values: flags.FlagValues) -> grpc.ChannelCredentials | None:
@@ -114,7 +123,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("prompt", None, "generate: text to go on from. Repeatable.")
     flags.DEFINE_string("message", None, "chat: what the user says.")
     flags.DEFINE_string("system", None, "chat: instructions to the model, before the message.")
-    flags.DEFINE_multi_string("text", None, "classify: text to label. Repeatable.")
+    flags.DEFINE_multi_string("text", None, "classify, embed: a text. Repeatable.")
     for name, (define, text) in OPTIONS.items():
         define(name, None, f"generate, chat: {text} (default: the model's)")
 

@@ -1,12 +1,23 @@
-"""Model directories in Hugging Face layout in and out, and GGUF files in."""
+"""Model directories in Hugging Face layout, GGUF files and KerasHub's presets, in and out."""
 
 import math
 import os
 from collections import Counter
 
 from gpt_keras import tokenizers
-from gpt_keras.checkpoint import directory, gguf_file, gguf_writer, hf_config, hub, weights
+from gpt_keras.checkpoint import (
+    directory,
+    gguf_file,
+    gguf_writer,
+    hf_config,
+    hub,
+    keras_hub,
+    keras_hub_writer,
+    sentence_modules,
+    weights,
+)
 from gpt_keras.config import GPTConfig
+from gpt_keras.pooling import SentenceEmbedding
 
 
 def read_config(path) -> GPTConfig:
@@ -15,18 +26,30 @@ def read_config(path) -> GPTConfig:
     A directory may hold its config.json alone: something to train from zero.
     """
     path = _existing(path)
-    config = hf_config.from_fields(_fields(path))
-    if _is_gguf(path) or directory.has_weights(path):
-        weights.check_sizes(config, _source(path))
+    foreign = _foreign(path)
+    config = hf_config.from_fields(foreign.fields() if foreign else directory.read_fields(path))
+    if _has_weights(path, foreign):
+        weights.check_sizes(config, _source(path, foreign), _naming(foreign))
     return config
+
+
+def read_task(path) -> str:
+    """Name of the task of `gpt_keras` that a directory or `.gguf` file is of."""
+    path = _existing(path)
+    if foreign := _foreign(path):
+        return hf_config.task_of(foreign.fields())
+    if sentence_modules.has(path):
+        return "TextEmbedder"
+    return hf_config.task_of(directory.read_fields(path))
 
 
 def read_tokenizer(path):
     """Its `tokenizers.Tokenizer`, or None if it has none."""
     path = _existing(path)
     try:
-        if _is_gguf(path):
-            return gguf_file.open_file(path).tokenizer()
+        foreign = _foreign(path)
+        if foreign:
+            return foreign.tokenizer()
         return tokenizers.load(path) if directory.has_tokenizer(path) else None
     except ValueError as error:
         raise ValueError(
@@ -40,9 +63,10 @@ def read_sizes(path) -> Counter[str]:
     Empty for a directory without weights.
     """
     path = _existing(path)
-    if not _is_gguf(path) and not directory.has_weights(path):
+    foreign = _foreign(path)
+    if not _has_weights(path, foreign):
         return Counter()
-    source, sizes = _source(path), Counter()
+    source, sizes = _source(path, foreign), Counter()
     for name in source.names():
         sizes[source.dtype(name)] += math.prod(source.shape(name))
     return sizes
@@ -51,16 +75,34 @@ def read_sizes(path) -> Counter[str]:
 def stored_dtype(path) -> str:
     """The dtype that the weights of a directory were written in; float32 for a `.gguf` file."""
     path = _existing(path)
-    return "float32" if _is_gguf(path) else directory.stored_dtype(path)
+    foreign = _foreign(path)
+    return foreign.stored_dtype() if foreign else directory.stored_dtype(path)
+
+
+def read_sentence_embedding(path) -> SentenceEmbedding:
+    """How a directory makes one vector of a text; the mean of its tokens' if it does not say."""
+    path = _existing(path)
+    is_said = sentence_modules.has(path)
+    return sentence_modules.read(path) if is_said else SentenceEmbedding()
 
 
 def read_weights(path, model) -> None:
     """Fills the variables of a `tasks.Task`; a head that the checkpoint lacks stays as it is."""
     path = _existing(path)
-    with_head = not _is_gguf(path) and hf_config.is_classifier(directory.read_fields(path))
-    weights.read_into(model, _source(path), with_head)
-    if not _is_gguf(path):
+    foreign = _foreign(path)
+    task = None if foreign else hf_config.task_of(directory.read_fields(path))
+    with_head = task == type(model).__name__ and not model.is_bare
+    weights.read_into(model, _source(path, foreign), with_head, _naming(foreign))
+    if not foreign:
         model.generation_config = directory.read_generation_config(path)
+
+
+def format_of(path) -> str:
+    """What the checkpoint is, for people."""
+    path = _existing(path)
+    if os.path.isfile(path):
+        return "GGUF file"
+    return "KerasHub preset" if keras_hub.is_preset(path) else "Hugging Face model directory"
 
 
 def save(
@@ -70,21 +112,34 @@ def save(
     directory.save(model, os.fspath(path), dtype, max_shard_size, card)
 
 
-def _fields(path: str):
-    return gguf_file.open_file(path).fields() if _is_gguf(path) else directory.read_fields(path)
+def _foreign(path: str) -> gguf_file.GGUFFile | keras_hub.Preset | None:
+    """What is no directory in Hugging Face layout; None for what is."""
+    if os.path.isfile(path):
+        return gguf_file.open_file(path)
+    return keras_hub.Preset(path) if keras_hub.is_preset(path) else None
 
 
-def _source(path: str) -> weights.TensorSource:
-    return gguf_file.open_file(path) if _is_gguf(path) else directory.SafetensorsSource(path)
+def _source(path: str, foreign) -> weights.TensorSource:
+    return foreign or directory.SafetensorsSource(path)
 
 
-def _is_gguf(path: str) -> bool:
-    return os.path.isfile(path)
+def _naming(foreign):
+    """The family with the names that the tensors have; None if they are Hugging Face's."""
+    return foreign.family if isinstance(foreign, keras_hub.Preset) else None
+
+
+def _has_weights(path: str, foreign) -> bool:
+    return foreign.has_weights() if foreign else directory.has_weights(path)
 
 
 def save_gguf(model, path, file_type: str) -> None:
     """Writes a GGUF file; it appears whole or not at all. See `CausalLM.save_gguf`."""
     gguf_writer.save(model, os.fspath(path), file_type)
+
+
+def save_keras_hub(model, path, dtype=None) -> None:
+    """Writes a KerasHub preset; it appears whole or not at all. See `CausalLM.save_keras_hub`."""
+    keras_hub_writer.save(model, os.fspath(path), dtype)
 
 
 def locate(path, revision: str | None = None, local_files_only: bool = False) -> str:

@@ -1,18 +1,19 @@
 """Model directories in Hugging Face layout: safetensors in, safetensors out."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gpt_keras.checkpoint import hf_config, weights
+from gpt_keras.checkpoint import hf_config, sentence_modules, weights
 from gpt_keras.checkpoint.fields import Fields
 
 CONFIG = "config.json"
@@ -149,22 +150,31 @@ def save(
     """
     path = os.path.realpath(path)  # a link stays, what it leads to is replaced
     check_target(path)
-    dtype = _dtype(dtype or model.weights[0].dtype)
+    dtype = checked_dtype(dtype or model.weights[0].dtype)
     max_shard_size = _bytes(max_shard_size)
     config = _config_dict(model)
     config["torch_dtype"] = dtype.name  # which transformers 4 and 5 both read
+    with whole(path) as partial:
+        write_json(os.path.join(partial, CONFIG), config)
+        write_json(os.path.join(partial, GENERATION_CONFIG), _generation_dict(model, config))
+        _write_weights(model, partial, dtype, max_shard_size)
+        if model.tokenizer is not None:
+            model.tokenizer.save(partial)
+        if model.is_bare:
+            sentence_modules.write(model.embedding, config["hidden_size"], partial)
+        if card is not None:
+            with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:
+                file.write(card)
+
+
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[str]:
+    """A new directory beside `path`, which gets that name once it is written without an error."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     partial = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
     try:
         os.chmod(partial, 0o777 & ~_umask())
-        _write_json(os.path.join(partial, CONFIG), config)
-        _write_json(os.path.join(partial, GENERATION_CONFIG), _generation_dict(model, config))
-        _write_weights(model, partial, dtype, max_shard_size)
-        if model.tokenizer is not None:
-            model.tokenizer.save(partial)
-        if card is not None:
-            with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:
-                file.write(card)
+        yield partial
         _publish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -190,15 +200,20 @@ def _generation_dict(model, config: dict) -> dict:
 
 def check_target(path: str) -> None:
     """Raises a ValueError if something lies at `path` that a model directory may not replace."""
+    names = set(os.listdir(path)) if os.path.isdir(path) else set()
+    ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
+    if CARD in names and _is_card(os.path.join(path, CARD)):
+        ours.add(CARD)
+    check_replaceable(path, ours | {CONFIG, GENERATION_CONFIG, INDEX} | sentence_modules.FILES)
+
+
+def check_replaceable(path: str, ours: Collection[str]) -> None:
+    """Raises a ValueError if something else than names of `ours` lies at `path`."""
     if not os.path.exists(path):
         return
     if not os.path.isdir(path):
         raise ValueError(f"{path}: is a file; give a directory to write the model to")
-    names = set(os.listdir(path))
-    ours = {n for n in names if n.endswith(".safetensors")} | _TOKENIZER
-    if CARD in names and _is_card(os.path.join(path, CARD)):
-        ours.add(CARD)
-    foreign = sorted(names - ours - {CONFIG, GENERATION_CONFIG, INDEX})
+    foreign = sorted(set(os.listdir(path)) - set(ours))
     if foreign:
         raise ValueError(
             f"{path}: holds {', '.join(foreign[:3])}, which a model directory written here would "
@@ -212,7 +227,8 @@ def _is_card(path: str) -> bool:
         return "\nlibrary_name: gpt-keras\n" in file.read(1000)
 
 
-def _dtype(name) -> np.dtype:
+def checked_dtype(name) -> np.dtype:
+    """The dtype of that name. Raises ValueError for one that no weights are written in."""
     if name not in _DTYPES:
         raise ValueError(f"dtype={name!r}: expected one of {', '.join(_DTYPES)}")
     return np.dtype(_DTYPES[name])
@@ -226,21 +242,22 @@ def _bytes(size: int | str) -> int:
     return int(found[1]) * {None: 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}[found[2]]
 
 
-def _cast(tensors, dtype: np.dtype):
+def cast(tensors, dtype: np.dtype):
+    """Named tensors in a dtype. Raises ValueError for a value that it cannot hold."""
     for name, tensor in tensors:
         with np.errstate(over="ignore"):
-            cast = tensor.astype(dtype, copy=False)
-        if dtype == np.float16 and not np.isfinite(cast).all() and np.isfinite(tensor).all():
+            values = tensor.astype(dtype, copy=False)
+        if dtype == np.float16 and not np.isfinite(values).all() and np.isfinite(tensor).all():
             raise ValueError(
                 f"dtype=float16: tensor {name} has the value {np.abs(tensor).max():g}, float16 "
                 "holds 65504 at most; take bfloat16"
             )
-        yield name, cast
+        yield name, values
 
 
 def _write_weights(model, directory: str, dtype: np.dtype, max_shard_size: int) -> None:
     shards, total = [], 0  # names of each shard
-    for shard in _shards(_cast(weights.tensors(model), dtype), max_shard_size):
+    for shard in _shards(cast(weights.tensors(model), dtype), max_shard_size):
         # The total of shards is unknown yet, so a shard gets its final name at the end.
         partial = os.path.join(directory, f"{len(shards)}.partial")
         try:
@@ -258,7 +275,7 @@ def _write_weights(model, directory: str, dtype: np.dtype, max_shard_size: int) 
         weight_map.update(dict.fromkeys(names, file))
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(os.path.join(directory, INDEX), index)
+        write_json(os.path.join(directory, INDEX), index)
 
 
 def _shards(tensors, max_shard_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -287,7 +304,7 @@ def _publish(partial: str, path: str) -> None:
     shutil.rmtree(former)
 
 
-def _write_json(path: str, values: dict) -> None:
+def write_json(path: str, values: dict) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(values, file, indent=2, ensure_ascii=False)
         file.write("\n")

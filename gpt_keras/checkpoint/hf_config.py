@@ -1,7 +1,7 @@
 """config.json to GPTConfig and back, by the tables of `families`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
@@ -9,8 +9,9 @@ from gpt_keras.checkpoint.families.family import Key
 from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
-SEQUENCE_CLASSIFICATION = "ForSequenceClassification"
 MAX_LAYERS = 10_000
+OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
+WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
 # Kind -> entry -> its type; entries of the second kind may be absent.
@@ -43,16 +44,18 @@ def family_of(fields: Fields) -> Family:
         raise fields.error("model_type", f"unsupported; supported are {', '.join(FAMILIES)}")
     architectures = fields.values.get("architectures") or []
     supported = list(family.architectures.values())
-    if not isinstance(architectures, list) or any(a not in supported for a in architectures):
+    known = {*supported, *map(_ours, OUR_TASKS)}
+    if not isinstance(architectures, list) or any(a not in known for a in architectures):
         raise fields.error("architectures", f"unsupported; supported are {', '.join(supported)}")
     return family
 
 
-def is_classifier(fields: Fields) -> bool:
-    """Whether the checkpoint has a classification head."""
-    return any(
-        a.endswith(SEQUENCE_CLASSIFICATION) for a in fields.values.get("architectures") or ()
-    )
+def task_of(fields: Fields) -> str:
+    """Name of the task that the checkpoint is of; what its family is for if it does not say."""
+    family = family_of(fields)
+    tasks = {name: task for task, name in family.architectures.items()}
+    tasks |= {_ours(task): task for task in OUR_TASKS}
+    return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
 
 
 def from_fields(fields: Fields) -> GPTConfig:
@@ -77,20 +80,39 @@ def from_fields(fields: Fields) -> GPTConfig:
     found["activation"] = _activation(family, fields)
     found.update(_windows(family, fields, found["num_layers"]))
     found.update(_rotary(family, fields, found))
-    if is_classifier(fields):
+    if task_of(fields) in WITH_LABELS:
         found["id2label"] = _labels(fields)
+    found["task_params"] = _task_params(fields)
     bos, eos, pad = family.token_ids
+    pad = fields.token_id("pad_token_id", pad)
+    if family.positions_behind_padding:
+        if pad is None:
+            raise fields.error("pad_token_id", "expected one: positions are counted from it")
+        found["position_offset"] = pad + 1
+        found["max_position_embeddings"] -= pad + 1
     try:
         return GPTConfig(
             **found,
             bos_token_id=fields.token_id("bos_token_id", bos),
             eos_token_ids=fields.token_ids("eos_token_id", () if eos is None else (eos,)),
-            pad_token_id=fields.token_id("pad_token_id", pad),
+            pad_token_id=pad,
             model_type=family.model_type,
         )
     except ValueError as error:
         prefix = "" if str(error).startswith(fields.where) else f"{fields.where}: "
         raise ValueError(f"{prefix}{error}") from None
+
+
+def _ours(task: str) -> str:
+    """What we call a task that Hugging Face has no class for."""
+    return f"GptKerasFor{task}"
+
+
+def _task_params(fields: Fields) -> dict[str, dict]:
+    params = fields.get("task_specific_params", dict, None) or {}
+    if not all(isinstance(values, dict) for values in params.values()):
+        raise fields.error("task_specific_params", "expected an object for each task")
+    return params
 
 
 def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
@@ -109,13 +131,16 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
             f"model_type={config.model_type!r} cannot be written; supported are "
             f"{', '.join(FAMILIES)}"
         )
-    if task not in family.architectures:
+    if task not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    values = {"architectures": [family.architectures[task]], "model_type": family.model_type}
+    architecture = family.architectures.get(task) or _ours(task)
+    values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
         value = None if value == key.null else value
         values.update(dict.fromkeys(key.names, value))
+    for name in family.keys["max_position_embeddings"].names:
+        values[name] += config.position_offset
     values.update(family.written)
     values[family.activation_key] = family.activations.get(config.activation, [None])[0]
     values.update(_windows_dict(family, config))
@@ -124,28 +149,38 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
     values["bos_token_id"] = config.bos_token_id
     values["eos_token_id"] = eos[0] if len(eos) == 1 else list(eos) or None
     values["pad_token_id"] = config.pad_token_id
-    if family.architectures[task].endswith(SEQUENCE_CLASSIFICATION):
+    if config.task_params:
+        values["task_specific_params"] = config.task_params
+    if task in WITH_LABELS:
         labels = config.id2label
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         values["problem_type"] = "single_label_classification"
-    _check_expressible(config, values)
+    back = from_fields(Fields(values, "config.json"))
+    check_same(config, back, f"model_type={config.model_type!r}")
     return values
 
 
-def _check_expressible(config: GPTConfig, values: dict[str, Any]) -> None:
-    """Refuses what would be read back as another model."""
-    back = from_fields(Fields(values, "config.json"))
+def check_same(config: GPTConfig, back: GPTConfig, kind: str, free: Sequence[str] = ()) -> None:
+    """Refuses what would be read back as another model.
+
+    Args:
+      config: of the model to be written.
+      back: what would be read.
+      kind: what it would be written as.
+      free: fields that may differ.
+    """
+    # Dropout acts in training alone; labels are written for a classifier alone.
+    free = ("dropout", "id2label", *free)
     for field in dataclasses.fields(config):
         name = field.name
-        # Dropout acts in training alone; labels are written for a classifier alone.
-        if name in ("dropout", "id2label") or getattr(back, name) == getattr(config, name):
+        if name in free or getattr(back, name) == getattr(config, name):
             continue
         if name in ("rotary_layers", "window_layers") and _same_layers(back, config):
             continue  # a pattern that differs beyond the last layer
         raise ValueError(
-            f"{name}={getattr(config, name)!r} cannot be written as model_type="
-            f"{config.model_type!r}: it would be read back as {name}={getattr(back, name)!r}"
+            f"{name}={getattr(config, name)!r} cannot be written as "
+            f"{kind}: it would be read back as {name}={getattr(back, name)!r}"
         )
 
 

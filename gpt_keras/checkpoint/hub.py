@@ -7,6 +7,8 @@ import re
 import huggingface_hub
 from huggingface_hub import errors
 
+from gpt_keras.checkpoint import sentence_modules
+
 # Nothing that holds code or pickles, and nothing of other formats, which lie in folders.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _NAME = r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(.+))?"
@@ -37,14 +39,15 @@ def fetch(name: str, revision: str | None = None, local_files_only: bool = False
     if own and revision:
         raise ValueError(f"{name}: revision={revision!r} besides; give one of them")
     revision = own or revision
+    download = functools.partial(
+        huggingface_hub.snapshot_download, repository, revision=revision,
+        local_files_only=local_files_only,
+    )  # fmt: skip
     try:
-        return huggingface_hub.snapshot_download(
-            repository,
-            revision=revision,
-            local_files_only=local_files_only,
-            allow_patterns=_WANTED,
-            ignore_patterns=["*/*"],
-        )
+        folder = download(allow_patterns=_WANTED, ignore_patterns=["*/*"])
+        if sentence_modules.has(folder):
+            download(allow_patterns=["*_Pooling/config.json"])
+        return folder
     except errors.GatedRepoError:
         problem = "its owner asks for consent: give it on its page, and set HF_TOKEN"
     except errors.RepositoryNotFoundError:

@@ -1,6 +1,7 @@
 """Tensors of a checkpoint to a model's variables and back, by the tables of `families`."""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -28,24 +29,56 @@ class TensorSource(Protocol):
         """All tensors that the checkpoint holds."""
 
 
-def read_into(model, source: TensorSource, with_head: bool) -> None:
+class _Renamed:
+    """A source whose tensors are named as today.
+
+    Args:
+      ends: see `Family.former`.
+    """
+
+    def __init__(self, source: TensorSource, ends: Mapping[str, str]):
+        self._source, self.where = source, source.where
+        self._names = {name: name for name in source.names()}
+        for old, new in ends.items():
+            for name in [n for n in self._names if n.endswith(old)]:
+                self._names[name.removesuffix(old) + new] = self._names.pop(name)
+
+    def names(self):
+        return set(self._names)
+
+    def shape(self, name):
+        return self._source.shape(self._names.get(name, name))
+
+    def dtype(self, name):
+        return self._source.dtype(self._names[name])
+
+    def read(self, name):
+        return self._source.read(self._names[name])
+
+
+def read_into(model, source: TensorSource, with_head: bool, family: Family | None = None) -> None:
     """Fills every variable of a task's model.
 
     Args:
       model: a `tasks.Task`.
       source: the checkpoint.
+      family: how the checkpoint names its tensors; None for as Hugging Face does.
       with_head: the checkpoint must have the task's own head; a fresh one is kept otherwise.
 
     Raises:
       ValueError: a tensor is missing, has another shape than the configuration says, or is not
         one that the configuration has a place for.
     """
-    family = FAMILIES[model.config.model_type]
+    family = family or FAMILIES[model.config.model_type]
+    source = _Renamed(source, family.former) if family.former else source
     prefix = _prefix(family, source)
+    heads = {weight.variable for weight in _head(model, family)}
     expected = set()
     for variable, weight, names in _assignments(model, family, prefix):
-        is_head = variable.path in model.head_weights
-        if is_head and not with_head and source.shape(names[0]) is None:
+        is_missing = source.shape(names[0]) not in _stored_shapes(
+            weight, model.config, tuple(variable.shape)
+        )
+        if variable.path in heads and not with_head and is_missing:  # or that of another task
             continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
         _check_shapes(source, names, shapes)
@@ -54,19 +87,22 @@ def read_into(model, source: TensorSource, with_head: bool) -> None:
         values = [_joined(weight, model.config, source, group) for group in groups]
         variable.assign(np.stack(values) if len(variable.shape) == 3 else values[0])
         expected.update(names)
-    _check_surplus(source, expected, family)
+    _check_surplus(source, expected, family, prefix)
 
 
-def check_sizes(config: GPTConfig, source: TensorSource) -> None:
+def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None = None) -> None:
     """Compares the large tensors with the configuration, before memory is taken for a model.
+
+    Args: see `read_into`.
 
     Raises:
       ValueError: as `read_into`.
     """
-    family = FAMILIES[config.model_type]
+    family = family or FAMILIES[config.model_type]
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
+        "embedding/positions": (config.max_position_embeddings, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's
@@ -79,10 +115,18 @@ def check_sizes(config: GPTConfig, source: TensorSource) -> None:
             _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
 
 
-def tensors(model) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of the model's checkpoint, named as Hugging Face does, made one at a time."""
+def names(model) -> list[str]:
+    """What `tensors` names, without making them."""
     family = FAMILIES[model.config.model_type]
-    for variable, weight, names in _assignments(model, family, family.prefix):
+    prefix = "" if model.is_bare else family.prefix
+    return [name for _, _, names in _assignments(model, family, prefix) for name in names]
+
+
+def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the model's checkpoint, made one at a time; `family` is as of `read_into`."""
+    family = family or FAMILIES[model.config.model_type]
+    prefix = "" if model.is_bare else family.prefix
+    for variable, weight, names in _assignments(model, family, prefix):
         values = np.asarray(variable)
         widths = weight.widths(model.config) if weight.widths else (values.shape[-1],)
         parts = [
@@ -117,8 +161,32 @@ def _assignments(model, family: Family, prefix: str):
         weight, i = table[variable.path]
         yield variable, weight, _tensor_names(weight, i, prefix, model.config.num_experts)
     heads = {variable.path: variable for variable in model.weights}
-    for path, name in model.head_weights.items():
-        yield heads[path], Weight(path, (name,)), (name,)
+    for weight in _head(model, family):
+        yield heads[weight.variable], weight, _head_names(weight, family, prefix)
+
+
+def _head(model, family: Family) -> tuple[Weight, ...]:
+    """The weights beyond the backbone; those of each of several tasks behind its name."""
+    parts = getattr(model, "tasks", {})
+    if not parts:
+        return family.heads.get(type(model).__name__, ())
+    return tuple(
+        dataclasses.replace(
+            weight,
+            variable=f"{name}/{weight.variable}",
+            names=tuple(f"{name}.{tensor}" for tensor in weight.names),
+        )
+        for name, task in parts.items()
+        for weight in _head(task, family)
+    )
+
+
+def _head_names(weight: Weight, family: Family, prefix: str) -> tuple[str, ...]:
+    """Names of a head's tensors; some stand beside those of the backbone."""
+    return tuple(
+        prefix + name.removeprefix(family.prefix) if name.startswith(family.prefix) else name
+        for name in weight.names
+    )
 
 
 def _tensor_names(weight: Weight, i: int, prefix: str, experts: int = 0) -> tuple[str, ...]:
@@ -160,17 +228,19 @@ def _check_shapes(source: TensorSource, names, shapes) -> None:
             )
 
 
-def _check_surplus(source: TensorSource, expected: set[str], family: Family) -> None:
+def _check_surplus(source: TensorSource, expected: set[str], family: Family, prefix: str) -> None:
     """Refuses tensors that would be dropped: the model would compute something else.
 
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
-    heads = {"score.weight"}
+    heads = {n for head in family.heads.values() for w in head
+             for n in _head_names(w, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
+    of_several = tuple(f".{head}" for head in heads)  # behind the task's name
     surplus = sorted(
         name
         for name in source.names() - expected
-        if name not in heads and not name.endswith(family.ignored)
+        if name not in heads and not name.endswith((*family.ignored, *of_several))
     )
     if surplus:
         more = f" and {len(surplus) - 3} more" if len(surplus) > 3 else ""

@@ -1,7 +1,23 @@
 """Tasks: a backbone with a head, from text to result."""
 
+from gpt_keras import checkpoint
 from gpt_keras.tasks.causal_lm import CausalLM
+from gpt_keras.tasks.masked_lm import MaskedLM
+from gpt_keras.tasks.multi_task import MultiTask
+from gpt_keras.tasks.registry import TASKS
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
 from gpt_keras.tasks.task import Task
+from gpt_keras.tasks.text_embedder import TextEmbedder
+from gpt_keras.tasks.text_task import TextTask
 
-__all__ = ["CausalLM", "SequenceClassifier", "Task"]
+
+def of(path) -> type[Task]:
+    """The class of the task that a model directory or file says it is of."""
+    every = (CausalLM, MaskedLM, MultiTask, TextEmbedder, *TASKS.values())
+    return {task.__name__: task for task in every}[checkpoint.read_task(path)]
+
+
+__all__ = [
+    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "SequenceClassifier", "Task", "TextEmbedder",
+    "TextTask",
+]  # fmt: skip

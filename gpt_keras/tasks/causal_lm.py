@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras import checkpoint, generation, metrics, preprocessing, stop_strings
+from gpt_keras.generated import Generated
 from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
@@ -17,9 +18,16 @@ from gpt_keras.tasks.task import Task
 class CausalLM(Task):
     """Language model: token ids (B, T) int -> logits (B, T, V) float32."""
 
+    NAME, PIPELINE_TAG = "causal_lm", "text-generation"
+    METRICS = metrics.LanguageModelMetrics
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
+        if not config.causal:
+            raise ValueError(
+                f"causal=False: a bidirectional model ({config.model_type}) continues no text; use "
+                "MaskedLM, SequenceClassifier or TextEmbedder"
+            )
         super().__init__(config, tokenizer, dtype, **kwargs)
         self.built = True
 
@@ -37,17 +45,35 @@ class CausalLM(Task):
     def save_gguf(self, path: str | os.PathLike, type: str = "F16") -> None:
         """Writes a GGUF file for llama.cpp; it appears whole or not at all.
 
+        Where llama.cpp knows no sliding window, as in Mistral's and StarCoder2's files, the context
+        is written as long as the window, within which it makes no difference.
+
         Args:
           path: the file; one that is there is replaced.
           type: of the matrices: F32, F16 or Q8_0. Vectors are F32.
 
         Raises:
-          ValueError: a family, a rotary scaling or a tokenizer that is not written as GGUF, by
-            name; a value that F16 cannot hold.
+          ValueError: a family, a tokenizer or a field of the configuration that is not written as
+            GGUF, by name; a value that F16 cannot hold.
         """
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")
         checkpoint.save_gguf(self, path, type)
+
+    def save_keras_hub(self, path: str | os.PathLike, dtype: str | None = None) -> None:
+        """Writes a preset for `keras_hub.models.CausalLM.from_preset`, whole or not at all.
+
+        Args:
+          path: the directory; a preset there is replaced, anything else is refused.
+          dtype: of the weights in the file: float32, bfloat16 or float16. None: as they are.
+
+        Raises:
+          ValueError: a family, a rotary scaling, a tokenizer or whatever else KerasHub cannot
+            express, by name; something else lies there.
+        """
+        if self.backbone.split:
+            raise ValueError("the matrices are split: save the model before backbone.lay_out()")
+        checkpoint.save_keras_hub(self, path, dtype)
 
     def generate(self, prompts, add_special_tokens=True, **options) -> list[str]:
         """Continues texts.
@@ -81,7 +107,7 @@ class CausalLM(Task):
         batch = preprocessing.pad(tokens, preprocessing.filler(self.config))
         values = generation.GenerationOptions.make(len(prompts), **values)
         strings = tf.constant(strings, tf.string, strings.shape)
-        generated = generation.Generated(*self._generate_tokens(*batch, *values, strings))
+        generated = Generated(*self._generate_tokens(*batch, *values, strings))
         answers = self.decode_answers(generated, self.stop_at(strings)).numpy()
         return [answer.decode(errors="replace") for answer in answers]
 
@@ -89,7 +115,7 @@ class CausalLM(Task):
         """Stop strings (B, K) of each row; None for a model that has no tokenizer to find them."""
         return self.tokenizer and StopStrings(strings, self.tokenizer)
 
-    def decode_answers(self, generated: generation.Generated, stop: StopStrings | None = None):
+    def decode_answers(self, generated: Generated, stop: StopStrings | None = None):
         """The bytes (B,) string of generated tokens, not always UTF-8.
 
         Special tokens are left out, and what comes from where a stop string begins.
@@ -165,6 +191,7 @@ class CausalLM(Task):
         rows = ops.stack([ops.sum(terms, axis=1), ops.sum(weights, axis=1)], axis=1)  # (B, 2)
         return Loss(total, ops.sum(weights), rows=rows)
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Args: as of `metrics.LanguageModelMetrics`."""
-        return metrics.LanguageModelMetrics(num_bytes, sources)
+    def new_metrics(self, source=None):
+        if source is None:
+            return metrics.LanguageModelMetrics()
+        return metrics.LanguageModelMetrics(source.num_bytes, source.source_names)

@@ -11,6 +11,7 @@ from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
 from gpt_keras.losses import PLAIN, Loss
+from gpt_keras.metrics import Metrics
 
 
 class Task(ConfigModel):
@@ -20,17 +21,27 @@ class Task(ConfigModel):
       config: the architecture.
       tokenizer: see `gpt_keras.tokenizers`, or None; only what needs text then refuses.
       dtype: Keras dtype policy, "float32" unless said ("mixed_bfloat16" keeps float32 weights).
+      backbone: one that other tasks have too; None for one of its own.
     """
 
+    NAME: ClassVar[str]  # as programs and config.json call it
+    PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
+    METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
-    # Variable path -> name in the checkpoint, beyond the backbone.
-    head_weights: ClassVar[dict[str, str]] = {}
+    is_bare = False  # a checkpoint of it is one of the backbone
 
-    def __init__(self, config: GPTConfig, tokenizer=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        config: GPTConfig,
+        tokenizer=None,
+        dtype=None,
+        backbone: GPTBackbone | None = None,
+        **kwargs,
+    ):
         super().__init__(config, dtype=dtype, **kwargs)
         self.tokenizer = tokenizer
         self.generation_config = {}  # of the directory it was read from, to be written again
-        self.backbone = GPTBackbone(
+        self.backbone = backbone or GPTBackbone(
             config, self.with_lm_head, dtype=self.dtype_policy, name="backbone"
         )
 
@@ -44,10 +55,10 @@ class Task(ConfigModel):
         local_files_only: bool = False,
         **changes,
     ) -> Self:
-        """Reads a Hugging Face model directory, or a `.gguf` file.
+        """Reads a Hugging Face model directory, a `.gguf` file or a preset of KerasHub.
 
         Args:
-          path: the directory or file; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
+          path: of these; or ORG/NAME or ORG/NAME@REVISION, a model of the Hugging Face
             Hub, of which safetensors, configuration and tokenizer are fetched into its cache: no
             code, no pickles.
           dtype: Keras dtype policy of the model, float32 by default; "auto": what the weights were
@@ -108,9 +119,9 @@ class Task(ConfigModel):
         """Output of the backbone's blocks `first` to `last` (not included; None: the end).
 
         Args:
-          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` (B, T) int32 and
-            `padding_mask` (B, T) bool; and, to start behind the first block, `features`
-            (B, T, D): what this gave up to there.
+          batch: `token_ids` (B, T) int32; where there are any, `segment_ids` and `token_type_ids`
+            (B, T) int32 and `padding_mask` (B, T) bool; and, to start behind the first block,
+            `features` (B, T, D): what this gave up to there.
           remat, routing: see `GPTBackbone.transform`.
 
         Returns:
@@ -126,7 +137,8 @@ class Task(ConfigModel):
         if first:
             x = keras.ops.cast(batch["features"], self.compute_dtype)
         else:
-            x = self.backbone.embed(token_ids, seen.positions, training=training)
+            types = batch.get("token_type_ids")
+            x = self.backbone.embed(token_ids, seen.positions, types, training=training)
         return self.backbone.transform(x, seen, first, last, training, remat, routing)
 
     def with_router_loss(self, loss: Loss, batch, routing) -> Loss:
@@ -152,6 +164,19 @@ class Task(ConfigModel):
         """
         raise NotImplementedError
 
-    def new_metrics(self, num_bytes=0, sources=()):
-        """Collects what an evaluation says of this task, see `gpt_keras.metrics`."""
+    def signatures(self):
+        """What a server offers: name -> `text_task.Served`.
+
+        Raises:
+          ValueError: nothing.
+        """
+        raise ValueError(f"a {type(self).__name__} has no signatures: it cannot be exported")
+
+    def new_metrics(self, source=None) -> Metrics:
+        """Collects what an evaluation says of this task.
+
+        Args:
+          source: where the batches come from: it has `num_bytes` and `source_names` of a language
+            model's, `examples` of another task's. None: as if it had nothing to say.
+        """
         raise NotImplementedError

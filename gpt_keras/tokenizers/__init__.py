@@ -10,6 +10,7 @@ from gpt_keras.tokenizers.sentence_piece import SentencePiece, bpe_json
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE
 from gpt_keras.tokenizers.tokenizer import Tokenizer
 from gpt_keras.tokenizers.train import train_byte_level_bpe, train_sentence_piece
+from gpt_keras.tokenizers.unigram import Unigram
 from gpt_keras.tokenizers.utf8 import is_valid_utf8
 from gpt_keras.tokenizers.word_piece import WordPiece
 
@@ -18,6 +19,7 @@ __all__ = [
     "SentencePiece",
     "SentencePieceBPE",
     "Tokenizer",
+    "Unigram",
     "WordPiece",
     "bpe_json",
     "from_text",
@@ -54,5 +56,7 @@ def from_text(text, config: dict | None = None, where: str = FILE) -> Tokenizer:
         text = tokenizer_json.parse(text, where)
     if isinstance(text.model, tokenizer_json.WordPieceModel):
         return WordPiece(text, config, where)
+    if isinstance(text.model, tokenizer_json.UnigramModel):
+        return Unigram(text, config, where)
     is_bytes = '"ByteLevel"' in json.dumps([text.pre_tokenizer, text.decoder])
     return (ByteLevelBPE if is_bytes else SentencePieceBPE)(text, config, where)

@@ -166,10 +166,15 @@ class JsonTokenizer(Tokenizer):
             text = utf8.to_code_points(tf.where(ids < 0, parts, ""))
         is_first_part = ragged.mark(splits[:-1], tf.size(parts))
         words, word_splits = self._splitter(*text, is_first_part)
-        values, value_splits = self._encoder(words)
+        values, value_splits = self._encode_words(words, allow_special)
         value_splits = tf.gather(value_splits, word_splits)  # (P + 1,)
         values, value_splits = _insert(values, value_splits, ids)
         return values, tf.gather(value_splits, splits)
+
+    def _encode_words(self, words, allow_special):
+        """Ids of words; for those whose vocabulary could give special tokens inside of them."""
+        del allow_special
+        return self._encoder(words)
 
     @tf.autograph.experimental.do_not_convert
     def detokenize(self, ids, skip_special_tokens=False, continues=False):

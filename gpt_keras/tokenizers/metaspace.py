@@ -125,7 +125,14 @@ def from_json(node, where) -> tuple:
         return ()
     kind = node["type"]
     if kind == "Sequence":
-        return tuple(step for part in node["pretokenizers"] for step in from_json(part, where))
+        steps = tuple(step for part in node["pretokenizers"] for step in from_json(part, where))
+        if any(isinstance(step, Metaspace) and step.scheme == "first" for step in steps[1:]):
+            # What is first there is a word at the very beginning, before white space was dropped.
+            raise ValueError(
+                f"{where}: Metaspace with prepend_scheme='first' after another pre-tokenizer: "
+                "unsupported; supported are always and never"
+            )
+        return steps
     if kind in ("BertPreTokenizer", "WhitespaceSplit"):
         return (WhiteSpace(punctuation=kind == "BertPreTokenizer"),)
     if kind == "Metaspace" and node["replacement"] == MARK:

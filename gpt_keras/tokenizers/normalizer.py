@@ -3,18 +3,17 @@
 import dataclasses
 import json
 
-import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
+from gpt_keras.tokenizers import precompiled, ragged, tables, unicode_data, utf8
+from gpt_keras.tokenizers.char_map import CharMap
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 PATTERNS = (" {2,}",)
 """Regular expressions of `Replace`: those that mean the same to RE2."""
 KINDS = (
-    f"{', '.join(FORMS)}, Lowercase, StripAccents, BertNormalizer, Prepend of a character, "
-    "Replace, Strip and sequences of them; for Precompiled, put the model's tokenizer.model in the "
-    "place of tokenizer.json"
+    f"{', '.join(FORMS)}, Lowercase, StripAccents, BertNormalizer, Precompiled, Prepend of a "
+    "character, Replace, Strip and sequences of them"
 )
 _PAIR = 2**21  # above all code points
 
@@ -34,46 +33,12 @@ class Normalizer(tf.Module):
     def __call__(self, code_points, splits):
         for step in self.steps:
             code_points, splits = step(code_points, splits)
-        return code_points, splits
+        # Which a step that goes through several functions may have forgotten.
+        return tf.ensure_shape(code_points, [None]), tf.ensure_shape(splits, [None])
 
     def of_texts(self, texts):
         """(B,) string of (B,) valid UTF-8 string."""
         return utf8.from_splits(*self(*utf8.to_code_points(texts)))
-
-
-class CharMap:
-    """Puts for each code point none, one or several."""
-
-    def __init__(self, mapping):
-        """
-        Args:
-          mapping: dict code point -> sequence of code points; others stay.
-        """
-        texts = {tuple(text): None for text in mapping.values()}
-        lengths = [len(text) for text in texts]
-        # Row 0 is that of the code points that stay.
-        rows = {text: i for i, text in enumerate(texts, 1)}
-        self._rows = tables.dense({c: rows[tuple(text)] for c, text in mapping.items()})
-        self._lengths = np.array([1, *lengths], np.int64)
-        self._starts = np.cumsum([0, 0, *lengths], dtype=np.int64)[:-1]
-        self._pool = np.array([*(c for text in texts for c in text), 0], np.int32)
-
-    def __call__(self, code_points, splits):
-        rows = tf.cast(tables.gather_dense(self._rows, code_points), tf.int32)
-        return tf.cond(
-            tf.reduce_any(rows > 0),
-            lambda: self._replace(code_points, splits, rows),
-            lambda: (code_points, splits),
-        )
-
-    def _replace(self, code_points, splits, rows):
-        lengths = tf.gather(self._lengths, rows)
-        ends = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,)
-        owners = ragged.row_ids(ends)
-        rows = tf.gather(rows, owners)
-        place = tf.range(tf.size(owners, tf.int64)) - tf.gather(ends, owners)
-        new = tf.gather(self._pool, tf.gather(self._starts, rows) + tf.where(rows > 0, place, 0))
-        return tf.where(rows > 0, new, tf.gather(code_points, owners)), tf.gather(ends, splits)
 
 
 class Form(tf.Module):
@@ -234,6 +199,8 @@ def _steps(node, where):
         yield CharMap(unicode_data.lowercase())
     elif kind == "StripAccents":
         yield CharMap(dict.fromkeys(unicode_data.accents(), ()))
+    elif kind == "Precompiled":
+        yield precompiled.from_json(node, where)
     elif kind == "BertNormalizer":
         yield from _bert(node)
     elif kind == "Prepend" and len(node["prepend"]) == 1:

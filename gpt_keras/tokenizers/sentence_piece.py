@@ -19,6 +19,7 @@ from gpt_keras.tokenizers import (
     tokenizer_json,
     utf8,
 )
+from gpt_keras.tokenizers.char_encoder import byte_tokens
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE, decoder_from_json
@@ -32,6 +33,9 @@ class SentencePiece(SentencePieceBPE):
     """A SentencePiece model as it is, in the graph; see `Tokenizer`.
 
     Control tokens and the symbols of the user are cut out of a text first, as Hugging Face does it.
+
+    Attributes:
+      data: content of the `tokenizer.model`.
     """
 
     def __init__(self, data: bytes, config: dict | None = None, where: str = FILE):
@@ -44,18 +48,18 @@ class SentencePiece(SentencePieceBPE):
         Raises:
           ValueError: malformed, or neither BPE nor unigram.
         """
-        self._data = data
+        self.data = data
         proto = parse(data, where)
         super().__init__(_spec(proto, config or {}, where), _named(proto, config or {}), where)
 
     def _make_parts(self, spec, where):
         self._use_decoder(decoder_from_json(spec.decoder, where))
-        return _whole_texts, PieceEncoder(self._data)
+        return _whole_texts, PieceEncoder(self.data)
 
     def save(self, directory):
         os.makedirs(directory, exist_ok=True)
         with open(os.path.join(directory, FILE), "wb") as file:
-            file.write(self._data)
+            file.write(self.data)
         tokenizer_config.write({"tokenizer_class": "LlamaTokenizer", **self._config}, directory)
 
 
@@ -68,13 +72,13 @@ class PieceEncoder(tf.Module):
           data: content of a `tokenizer.model`.
         """
         super().__init__(name=name)
-        self._data = data
+        self.data = data
 
     def __call__(self, words):
         """(W,) string -> (values (v,) int32, splits (W + 1,) int64)."""
         # Made inside the graph, which then owns the model: an eager one is gone whenever the cache
         # of eager kernels is cleared.
-        ids = tf_text.SentencepieceTokenizer(self._data, out_type=tf.int32).tokenize(words)
+        ids = tf_text.SentencepieceTokenizer(self.data, out_type=tf.int32).tokenize(words)
         return ids.values, tf.cast(ids.row_splits, tf.int64)
 
 
@@ -88,12 +92,20 @@ def read(path: str, config: dict) -> JsonTokenizer:
     Raises:
       ValueError: missing, malformed, or neither BPE nor unigram; the message names the file.
     """
+    return from_bytes(_content(path), config, path)
+
+
+def pieces(path: str) -> list[str]:
+    """The tokens of a `tokenizer.model`, in the order of their ids. Raises as `read`."""
+    return [piece.piece for piece in parse(_content(path), path).pieces]
+
+
+def _content(path):
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}; expected a SentencePiece model") from error
-    return from_bytes(data, config, path)
 
 
 def from_bytes(data: bytes, config: dict | None = None, where: str = FILE) -> JsonTokenizer:
@@ -135,9 +147,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = []
     for token, score in zip(tokens, scores, strict=True):
-        pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        pairs = [pair for pair in pairs if vocab.keys() >= {*pair}]
-        merges += [(score, *map(len, pair), pair) for pair in pairs]
+        merges += [(score, *map(len, pair), pair) for pair in pairs(token, vocab)]
     merges.sort(key=lambda merge: merge[:3], reverse=True)
     unknown = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _UNKNOWN]
     model = tokenizer_json.BPEModel(
@@ -168,6 +178,30 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=
     return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
 
 
+def pairs(token: str, vocab) -> list[tuple[str, str]]:
+    """The tokens of a vocabulary that join to one."""
+    cuts = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+    return [(a, b) for a, b in cuts if a in vocab and b in vocab]
+
+
+def scores(model: tokenizer_json.BPEModel) -> list[float]:
+    """Scores by which `bpe_json` makes a model's merges, in the order of its vocabulary.
+
+    Raises:
+      ValueError: there are none: the merges are of some other kind.
+    """
+    made = ["".join(pair) for pair in model.merges]
+    rank = {token: -i for i, token in enumerate(dict.fromkeys(made))}
+    runs = sum(a != b for a, b in zip(made, [*made[1:], None], strict=True))
+    expected = {pair for token in model.vocab for pair in pairs(token, model.vocab)}
+    if runs > len(rank) or set(model.merges) != expected:
+        raise ValueError(
+            "the merges are not those of SentencePiece, which joins all tokens that make another, "
+            "by the scores of what they make"
+        )
+    return [float(rank.get(token, -len(rank))) for token in model.vocab]
+
+
 def _as_bpe(proto, config, where):
     """`bpe_json` of a model that it describes; None for another."""
     steps, trained = proto.normalizer_spec, proto.trainer_spec
@@ -184,6 +218,49 @@ def _as_bpe(proto, config, where):
     added = _added(config, where)
     around = _post_processor(proto, config, added)
     return bpe_json(*zip(*pieces, strict=True), added, steps.add_dummy_prefix, around)
+
+
+def to_bytes(tokenizer: SentencePieceBPE) -> bytes:
+    """A tokenizer as the content of a `tokenizer.model`; `from_bytes` is the inverse.
+
+    Raises:
+      ValueError: it does what no SentencePiece model says.
+    """
+    if isinstance(tokenizer, SentencePiece):
+        return tokenizer.data
+    spec = tokenizer.spec
+    model, ids = spec.model, spec.ids()
+    ranks = {"".join(pair): i for i, pair in reversed([*enumerate(model.merges)])}
+    kinds = {token.content: _CONTROL if token.special else _USER_DEFINED
+             for token in spec.added_tokens}  # fmt: skip
+    kinds |= dict.fromkeys(byte_tokens() if model.byte_fallback else (), _BYTE)
+    kinds[model.unk_token] = _UNKNOWN
+    proto = sentencepiece_model_pb2.ModelProto()
+    for token in sorted(ids, key=ids.get):
+        score = -ranks.get(token, len(ranks) + ids[token])  # what no merge makes comes last
+        proto.pieces.add(piece=token, score=score, type=kinds.get(token, _NORMAL))
+    trained, steps = proto.trainer_spec, proto.normalizer_spec
+    trained.model_type, trained.vocab_size = _BPE, len(ids)
+    trained.byte_fallback, trained.unk_id = model.byte_fallback, ids.get(model.unk_token, -1)
+    for name in ("bos", "eos", "pad"):
+        token_id = getattr(tokenizer, f"{name}_token_id")
+        setattr(trained, f"{name}_id", -1 if token_id is None else token_id)
+    steps.name, steps.remove_extra_whitespaces = "identity", False
+    steps.add_dummy_prefix = b'"Prepend"' in spec.text
+    text = _as_bpe(proto, {}, FILE)
+    if list(ids.values()) != sorted(ids.values()) or _what_counts(text) != _what_counts(spec.text):
+        raise ValueError(
+            "this tokenizer.json does what no SentencePiece model says (its normalizer, its ids, "
+            "or the order of its merges): put a tokenizer.model in its place"
+        )
+    return proto.SerializeToString()
+
+
+def _what_counts(text):
+    """What of a `tokenizer.json` decides ids, and texts again."""
+    spec = tokenizer_json.parse(text, FILE)
+    fields = json.loads(text)
+    return spec.model, spec.ids(), [fields[k] for k in ("normalizer", "pre_tokenizer", "decoder")]
 
 
 def _spec(proto, config, where):

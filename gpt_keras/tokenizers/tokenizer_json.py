@@ -5,6 +5,7 @@ import json
 
 from gpt_keras.tokenizers import normalizer as normalizers
 from gpt_keras.tokenizers import post_processor as post_processors
+from gpt_keras.tokenizers import serde
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET
 
 _MAX_ID = 2**24
@@ -53,6 +54,23 @@ class WordPieceModel:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnigramModel:
+    """The model of T5's and XLM-R's kind.
+
+    Attributes:
+      vocab: token -> id.
+      scores: of the tokens, in the order of their ids.
+      unk_id: what a run of characters becomes that has no tokens.
+      byte_fallback: or rather the tokens <0xNN> of its bytes.
+    """
+
+    vocab: dict[str, int]
+    scores: tuple[float, ...]
+    unk_id: int
+    byte_fallback: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class AddedToken:
     """A token that is found in the text before anything else happens to it.
 
@@ -86,7 +104,7 @@ class TokenizerJson:
     """
 
     text: bytes
-    model: BPEModel | WordPieceModel
+    model: BPEModel | WordPieceModel | UnigramModel
     added_tokens: dict[AddedToken, int]
     normalizer: normalizers.Normalizer
     pre_tokenizer: dict | None
@@ -120,7 +138,7 @@ def parse(text: str | bytes, where: str) -> TokenizerJson:
         with `where` and names it.
     """
     try:
-        fields = json.loads(text)
+        fields = json.loads(text, parse_float=serde.to_float)
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON: {error}; get the file anew") from error
     try:
@@ -152,12 +170,9 @@ def _parse(fields, text, where):
 
 def _parse_model(node, where):
     kind = node.get("type") or ("BPE" if "merges" in node else None)
-    parsers = {"BPE": _parse_bpe, "WordPiece": _parse_word_piece}
+    parsers = {"BPE": _parse_bpe, "WordPiece": _parse_word_piece, "Unigram": _parse_unigram}
     if kind not in parsers:
-        raise ValueError(
-            f"{where}: model {kind}: unsupported; supported are {', '.join(parsers)}; for Unigram "
-            "put the model's tokenizer.model in the place of tokenizer.json"
-        )
+        raise ValueError(f"{where}: model {kind}: unsupported; supported are {', '.join(parsers)}")
     return parsers[kind](node, where)
 
 
@@ -194,6 +209,22 @@ def _parse_word_piece(node, where):
     _check_ids(vocab, where)
     prefix, max_chars = node["continuing_subword_prefix"], node["max_input_chars_per_word"]
     return WordPieceModel(vocab, unk_token, prefix, int(max_chars))
+
+
+def _parse_unigram(node, where):
+    pieces, unk_id = node.get("vocab"), node.get("unk_id")
+    if not isinstance(pieces, list) or not pieces:
+        raise ValueError(f"{where}: the model needs a vocab array of tokens and their scores")
+    vocab = {token: i for i, (token, _) in enumerate(pieces)}
+    if len(vocab) < len(pieces):
+        twice = next(token for i, (token, _) in enumerate(pieces) if vocab[token] != i)
+        raise ValueError(f"{where}: token {twice!r} is in the vocabulary twice: unsupported")
+    if type(unk_id) is not int or not 0 <= unk_id < len(pieces):
+        raise ValueError(
+            f"{where}: unk_id {unk_id!r}: expected the id of a token, which unknown text becomes"
+        )
+    scores = tuple(float(score) for _, score in pieces)
+    return UnigramModel(vocab, scores, unk_id, bool(node.get("byte_fallback")))
 
 
 def _check_ids(vocab, where):

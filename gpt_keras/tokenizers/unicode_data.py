@@ -71,6 +71,11 @@ def bert_classes() -> dict[int, int]:
     return _numbers("bert_classes")
 
 
+def clusters() -> dict[int, int]:
+    """Classes of `precompiled` that decide where a cluster of characters ends."""
+    return _numbers("clusters")
+
+
 def cases() -> dict[int, int]:
     """1 for upper case and title case, 2 for lower case, 3 for other letters, 4 for marks."""
     return _numbers("cases")

@@ -11,6 +11,8 @@ import gpt_keras
 from export import saved_model, verification
 from export.capacity import Capacity
 from gpt_keras import generation, tokenizers
+from gpt_keras.checkpoint.families import FAMILIES
+from gpt_keras.pooling import SentenceEmbedding
 
 CORPUS = [
     "The weather is nice today, and the capital of France is Paris.",
@@ -73,6 +75,17 @@ def classifier(tokenizer, tmp_path_factory):
     keras.utils.set_random_seed(4)
     model = gpt_keras.SequenceClassifier(config, tokenizer)
     yield from _exported(model, tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def embedder(tokenizer, tmp_path_factory):
+    """An exported TextEmbedder of normalized means, of 20 tokens at most."""
+    bert = {**TINY, **FAMILIES["bert"].fixed, "activation": "gelu", "token_types": 2}
+    config = gpt_keras.GPTConfig(vocab_size=tokenizer.vocab_size, model_type="bert", **bert)
+    keras.utils.set_random_seed(5)
+    embedding = SentenceEmbedding("mean", normalize=True, max_length=20)
+    model = gpt_keras.TextEmbedder(config, tokenizer, embedding=embedding)
+    yield from _exported(model, tmp_path_factory.mktemp("embedder"))
 
 
 def _exported(model, path, capacity=None):

@@ -177,6 +177,43 @@ def test_beginnings_are_shared_with_texts_in_work(server, loaded):
     assert shared >= (len(prompts) - SLOTS) * whole
 
 
+@pytest.mark.parametrize(
+    ("scaling", "shares"),
+    [
+        ({"rope_type": "linear", "factor": 2.0}, True),
+        ({"rope_type": "dynamic", "factor": 3.0}, False),
+        (
+            {
+                "rope_type": "longrope", "original_max_position_embeddings": 40,
+                "short_factor": (1.0, 1.1, 1.2), "long_factor": (1.0, 2.5, 4.0),
+            },
+            False,
+        ),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else str(value),
+)  # fmt: skip
+def test_keys_that_depend_on_the_texts_length_are_not_shared(tmp_path, scaling, shares):
+    rotary = gpt_keras.RotaryConfig(scaling=tuple(sorted(scaling.items())))
+    server = Server(make_model(rotary=rotary), tmp_path)
+    (beginning,) = random_prompts(1, seed=3, longest=2)
+    beginning = [*beginning, *range(20, 44)]
+    prompts = [beginning, [*beginning, 9], [*beginning, 50, 51], [*beginning, 60]]
+    options = {"max_new_tokens": [6, 60, 12, 30]}  # as long as 31, 86, 39 and 56 tokens
+    expected = server.alone(prompts, **options)
+    with verification.load(server.path) as loaded:
+        one_by_one = [
+            ask(loaded, [prompt], max_new_tokens=[n])[0]
+            for prompt, n in zip(prompts, options["max_new_tokens"], strict=True)
+        ]
+        together = ask(loaded, prompts, **options)
+        told = stats(loaded)
+    for i, (prompt, n) in enumerate(zip(prompts, options["max_new_tokens"], strict=True)):
+        check(server, prompt, one_by_one[i], expected[i], n)
+        check(server, prompt, together[i], expected[i], n)
+    assert (told["shared_tokens"] > 0) == shares
+    assert told["prompt_tokens"] + told["shared_tokens"] == 2 * sum(map(len, prompts))
+
+
 def test_draws_depend_on_seed_and_step_alone(server, loaded):
     prompts = random_prompts(6, seed=4)
     options = {"temperature": [1.2], "top_p": [0.9], "seed": list(range(6)), "max_new_tokens": [20]}

@@ -1,14 +1,18 @@
 """Exported models behind a server, asked by the client: the same answers as the Python models."""
 
+import concurrent.futures
 import contextlib
 import json
 import urllib.request
 
 import grpc
+import keras
 import numpy as np
 import pytest
 
-from export import client
+import gpt_keras
+from export import client, saved_model
+from export.capacity import Capacity
 from export.server import model_config, servable, warmup
 from export.server.configuration import Configuration
 from export.server.manager import ModelManager
@@ -25,8 +29,8 @@ def load(name, version, directory):
 
 
 @contextlib.contextmanager
-def served(exported):
-    config = model_config.of_one_model("m", str(exported.saved_model_dir.parent))
+def served(saved_model_dir):
+    config = model_config.of_one_model("m", str(saved_model_dir.parent))
     manager = ModelManager(load)
     manager.start()
     configuration = Configuration(manager)
@@ -46,7 +50,7 @@ def post(url, body):
 
 @pytest.mark.xdist_group("exported_causal_lm")
 def test_causal_lm(causal_lm):
-    with served(causal_lm) as (asking, url):
+    with served(causal_lm.saved_model_dir) as (asking, url):
         expected = causal_lm.model.generate(TEXTS, max_new_tokens=6)
         answers = asking.generate(TEXTS, max_new_tokens=6)
         assert [answer.text for answer in answers] == expected
@@ -89,9 +93,56 @@ def test_causal_lm(causal_lm):
         assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
+@pytest.mark.parametrize("batching", ["continuous", "none"])
+@pytest.mark.parametrize(
+    "experts",
+    [
+        {"model_type": "mixtral", "num_experts": 5, "experts_per_token": 2,
+         "normalize_experts": True, "sliding_window": 9},
+        {"model_type": "qwen3_moe", "num_experts": 7, "experts_per_token": 3, "qk_norm": "head"},
+    ],
+    ids=lambda experts: experts["model_type"],
+)  # fmt: skip
+def test_mixtures_of_experts(tokenizer, tmp_path, experts, batching):
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, bos_token_id=0, hidden_size=24, num_layers=2, num_heads=4,
+        num_kv_heads=2, intermediate_size=16, max_position_embeddings=64, initializer_range=0.3,
+        tie_embeddings=False, **experts,
+    )  # fmt: skip
+    keras.utils.set_random_seed(8)
+    model = gpt_keras.CausalLM(config, tokenizer)
+    # Texts of which many tokens go to the same few experts, and none is dropped for that.
+    texts = [*TEXTS, "a a a a a a a a", TEXTS[0], "The"]
+    expected = model.generate(texts, max_new_tokens=9)
+    assert [model.generate([text], max_new_tokens=9)[0] for text in texts] == expected
+    capacity = Capacity.of(config, slots=4, tokens=160, block=8)
+    saved_model_dir = saved_model.export(
+        model,
+        tmp_path / "m",
+        with_warmup=False,
+        with_verification=False,
+        capacity=capacity if batching == "continuous" else None,
+    )
+    with served(saved_model_dir) as (asking, _):
+        assert [answer.text for answer in asking.generate(texts, max_new_tokens=9)] == expected
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            alone = pool.map(lambda text: asking.generate([text], max_new_tokens=9)[0].text, texts)
+        assert list(alone) == expected
+
+
+@pytest.mark.xdist_group("exported_embedder")
+def test_embedder(embedder):
+    expected = embedder.model.embed(TEXTS).numpy()
+    with served(embedder) as (asking, url):
+        np.testing.assert_allclose(asking.embed(TEXTS), expected, atol=1e-5)
+        assert asking.embed("one text").shape == (1, 24)
+        rows = post(url, {"instances": TEXTS})["predictions"]
+        np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
 @pytest.mark.xdist_group("exported_classifier")
 def test_classifier(classifier):
-    with served(classifier) as (asking, url):
+    with served(classifier.saved_model_dir) as (asking, url):
         found = asking.classify(TEXTS)
         labels, scores = classifier.model.classify_texts(TEXTS)
         assert [list(row.labels) for row in found] == [

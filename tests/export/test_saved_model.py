@@ -192,7 +192,10 @@ class Forgetful(gpt_keras.SequenceClassifier):
     ("task", "message"),
     [
         (WithPython, r"TensorFlow Serving would not run this model: op EagerPyFunc in function "),
-        (Forgetful, r"answers otherwise than the Python model: classify\('The capital of France"),
+        (
+            Forgetful,
+            r"answers otherwise than the Python model: classify\(\{'texts': \['The capital of",
+        ),
     ],
 )
 def test_what_would_not_work_is_not_published(tokenizer, tmp_path, task, message):

@@ -118,7 +118,33 @@ CASES = {
         "num_key_value_heads": 6, "head_dim": 6, "moe_intermediate_size": 14, "num_experts": 4,
         "num_experts_per_tok": 4, "norm_topk_prob": True, "tie_word_embeddings": True,
         "use_sliding_window": True, "sliding_window": 3}),
+    "bert": ("BertForMaskedLM", {}),
+    "bert_relu": ("BertForMaskedLM", {
+        "hidden_act": "relu", "type_vocab_size": 3, "layer_norm_eps": 1e-3}),
+    "bert_classifier": ("BertForSequenceClassification", LABELS),
+    "bert_embedder": ("BertModel", {"num_attention_heads": 4, "hidden_act": "gelu_new"}),
+    "roberta": ("RobertaForMaskedLM", {"pad_token_id": 1, "bos_token_id": 0}),
+    "roberta_classifier": ("RobertaForSequenceClassification", {
+        "pad_token_id": 1, "type_vocab_size": 1, **LABELS}),
+    "roberta_embedder": ("RobertaModel", {"pad_token_id": 1, "intermediate_size": 33}),
+    "xlm_roberta": ("XLMRobertaForMaskedLM", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "llama_embedder": ("LlamaModel", {"num_key_value_heads": 2}),
 }  # fmt: skip
+
+
+def task_of(architecture: str) -> str:
+    """Name of our class for one of transformers."""
+    if architecture.endswith("ForSequenceClassification"):
+        return "SequenceClassifier"
+    if architecture.endswith("ForMaskedLM"):
+        return "MaskedLM"
+    is_bare = architecture.endswith("Model") and not architecture.endswith("LMHeadModel")
+    return "TextEmbedder" if is_bare else "CausalLM"
+
+
+def token_types(mask, kinds: int):
+    """Types (B, T) of the tokens of rows with that mask, all kinds in turn; None without kinds."""
+    return np.cumsum(mask, axis=1) // 2 % kinds if kinds else None
 
 
 def padded(vocab_size: int, side: str):

@@ -50,11 +50,32 @@ def by_length(model) -> bool:
 
 
 def logits_of(model, token_ids, mask):
-    """Logits; rows go through alone where they would turn each other's angles."""
+    """Logits; rows go through alone where they would turn each other's angles.
+
+    And where the first column is taken for the first token. A model without a head has the mean of
+    its vectors instead.
+    """
+    config = model.config
+    types = families.token_types(mask, getattr(config, "type_vocab_size", 0))
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+    if "roberta" in config.model_type:
+        positions += config.pad_token_id + 1
+    takes_first = types is not None and "id2label" in config.to_diff_dict() and not mask[:, 0].all()
+    if takes_first:
+        rows = []
+        for ids, real, kind in zip(token_ids, mask, types, strict=True):
+            kind = torch.tensor(kind[real])[None]
+            rows.append(model(torch.tensor(ids[real])[None], token_type_ids=kind).logits[0])
+        return torch.stack(rows)
     if not by_length(model):
         inputs = {"attention_mask": torch.tensor(mask), "position_ids": torch.tensor(positions)}
-        return model(torch.tensor(token_ids), **inputs).logits
+        if types is not None:
+            inputs["token_type_ids"] = torch.tensor(types)
+        found = model(torch.tensor(token_ids), **inputs)
+        if hasattr(found, "logits"):
+            return found.logits
+        real = torch.tensor(mask, dtype=torch.float32)[..., None]
+        return (found.last_hidden_state * real).sum(1) / real.sum(1)
     logits = [None] * len(mask)
     for row in np.argsort(mask.sum(1)):  # angles of "dynamic" never come back from a longer text
         (real,) = np.nonzero(mask[row])
@@ -76,7 +97,7 @@ def expected(model, side: str) -> dict:
     holder = copy.deepcopy(model)  # its parameters are the gradients, to be named as in a file
     with torch.no_grad():
         for held, parameter in zip(holder.parameters(), model.parameters(), strict=True):
-            held.copy_(parameter.grad)
+            held.copy_(torch.zeros_like(held) if parameter.grad is None else parameter.grad)
     gradients = {f"gradient/{n}": g.numpy() for n, g in tensors(holder).items()}
     return {"token_ids": token_ids, "mask": mask, "targets": targets, "loss": loss.item(),
             "logits": logits.detach().numpy(), **gradients}  # fmt: skip

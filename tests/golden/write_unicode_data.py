@@ -10,7 +10,7 @@ import unicodedata
 import tokenizers
 from tokenizers import normalizers
 
-from gpt_keras.tokenizers import unicode_data
+from gpt_keras.tokenizers import precompiled, unicode_data
 
 HANGUL = range(0xAC00, 0xAC00 + 11172)  # whose decomposition is arithmetic
 CHARS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -80,6 +80,45 @@ def cases():
     return numbers
 
 
+def clusters():
+    """Code point -> class of `precompiled`.
+
+    A table with one key, which becomes "b", shows where clusters end: all of a cluster of less than
+    six bytes becomes what stands for its beginning.
+    """
+    accent, joiner, sign = "\u0301", "\u200d", "\u2122"
+    of_a, of_sign = table("a"), table(sign)
+    classes = {}
+    for char in CHARS:
+        if of_a("a" + char) == "b":
+            # A sign that goes on after a picture is in a cluster too long to be looked up whole.
+            extends = of_sign(f"\u263a{char}{joiner}{sign}{accent}").endswith("b" + accent)
+            classes[char] = precompiled.EXTEND if extends else precompiled.SPACING
+        elif of_sign(f"{char}{joiner}{sign}{accent}").endswith("b" + accent):
+            classes[char] = precompiled.PICTURE
+        elif of_sign(char + sign + accent).endswith("b" + accent):
+            classes[char] = precompiled.PREPEND
+        elif len(char.encode()) < 4 and table(char)(char + accent) != "b":
+            classes[char] = precompiled.CONTROL
+    assert classes[joiner] in (precompiled.EXTEND, precompiled.SPACING)
+    classes[joiner] = precompiled.JOINER
+    return {ord(char): number for char, number in classes.items()}
+
+
+def table(key):
+    """str -> str by `Precompiled` with this key alone, which becomes "b"."""
+    # A double array whose every node has 256 places of its own; see `precompiled`.
+    units, here = {0: 256 << 10}, 256
+    for i, label in enumerate(key.encode()):
+        place, here = here + label, 256 * (i + 2)
+        units[place] = label | (place ^ here) << 10
+    units[place] |= 0x100
+    units[here] = 0x80000000
+    array = b"".join(units.get(i, 0).to_bytes(4, "little") for i in range(here + 256))
+    data = len(array).to_bytes(4, "little") + array + b"b\0"
+    return normalizers.Precompiled(data).normalize_str
+
+
 def _runs(numbers):
     """ "first length number" of runs of neighbours that have the same number, in lines."""
     made = []
@@ -114,6 +153,7 @@ def main():
         ),
         "bert_classes": _runs(bert_classes()),
         "cases": _runs(cases()),
+        "clusters": _runs(clusters()),
         "word": _runs(dict.fromkeys(word_chars(), 1)),
     }
     # In ASCII: combining marks cannot be read by themselves.

@@ -27,6 +27,10 @@ STYLES = {
     },
     "olmo": {"norm_place": "post", "qk_norm": "width", "rotary_layers": (True, False)},
     "neox": {"parallel_residual": True, "norm": "layer", "gated": False},
+    "bert": {
+        "causal": False, "norm": "layer", "norm_place": "sum", "gated": False, "rotary": None,
+        "embedding_norm": True, "token_types": 2, "position_offset": 3, "mlp_bias": True,
+    },
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def test_derived_fields():
         ({"num_experts": 2, "experts_per_token": 3}, "experts_per_token=3: expected 1 to"),
         ({"num_experts": 2, "experts_per_token": 1, "mlp_bias": True}, "experts have no biases"),
         ({"norm_place": "middle"}, "norm_place='middle': expected one of"),
+        ({"token_types": -1}, "token_types=-1: expected 0"),
         ({"qk_norm": "all"}, "qk_norm='all': expected one of"),
         ({"parallel_residual": True, "norm_place": "both"}, "norm_place='both'"),
         ({"rotary": RotaryConfig(fraction=0.5)}, "0.5 of it is 1"),

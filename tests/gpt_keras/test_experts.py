@@ -65,6 +65,45 @@ def test_grouped_as_one_by_one(moe, shape, changes, jit_compile):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ((1, 1), {}),
+        ((8, 1), {}),
+        ((3, 40), {"experts_per_token": 5, "normalize_experts": False}),
+        ((2, 9), {"experts_per_token": 1, "gated": False}),
+        ((2, 3), {"num_experts": 64, "experts_per_token": 3}),
+    ],
+)
+def test_in_a_loop_as_one_by_one(moe, shape, changes, dtype):
+    layer = MixtureOfExperts(moe.replace(**changes), dtype=dtype)
+    x = tf.constant(RNG.normal(size=(*shape, 12)).astype(np.float32))
+    layer.build(x.shape)
+    spec = tf.TensorSpec([None, None, 12])
+    run = tf.function(lambda x: layer(x, in_loop=True), [spec], autograph=False)
+    if dtype == "float32":
+        np.testing.assert_allclose(run(x), one_by_one(layer, x), atol=1e-5)
+    else:  # the same numbers by the same products
+        ours, grouped = (tf.cast(y, tf.float32) for y in (run(x), layer(x)))
+        np.testing.assert_allclose(ours, grouped, atol=0.02 * np.abs(grouped).max())
+
+
+def test_a_loop_stacks_no_matrices(moe):
+    """Each product is of one expert's matrix: copies side by side are what `BatchMatMul` takes."""
+    layer = MixtureOfExperts(moe)
+    layer.build((None, None, 12))
+
+    def products(**options):
+        run = tf.function(lambda x: layer(x, **options), [tf.TensorSpec([None, None, 12])])
+        graph = run.get_concrete_function().graph.as_graph_def()
+        nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+        return sorted(node.op for node in nodes if "MatMul" in node.op)
+
+    assert products(in_loop=True) == ["MatMul"] * 3  # router, up, down
+    assert products() == ["BatchMatMulV2"] * 2 + ["MatMul"]
+
+
 def test_as_a_layer(moe, check_layer):
     x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
     config = moe.replace(experts_per_token=5)  # or bfloat16 would choose others now and then

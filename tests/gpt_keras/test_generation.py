@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import gpt_keras
 from gpt_keras import generation, preprocessing
+from gpt_keras.generated import likeliest
 from gpt_keras.generation import GenerationOptions, generate_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +217,7 @@ def test_logprobs_are_those_of_the_model(model, generate):
 
 
 def test_more_logprobs_than_tokens_there_are():
-    logprobs, tokens = generation.likeliest(tf.constant([[1.0, 3.0, 2.0]]), tf.constant(5))
+    logprobs, tokens = likeliest(tf.constant([[1.0, 3.0, 2.0]]), tf.constant(5))
     assert tokens.numpy().tolist() == [[1, 2, 0, -1, -1]]
     assert np.exp(logprobs.numpy()).sum() == pytest.approx(1)
     assert (logprobs.numpy()[:, 3:] == -np.inf).all()

@@ -36,7 +36,7 @@ def test_failure(tmp_path, capsys):
     bad.write_bytes(b"GGUF\x03\x00\x00\x00")
     for source, words in [
         (tmp_path / "none.gguf", "none.gguf: no such model directory"),
-        (tmp_path, "is a directory; give a .gguf file"),
+        (tmp_path, "is a directory, but no KerasHub preset"),
         (bad, "bad.gguf: truncated or damaged"),
     ]:
         assert run(f"--source={source}", f"--output_dir={tmp_path / 'out'}") == 1

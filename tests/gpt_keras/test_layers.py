@@ -123,6 +123,14 @@ def test_embedding(tiny, check_layer):
     layer.build()
     table, places = (w.numpy() for w in layer.weights)
     np.testing.assert_array_equal(layer(IDS, POSITIONS), table.T[IDS] + places[POSITIONS])
+    layer = layers.Embedding(config.replace(position_offset=2, token_types=3))
+    layer.build()
+    table, places, types = (w.numpy() for w in layer.weights)
+    assert len(places) == 2 + tiny.max_position_embeddings
+    expected = table.T[IDS] + places[POSITIONS + 2]
+    np.testing.assert_allclose(layer(IDS, POSITIONS), expected + types[0], atol=1e-6)
+    kinds = IDS % 3
+    np.testing.assert_allclose(layer(IDS, POSITIONS, kinds), expected + types[kinds], atol=1e-6)
     layer = layers.Embedding(tiny, name="embedding")
     layer.build()
     assert [w.path for w in layer.weights] == ["embedding/table"]

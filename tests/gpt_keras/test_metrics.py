@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import classification_report, confusion_matrix, f1_score
 
 from gpt_keras.losses import Loss
 from gpt_keras.metrics import ClassificationMetrics, LanguageModelMetrics
@@ -14,7 +14,8 @@ NAMES = ("negative", "neutral", "macro avg")
 def test_language_model_metrics_of_a_uniform_model():
     metrics = LanguageModelMetrics(num_bytes=20)
     for tokens in (6, 4):  # 10 tokens of 2 bytes, each as likely as 1 of 16
-        metrics.update({}, Loss(tokens * math.log(16), float(tokens)))
+        rows = np.array([[tokens * math.log(16) / 2, tokens / 2]] * 2)
+        metrics.update({"sample_id": np.arange(2)}, Loss(*rows.sum(axis=0), rows=rows))
     result = metrics.result()
     assert result["loss"] == pytest.approx(math.log(16))
     assert result["perplexity"] == pytest.approx(16)
@@ -24,7 +25,7 @@ def test_language_model_metrics_of_a_uniform_model():
 
 def test_bits_per_byte_need_the_number_of_bytes():
     metrics = LanguageModelMetrics()
-    metrics.update({}, Loss(3.0, 2.0))
+    metrics.update({"sample_id": np.arange(1)}, Loss(3.0, 2.0, rows=np.array([[3.0, 2.0]])))
     assert set(metrics.result()) == {"loss", "perplexity"}
 
 
@@ -32,7 +33,10 @@ def test_the_loss_of_each_source_that_has_any():
     metrics = LanguageModelMetrics(sources=("wiki", "code", "none"))
     rows = np.array([[6.0, 2.0], [1.0, 4.0], [0.0, 0.0]], np.float32)
     for ids in ([0, 1, 2], [1, 1, 0]):
-        metrics.update({"source_id": np.array(ids)}, Loss(*rows.sum(axis=0), rows=rows))
+        metrics.update(
+            {"source_id": np.array(ids), "sample_id": np.arange(3)},
+            Loss(*rows.sum(axis=0), rows=rows),
+        )
     result = metrics.result()
     assert result.pop("loss_of/wiki") == 6 / 2
     assert result.pop("loss_of/code") == (1 + 6 + 1) / (4 + 2 + 4)
@@ -47,7 +51,13 @@ def collected():
     for real in (8, 8, 5):
         labels, logits = rng.integers(0, 3, 8), rng.normal(size=(8, 3))
         weight = (np.arange(8) < real).astype(np.float32)
-        metrics.update({"label": labels, "weight": weight}, Loss(2.0 * real, real, logits))
+        rows = np.stack([2.0 * weight, weight], axis=1)
+        batch = {
+            "label": labels,
+            "weight": weight,
+            "sample_id": np.where(weight, len(true) + np.arange(8), -1),
+        }
+        metrics.update(batch, Loss(2.0 * real, real, logits, rows))
         true += labels[:real].tolist()
         predicted += logits.argmax(axis=1)[:real].tolist()
     return metrics, true, predicted
@@ -84,6 +94,28 @@ def test_majority_class_is_the_most_frequent_true_label(collected):
 def test_a_class_that_never_comes_counts_as_zero():
     metrics = ClassificationMetrics(NAMES)
     logits = np.eye(3)[[0, 1]]
-    metrics.update({"label": np.array([0, 1]), "weight": np.ones(2)}, Loss(0.1, 2.0, logits))
+    rows = np.array([[0.05, 1.0]] * 2)
+    batch = {"label": np.array([0, 1]), "weight": np.ones(2), "sample_id": np.arange(2)}
+    metrics.update(batch, Loss(0.1, 2.0, logits, rows))
     assert metrics.result()["accuracy"] == 1.0
     assert metrics.result()["macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_scores_of_some_samples_are_those_of_these_alone(collected):
+    metrics, true, predicted = collected
+    picks = np.random.default_rng(1).integers(0, len(true), 50)
+    true, predicted = np.array(true)[picks], np.array(predicted)[picks]
+    found = metrics.score(picks)
+    assert metrics.num_samples == 21
+    assert found["accuracy"] == pytest.approx(np.mean(true == predicted))
+    assert found["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
+    assert metrics.score(np.arange(21)) == pytest.approx(metrics.result())
+
+
+def test_scores_of_some_rows_of_a_language_model():
+    metrics = LanguageModelMetrics(num_bytes=12)
+    rows = np.array([[6.0, 2.0], [1.0, 4.0]])
+    metrics.update({"sample_id": np.arange(2)}, Loss(7.0, 6.0, rows=rows))
+    assert metrics.score(np.array([0, 0]))["loss"] == 3.0
+    assert metrics.score(np.array([0]))["bits_per_byte"] == pytest.approx(3 / math.log(2) * 6 / 12)
+    assert metrics.score(np.array([0, 1])) == metrics.result()

@@ -7,28 +7,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_keras.tasks.examples import Examples
 from trainers.batches import (
-    ClassificationBatches,
+    ExampleBatches,
     PackedBatches,
     Prefetcher,
     choose_bucket_lengths,
 )
-from trainers.features import ClassificationFeatures, LanguageFeatures
+from trainers.features import LanguageFeatures
 from trainers.packing import pack
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
-def classification(lengths):
-    """Sample i is made of the token i, with the label i % 3."""
+def classification(lengths, group=1):
+    """Row i is made of the token i, with the label i % 3, each token with its place as a target."""
     n = len(lengths)
-    return ClassificationFeatures(
+    return Examples(
         values=np.repeat(np.arange(n, dtype=np.int32), lengths),
         row_splits=np.cumsum([0, *lengths]),
-        labels=np.arange(n, dtype=np.int32) % 3,
-        label_names=("a", "b", "c"),
-        texts=("",) * n,
-        num_truncated=0,
+        targets={"label": np.arange(n, dtype=np.int32) % 3, "weight": np.ones(n, np.float32)},
+        record_ids=np.arange(n, dtype=np.int32),
+        records=[{}] * n,
+        token_targets={"place": np.concatenate([np.arange(m, dtype=np.int32) for m in lengths])},
+        labels=("a", "b", "c"),
+        group=group,
     )
 
 
@@ -54,9 +57,7 @@ def assert_same(first, second):
 def test_each_text_once_an_epoch_whole_and_with_its_label(lengths, data):
     batch_size = data.draw(st.integers(1, len(lengths)))
     shuffle, number = data.draw(st.booleans()), data.draw(st.integers(0, 3))
-    source = ClassificationBatches(
-        classification(lengths), batch_size, seed=7, shuffle=shuffle, pad_id=99
-    )
+    source = ExampleBatches(classification(lengths), batch_size, seed=7, shuffle=shuffle, pad_id=99)
     seen = []
     for batch in epoch(source, number):
         B, T = batch["token_ids"].shape
@@ -73,6 +74,7 @@ def test_each_text_once_an_epoch_whole_and_with_its_label(lengths, data):
             assert batch["label"][row] == sample % 3
             assert real.sum() == real[: lengths[sample]].sum() == lengths[sample]
             assert (ids[real] == sample).all()
+            assert batch["place"][row, real].tolist() == list(range(lengths[sample]))
     assert sorted(seen) == list(range(len(lengths)))
     assert source.steps_per_epoch == -(-len(lengths) // batch_size)
     assert len(source.shapes) <= 3
@@ -96,7 +98,7 @@ def test_each_packed_row_once_an_epoch(lengths, data):
 def sources():
     lengths = np.random.default_rng(0).integers(1, 60, 50)
     for shuffle in (True, False):
-        yield ClassificationBatches(classification(lengths), 8, seed=1, shuffle=shuffle)
+        yield ExampleBatches(classification(lengths), 8, seed=1, shuffle=shuffle)
         rows = pack(language(lengths + 1), 32, "best_fit")
         yield PackedBatches(rows, 8, seed=1, shuffle=shuffle)
 
@@ -114,6 +116,7 @@ def test_types_are_those_of_the_contract():
         "token_ids": np.int32,
         "padding_mask": np.bool_,
         "label": np.int32,
+        "place": np.int32,
         "weight": np.float32,
         "sample_id": np.int32,
         "segment_ids": np.int32,
@@ -131,18 +134,18 @@ def test_epochs_and_seeds_shuffle_differently_and_evaluation_not_at_all():
     lengths = [5] * 40
     order = {}
     for seed in (0, 1):
-        source = ClassificationBatches(classification(lengths), 8, seed=seed)
+        source = ExampleBatches(classification(lengths), 8, seed=seed)
         for number in (0, 1):
             order[seed, number] = tuple(
                 np.concatenate([batch["sample_id"] for batch in epoch(source, number)])
             )
     assert len(set(order.values())) == 4
-    still = ClassificationBatches(classification(lengths), 8, seed=0, shuffle=False)
+    still = ExampleBatches(classification(lengths), 8, seed=0, shuffle=False)
     assert np.concatenate([b["sample_id"] for b in epoch(still, 1)]).tolist() == list(range(40))
 
 
 def test_long_and_short_batches_come_mixed():
-    source = ClassificationBatches(classification([4] * 80 + [40] * 80), 8, seed=0)
+    source = ExampleBatches(classification([4] * 80 + [40] * 80), 8, seed=0)
     widths = [batch["token_ids"].shape[1] for batch in epoch(source)]
     assert sorted(set(widths)) == [8, 40]
     assert widths != sorted(widths)
@@ -150,7 +153,7 @@ def test_long_and_short_batches_come_mixed():
 
 
 def test_texts_that_fill_no_batch_of_their_bucket_move_up():
-    source = ClassificationBatches(
+    source = ExampleBatches(
         classification([4] * 9 + [12] * 2 + [40] * 6), 8, bucket_lengths=[8, 16, 40]
     )
     assert source.shapes == [(8, 8), (8, 40)]
@@ -160,25 +163,44 @@ def test_texts_that_fill_no_batch_of_their_bucket_move_up():
 
 def test_shapes_stay_over_the_epochs():
     lengths = np.random.default_rng(1).integers(1, 60, 61)
-    source = ClassificationBatches(classification(lengths), 8, seed=1)
+    source = ExampleBatches(classification(lengths), 8, seed=1)
     for number in range(20):
         assert {batch["token_ids"].shape for batch in epoch(source, number)} == set(source.shapes)
 
 
+@given(LENGTHS, st.data())
+def test_rows_of_a_group_stay_together(lengths, data):
+    group = data.draw(st.integers(1, 3))
+    lengths = (lengths * group)[: len(lengths) // group * group] or lengths * group
+    size = group * data.draw(st.integers(1, len(lengths) // group))
+    source = ExampleBatches(classification(lengths, group), size, seed=3)
+    rows = [batch["sample_id"].reshape(-1, group) for batch in epoch(source, 1)]
+    rows = np.concatenate(rows)
+    rows = rows[rows[:, 0] >= 0]
+    assert (rows[:, 0] % group == 0).all()
+    assert (rows == rows[:, :1] + np.arange(group)).all()
+    assert sorted(rows.reshape(-1)) == list(range(len(lengths)))
+
+
+def test_a_batch_that_would_cut_groups():
+    with pytest.raises(ValueError, match=r"global_batch_size=5: 2 rows .* give a multiple of 2"):
+        ExampleBatches(classification([3] * 6, group=2), 5)
+
+
 def test_batch_larger_than_the_data():
     with pytest.raises(ValueError, match=r"global_batch_size=8 .* data, which has 5 samples"):
-        ClassificationBatches(classification([3] * 5), 8)
+        ExampleBatches(classification([3] * 5), 8)
     rows = pack(language([10, 10]), 8)
     with pytest.raises(ValueError, match=f"global_batch_size=9 .* has {rows.num_rows} rows of 8"):
         PackedBatches(rows, 9)
     with pytest.raises(ValueError, match="global_batch_size=0"):
         PackedBatches(rows, 0)
     with pytest.raises(ValueError, match=r"bucket_lengths=\[8\]: the longest text has 9 tokens"):
-        ClassificationBatches(classification([9]), 1, bucket_lengths=[8])
+        ExampleBatches(classification([9]), 1, bucket_lengths=[8])
 
 
 def test_evaluation_fills_a_batch_larger_than_the_data():
-    source = ClassificationBatches(classification([3] * 5), 8, shuffle=False)
+    source = ExampleBatches(classification([3] * 5), 8, shuffle=False)
     assert source.batch(0)["weight"].tolist() == [1] * 5 + [0] * 3
     assert source.steps_per_epoch == 1
 

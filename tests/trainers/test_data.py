@@ -3,9 +3,14 @@ import json
 import numpy as np
 import pytest
 
+from gpt_keras import GPTConfig
 from gpt_keras.tokenizers import train_byte_level_bpe
 from trainers import args, data
+from trainers.data_flags import data_flags, task_flags, train_data_flags
 
+CONFIG = GPTConfig(
+    vocab_size=280, hidden_size=8, num_layers=1, num_heads=1, intermediate_size=8, bos_token_id=256
+)
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}[assistant]"
 
 
@@ -17,7 +22,7 @@ def tokenizer():
 
 
 def flags(*arguments):
-    return args.parse([args.train_data_flags, args.data_flags], ["program", *arguments])
+    return args.parse([train_data_flags, data_flags, task_flags], ["program", *arguments])
 
 
 def write(path, rows):
@@ -25,9 +30,10 @@ def write(path, rows):
     return [str(path)]
 
 
-def load(task, patterns, tokenizer, flag_values, **options):
+def load(task, patterns, tokenizer, flag_values, labels=()):
     records = data.load_records(task, patterns, flag_values)
-    return data.make_features(task, records, tokenizer, flag_values, **options)
+    config = data.configure(task, CONFIG.replace(id2label=labels), flag_values)
+    return data.make_features(task, records, tokenizer, flag_values, config)
 
 
 def source(features, flag_values, **options):
@@ -39,7 +45,7 @@ def test_classification_from_files_to_batches(tmp_path, tokenizer):
     rows = [{"tweet": "The cat sat. " * (i % 9), "mood": "ab"[i % 2]} for i in range(30)]
     flag_values = flags("--text_column=tweet", "--label_column=mood", "--max_length=30")
     features = load("classification", write(tmp_path / "x.jsonl", rows), tokenizer, flag_values)
-    assert features.label_names == ("a", "b")
+    assert features.labels == ("a", "b")
     batches = source(features, flag_values)
     assert all(length <= 30 for _, length in batches.shapes)
     assert 1 < len(batches.shapes) <= 3
@@ -48,14 +54,15 @@ def test_classification_from_files_to_batches(tmp_path, tokenizer):
     assert batch["label"].tolist() == [i % 2 for i in batch["sample_id"]]
 
 
-def test_labels_come_from_the_caller_then_the_flag_then_the_data(tmp_path, tokenizer):
+def test_labels_come_from_the_flag_then_the_model_then_the_data(tmp_path, tokenizer):
     path = write(tmp_path / "x.jsonl", [{"text": "x", "label": label} for label in "ba"])
     given = flags("--labels=c,b,a")
-    assert load("classification", path, tokenizer, given).label_names == ("c", "b", "a")
-    names = load("classification", path, tokenizer, given, label_names=["b", "a"]).label_names
-    assert names == ("b", "a")
+    for labels in ((), ("x", "y")):
+        assert load("classification", path, tokenizer, given, labels).labels == ("c", "b", "a")
+    assert load("classification", path, tokenizer, flags(), ("b", "a")).labels == ("b", "a")
+    assert load("classification", path, tokenizer, flags()).labels == ("a", "b")
     with pytest.raises(ValueError, match=r"x\.jsonl:1: unknown label 'b'; known are a, c"):
-        load("classification", path, tokenizer, flags(), label_names=["a", "c"])
+        load("classification", path, tokenizer, flags(), ("a", "c"))
 
 
 @pytest.mark.parametrize("packing", ["concat", "best_fit", "none"])
@@ -127,8 +134,8 @@ def test_columns_that_are_not_there(tmp_path, task, message):
 def test_held_out_share_is_by_content(tmp_path):
     rows = [{"prompt": f"p{i % 50}", "completion": "c"} for i in range(100)]
     records = data.load_records("causal_lm", write(tmp_path / "x.jsonl", rows), flags())
-    train, held_out = data.hold_out(records, 0.2)
+    train, held_out = data.hold_out("causal_lm", records, 0.2)
     assert len(train) + len(held_out) == 100
     assert not {r["prompt"] for r in train} & {r["prompt"] for r in held_out}
     with pytest.raises(ValueError, match=r"eval_fraction=0\.2: of 1 records"):
-        data.hold_out(records[:1], 0.2)
+        data.hold_out("causal_lm", records[:1], 0.2)

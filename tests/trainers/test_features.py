@@ -3,11 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
+from gpt_keras import preprocessing
 from gpt_keras.tokenizers import ByteLevelBPE, train_byte_level_bpe
-from trainers import features
 from trainers.features import (
     chat_features,
-    classification_features,
     completion_features,
     document_features,
     framed,
@@ -50,10 +49,6 @@ def records(*rows):
     return [{**row, "where": f"x.jsonl:{i}"} for i, row in enumerate(rows, 1)]
 
 
-def labelled(*rows):
-    return records(*({"text": text, "label": label} for text, label in rows))
-
-
 def sequences(found, values=None):
     values = found.values if values is None else values
     return [values[a:b].tolist() for a, b in itertools.pairwise(found.row_splits)]
@@ -79,7 +74,7 @@ def target_text(tokenizer, found, i=0):
 def test_tokenize_in_chunks_gives_what_one_call_gives(tokenizer, monkeypatch):
     texts = [TEXT[i : i + 7 * i] for i in range(20)] + [""] * 3 + ["naïve 🙂"]
     expected = tokenizer.tokenize(texts)
-    monkeypatch.setattr(features, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(preprocessing, "CHUNK_BYTES", 64)
     values, splits = tokenize(texts, tokenizer)
     assert values.dtype == np.int32
     np.testing.assert_array_equal(values, expected.values)
@@ -94,57 +89,6 @@ def test_token_bytes_add_up_to_the_text(tokenizer):
     assert sizes.shape == (tokenizer.vocab_size,)
     assert sizes[ids].sum() == len(TEXT.encode())
     assert all(sizes[token] == 0 for token in tokenizer.special_tokens.values())
-
-
-def test_classification(tokenizer):
-    rows = labelled(("The dog sat", "pos"), ("", "neg"), ("naïve cats " * 9, " pos "))
-    found = classification_features(rows, tokenizer, max_length=12, filler=299)
-    first, second, third = sequences(found)
-    assert first == tokenizer.tokenize(["The dog sat"]).to_list()[0]
-    assert second == [299]
-    assert third == tokenizer.tokenize([rows[2]["text"]]).to_list()[0][:12]
-    assert len(third) == found.lengths[2] == 12
-    assert found.labels.tolist() == [1, 0, 1]
-    assert found.label_names == ("neg", "pos")
-    assert found.texts[0] == "The dog sat"
-    assert found.num_truncated == 1
-    assert (found.values.dtype, found.labels.dtype) == (np.int32, np.int32)
-
-
-@pytest.mark.parametrize(
-    ("labels", "names", "expected"),
-    [
-        ([10, 9, 2], None, ("2", "9", "10")),
-        (["10", "9", "b"], None, ("10", "9", "b")),
-        ([True, False, True], None, ("False", "True")),
-        (["b", "a", "b"], ["b", "c", "a"], ("b", "c", "a")),
-    ],
-)
-def test_label_names(tokenizer, labels, names, expected):
-    rows = labelled(*(("cat", label) for label in labels))
-    found = classification_features(rows, tokenizer, max_length=8, label_names=names)
-    assert found.label_names == expected
-    assert [found.label_names[i] for i in found.labels] == [str(label) for label in labels]
-
-
-@pytest.mark.parametrize(
-    ("row", "names", "message"),
-    [
-        (("x", "c"), ["a", "b"], r"x\.jsonl:2: unknown label 'c'; known are a, b"),
-        (("x", None), None, r"x\.jsonl:2: label must be a name or an integer, got None"),
-        (("x", 0.5), None, r"x\.jsonl:2: label must be .* got 0\.5"),
-        (("x", " "), None, r"x\.jsonl:2: label must be .* got ' '"),
-        (("x", ["a"]), None, r"x\.jsonl:2: label must be .* got \['a'\]"),
-        ((None, "b"), None, r"x\.jsonl:2: text must be a string, got None"),
-        ((3, "b"), None, r"x\.jsonl:2: text must be a string, got 3"),
-        (("x", "a"), None, r"labels a: a classifier needs two or more"),
-        (("x", "a"), ["a", "b", "a"], r"labels a, b, a: .* each once"),
-    ],
-)
-def test_bad_records_of_a_classifier(tokenizer, row, names, message):
-    rows = labelled(("The cat", "a"), row)
-    with pytest.raises(ValueError, match=message):
-        classification_features(rows, tokenizer, max_length=8, label_names=names)
 
 
 def test_documents_end_and_first_tokens_are_no_targets(tokenizer):
@@ -173,16 +117,9 @@ def test_documents_that_begin_with_a_token_predict_all_their_text(tokenizer, beg
 
 
 def test_special_tokens_of_the_other_tasks(tokenizer, beginning):
-    """A classifier's texts keep them, prompts have what generation gives them, chats none."""
+    """Prompts have what generation gives them, chats none."""
     begun = beginning(add_eos_token=True)
     prompt, completion = tokenizer.tokenize(["The cat", " sat"]).to_list()
-    rows = labelled(("The cat", "a"), ("", "b"), (TEXT, "b"))
-    found = classification_features(rows, begun, max_length=6)
-    cut = tokenizer.tokenize([TEXT]).to_list()[0][:4]
-    assert sequences(found) == [[1, *prompt[:4], 0], [1, 0], [1, *cut, 0]]
-    assert found.num_truncated == 1 + (len(prompt) > 4)
-    with pytest.raises(ValueError, match="--max_length=2: the tokenizer adds 2 special tokens"):
-        classification_features(rows, begun, max_length=2)
     rows = records({"prompt": "The cat", "completion": " sat"})
     found = completion_features(rows, begun, max_length=99)
     assert sequences(found) == [[1, *prompt, 0, *completion, 0]]

@@ -10,7 +10,7 @@ import tensorflow as tf
 import yaml
 
 import gpt_keras
-from gpt_keras import tokenizers
+from gpt_keras import tasks, tokenizers
 from trainers import args, evaluate, finetune
 from trainers.features import document_features
 from trainers.records import read_records
@@ -233,6 +233,42 @@ def test_a_folder_that_holds_a_run_is_refused(command, data_dir, tmp_path):
     assert "this run is finished: the model is in" in printed.out
 
 
+def test_two_tasks_on_one_body(command, data_dir, tmp_path, capsys):
+    path = data_dir / "labelled.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    other = tmp_path / "animals.csv"  # another question about the same texts
+    lines = [f'"{row["text"]}",{"cat" if "cat" in row["text"] else "other"}\n' for row in rows]
+    other.write_text("text,label\n" + "".join(lines))
+    options = {
+        "task": "mood:classification,animal:classification", "task_weights": "1,2",
+        "train_data": f"mood={path},animal={other}", "eval_data": f"mood={path},animal={other}",
+        "learning_rate": 1e-2, "num_epochs": 8, "bootstrap": 20,
+    }  # fmt: skip
+    status, printed = command(**options)
+    assert status == 0, printed.err
+    model = tasks.MultiTask.from_pretrained(tmp_path / "run" / "model")
+    assert model.tasks["animal"].config.id2label == ("cat", "other")
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    assert report["mood/accuracy"] > 0.8
+    assert report["animal/accuracy"] > 0.8
+    assert set(report["tasks"]) == {"mood", "animal"}
+
+    arguments = [f"--model={tmp_path / 'run' / 'model'}", "--task=animal:classification"]
+    arguments += [f"--eval_data={other}", "--bootstrap=0", f"--output={tmp_path / 'x.json'}"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["accuracy"] == report["animal/accuracy"]
+    capsys.readouterr()
+    for changes, message in [
+        ({"task_weights": "1"}, "--task_weights=1: expected a number above 0 for each of --task="),
+        ({"train_data": path}, "of several tasks, write NAME=FILE; names are mood, animal"),
+        ({"task": "mood:classification,mood:classification"}, "--task=mood:classification,mood"),
+        ({"task": "causal_lm,classification"}, "--task=causal_lm,classification"),
+    ]:
+        status, printed = command(**{**options, "output_dir": tmp_path / "bad", **changes})
+        assert (status, message in printed.err) == (2, True), printed.err
+
+
 def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
     cases = [
         ({"train_data": tmp_path / "none.jsonl"}, 1, "none.jsonl"),
@@ -260,7 +296,7 @@ def test_evaluate_refuses_a_model_without_labels(model_dir, data_dir, capsys):
     path = os.fspath(data_dir / "labelled.jsonl")
     arguments = [f"--model={model_dir}", "--task=classification", f"--eval_data={path}"]
     assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 1
-    assert "is no classifier" in capsys.readouterr().err
+    assert "is a CausalLM and no SequenceClassifier; fine-tune it" in capsys.readouterr().err
 
 
 def test_evaluate_prints_perplexity_of_texts(model_dir, data_dir, capsys):

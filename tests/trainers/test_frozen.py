@@ -38,5 +38,5 @@ def test_features_are_what_the_lower_blocks_say(task, label_source, tmp_path):
     mask = batch["padding_mask"]
     np.testing.assert_allclose(features[mask], expected[mask], atol=1e-6)
     whole = task(batch["token_ids"], padding_mask=mask)
-    upper = task.batch_loss(batch, task.features({**batch, "features": features}, first=1)).logits
+    upper = task.batch_loss(batch, task.features({**batch, "features": features}, first=1)).outputs
     np.testing.assert_allclose(upper, whole, atol=1e-5)

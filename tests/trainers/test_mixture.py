@@ -5,9 +5,10 @@ import pytest
 from gpt_keras import tokenizers
 from trainers import args, data, mixture
 from trainers.args import UsageError
+from trainers.data_flags import data_flags, train_data_flags
 
 DOCUMENTS = [[i + 1] * 9 + [0] for i in range(8)]
-GROUPS = (args.train_data_flags, args.data_flags)
+GROUPS = (train_data_flags, data_flags)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import tokenizers as hf
 
 from trainers import args, data, prepare_data, shards
 from trainers.chunks import read_texts
+from trainers.data_flags import data_flags, train_data_flags
 from trainers.preparation import Preparation
 from trainers.records import find_files
 
@@ -66,13 +67,13 @@ def documents_of(folder, split):
 
 def test_shards_hold_what_the_reference_makes_of_the_texts(prepared, texts, model_dir):
     flags = args.parse(
-        (args.train_data_flags, args.data_flags),
+        (train_data_flags, data_flags),
         ["x", "--text_column=body", f"--train_data={texts}"],
     )
     records = data.load_records("causal_lm", flags.train_data, flags)
     reference = hf.Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     once = list({record["text"]: record for record in records if record["text"]}.values())
-    train, held_out = data.hold_out(once, 0.1)
+    train, held_out = data.hold_out("causal_lm", once, 0.1)
     for split, expected in (("train", train), ("eval", held_out)):
         ids = [[*reference.encode(record["text"]).ids, 0] for record in expected]
         assert documents_of(prepared, split) == ids

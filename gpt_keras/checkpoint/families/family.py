@@ -71,12 +71,12 @@ class WindowKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
-    """One variable of the backbone and the tensors that it is stored as.
+    """One variable of the backbone, or of a task's head, and the tensors that it is stored as.
 
     Attributes:
-      variable: path within the backbone; `{i}` is the number of the block.
-      names: tensors of the checkpoint, without the family's prefix; with `{e}`, the number of an
-        expert, those of all experts are stacked.
+      variable: path within the backbone or the task; `{i}` is the number of the block.
+      names: tensors of the checkpoint, those of the backbone without the family's prefix; with
+        `{e}`, the number of an expert, those of all experts are stacked.
       transposed: matrices are stored as (outputs, inputs), as torch's Linear has them.
       widths: outputs of each tensor, if they are several: the variable joins them.
       by_head: query, key and value of one head are neighbours, then come those of the next.
@@ -102,6 +102,7 @@ class GGUFKeys:
         family's own checkpoints.
       scalar_layers: number of layers of the one size of model whose `attention_scalar` is D / H
         instead of h, which no metadata says; 0 if there is none.
+      implied: entries of config.json that are so of all files, whatever their absence means there.
     """
 
     architecture: str
@@ -109,6 +110,11 @@ class GGUFKeys:
     permuted: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     scalar_layers: int = 0
+    implied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _score() -> dict[str, tuple[Weight, ...]]:
+    return {"SequenceClassifier": (Weight("score/kernel", ("score.weight",)),)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,10 +134,15 @@ class Family:
       written: entries of config.json that say what is always so of our models.
       prefix: of the backbone's tensors in a checkpoint with a head.
       weights: the variables and their tensors.
-      ignored: ends of tensors' names that hold nothing learned.
+      heads: task -> variables of its head and their tensors.
+      ignored: ends of tensors' names that hold nothing learned, or nothing that a task of ours has.
+      former: ends of tensors' names in old checkpoints -> those of today.
+      positions_behind_padding: a text's first token has the row behind that of the padding's id in
+        the table of positions.
       rotary: its rotary positions, or None if it has none.
       windows: its sliding window, or None if it has none.
-      gguf: how GGUF files of the family differ, or None if they are not read.
+      gguf: how GGUF files of the family differ, or None if there are none. Of families that GGUF
+        has under one name, files are read as the first one's with as many experts, none or some.
     """
 
     model_type: str
@@ -146,7 +157,10 @@ class Family:
     written: Mapping[str, Any]
     prefix: str
     weights: tuple[Weight, ...]
+    heads: Mapping[str, tuple[Weight, ...]] = dataclasses.field(default_factory=_score)
     ignored: tuple[str, ...] = ()
+    former: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    positions_behind_padding: bool = False
     rotary: RotaryKeys | None = None
     windows: WindowKeys | None = None
     gguf: GGUFKeys | None = None
@@ -157,6 +171,7 @@ def classes(name: str) -> dict[str, str]:
     return {
         "CausalLM": f"{name}ForCausalLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
+        "TextEmbedder": f"{name}Model",
     }
 
 

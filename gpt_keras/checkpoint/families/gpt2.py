@@ -9,6 +9,7 @@ GPT2 = Family(
     architectures={
         "CausalLM": "GPT2LMHeadModel",
         "SequenceClassifier": "GPT2ForSequenceClassification",
+        "TextEmbedder": "GPT2Model",
     },
     fixed={
         "norm": "layer", "gated": False, "causal": True, "sliding_window": 0, "rotary": None,

@@ -102,7 +102,8 @@ def model(tmp_path_factory):
 @pytest.fixture
 def served(model):
     others = {"pytorch_model.bin": b"code", "modeling.py": b"code", "onnx/config.json": b"{}"}
-    server = Hub(model.files | others)
+    sentences = {"modules.json": b"[]", "1_Pooling/config.json": b"{}"}
+    server = Hub(model.files | others | sentences)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -136,7 +137,8 @@ def test_a_model_is_fetched_and_kept(model, served, tmp_path):
     assert "asks for consent: give it on its page, and set HF_TOKEN" in answers[7]
     assert "revision='v1' besides; give one of them" in answers[8]
     fetched = {path.rsplit("/", 1)[1] for path in served.asked if "/resolve/" in path}
-    assert fetched == set(model.files)  # no code, no pickle
+    assert fetched == {*model.files, "modules.json"}  # no code, no pickle
+    assert [path for path in served.asked if "/resolve/" in path and "1_Pooling" in path]
 
     asked = len(served.asked)
     only = {"local_files_only": True}

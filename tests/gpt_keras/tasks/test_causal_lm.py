@@ -33,6 +33,11 @@ def test_packed_and_padded(tiny):
     np.testing.assert_allclose(padded[:, :4], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_bidirectional_model_is_none(tiny):
+    with pytest.raises(ValueError, match=r"causal=False: a bidirectional model .* use MaskedLM"):
+        CausalLM(tiny.replace(causal=False))
+
+
 def test_no_tokenizer(tiny, tmp_path):
     model = CausalLM(tiny)
     with pytest.raises(ValueError, match=r"no tokenizer: put tokenizer\.json"):

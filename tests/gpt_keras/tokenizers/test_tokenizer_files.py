@@ -119,10 +119,15 @@ def test_unsupported_files(fields, tmp_path, change, words):
     [
         (
             {"type": "WordLevel"},
-            "model WordLevel: unsupported; supported are BPE, WordPiece",
+            "model WordLevel: unsupported; supported are BPE, WordPiece, Unigram",
         ),
         ({"type": "WordPiece"}, "unk_token None in it"),
-        ({"type": "Unigram"}, "model Unigram: .*put the model's tokenizer.model in the place"),
+        ({"type": "Unigram"}, "the model needs a vocab array of tokens and their scores"),
+        ({"type": "Unigram", "vocab": [["a", 0.0]]}, "unk_id None: expected the id of a token"),
+        (
+            {"type": "Unigram", "vocab": [["a", 0], ["a", 1]]},
+            "token 'a' is in the vocabulary twice",
+        ),
         ({"dropout": 0.1}, "model with dropout=0.1: unsupported"),
         ({"byte_fallback": True}, "model with byte_fallback=True: unsupported with ByteLevel"),
         ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix='##': unsupported"),

@@ -73,6 +73,13 @@ def test_ids_and_texts(base, normalizer, random_texts, check_ids, english):
     check_ids(ours, reference, texts, allow_special=False)
 
 
+def test_without_added_tokens_in_normalized_texts(base, check_ids):
+    """As BERT's own files are: nothing looks at what the normalizer gives but the pre-tokenizer."""
+    added = [token for token in base["added_tokens"] if not token["normalized"]]
+    assert len(added) < len(base["added_tokens"])
+    check_ids(*load(base, added_tokens=added), TEXTS)
+
+
 def test_every_code_point(base, check_ids):
     """Which are white space, punctuation, control characters, Chinese or accents."""
     chars = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]

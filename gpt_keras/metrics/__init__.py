@@ -1,0 +1,8 @@
+"""Metrics: what an evaluation reports, collected batch by batch."""
+
+from gpt_keras.metrics.classification import ClassificationMetrics
+from gpt_keras.metrics.language_model import LanguageModelMetrics
+from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.multi_task import MultiTaskMetrics
+
+__all__ = ["ClassificationMetrics", "LanguageModelMetrics", "Metrics", "MultiTaskMetrics"]

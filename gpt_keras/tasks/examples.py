@@ -1,0 +1,42 @@
+"""Examples: records as token ids, and what a task is to say of them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """n rows of tokens with their targets.
+
+    Attributes:
+      values: (N,) int32, the token ids of all rows end to end.
+      row_splits: (n + 1,) int64, where each row begins and the last ends.
+      targets: name -> (n, ...), what is to be said of each row; batches hold them by these names.
+      token_targets: name -> (N,), the same of each token; padding gets 0.
+      record_ids: (n,) int32, index in `records` of the record that the row was made of.
+      records: what was read, as far as it is used.
+      labels: names of the labels in index order; () for a task without.
+      group: rows that belong together, one after the other: they come in the same batch, and only
+        whole groups are shuffled.
+      num_truncated: rows cut at the length limit.
+      skipped: reason -> records left out for it.
+    """
+
+    values: np.ndarray
+    row_splits: np.ndarray
+    targets: Mapping[str, np.ndarray]
+    record_ids: np.ndarray
+    records: Sequence[Mapping[str, Any]]
+    token_targets: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    group: int = 1
+    num_truncated: int = 0
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each row."""
+        return np.diff(self.row_splits)

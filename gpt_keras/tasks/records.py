@@ -1,0 +1,54 @@
+"""Values of records: checked, with the file and line in what is said of a bad one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def text_of(record: Mapping[str, Any], name: str = "text") -> str:
+    """A value of a record that has to be text. Raises ValueError where it is another thing."""
+    value = record[name]
+    if not isinstance(value, str):
+        raise ValueError(f"{record['where']}: {name} must be a string, got {value!r}")
+    return value
+
+
+def label_of(record: Mapping[str, Any], name: str = "label") -> str:
+    """A label: a name, or an integer. Raises ValueError where it is another thing."""
+    value = record[name]
+    label = str(value).strip()
+    if not isinstance(value, str | int) or not label:
+        raise ValueError(f"{record['where']}: {name} must be a name or an integer, got {value!r}")
+    return label
+
+
+def label_names(labels: Iterable[str], given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of labels in index order: those given, or else those in the data, sorted.
+
+    By number where all are integers, else by name.
+
+    Raises:
+      ValueError: fewer than two, or one twice.
+    """
+    names = tuple(given) or _sorted(set(labels))
+    if len(set(names)) < max(2, len(names)):
+        raise ValueError(
+            f"labels {', '.join(names)}: two or more are needed, each once; give data with more of "
+            "them, or --labels"
+        )
+    return names
+
+
+def index_of(record: Mapping[str, Any], label: str, index: Mapping[str, int]) -> int:
+    """Index of a record's label. Raises ValueError for one that is not known."""
+    if label not in index:
+        raise ValueError(
+            f"{record['where']}: unknown label {label!r}; known are {', '.join(index)} "
+            "(--labels names others)"
+        )
+    return index[label]
+
+
+def _sorted(labels: set[str]) -> tuple[str, ...]:
+    if all(label.lstrip("-").isdecimal() for label in labels):
+        return tuple(sorted(labels, key=int))
+    return tuple(sorted(labels))

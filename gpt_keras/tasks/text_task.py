@@ -1,0 +1,91 @@
+"""TextTask: what every task that says something of whole texts has in common."""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow as tf
+
+from gpt_keras.config import GPTConfig
+from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.task import Task
+
+
+class Option(NamedTuple):
+    """A setting of a task, kept in the model's config.json; programs have a flag of its name.
+
+    Attributes:
+      default: bool, int, float or str, which is its type as well.
+      help: what it does, in which unit.
+      choices: all values there are, or () for any.
+    """
+
+    default: bool | int | float | str
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+class Served(NamedTuple):
+    """What a server offers of a task.
+
+    Attributes:
+      function: takes (B,) string tensors by the names of `inputs`, and gives a dict of tensors
+        with B rows each; works in a `tf.function`.
+      inputs: name -> the record's value that it is, as features of a `tf.Example` are called.
+      example: name -> one text, a small request.
+      call: which of TensorFlow Serving's calls on `tf.Example`s may ask it too, besides Predict:
+        "classify" (outputs `labels` and `scores`), "regress" (output `value`) or "".
+    """
+
+    function: Callable[..., Mapping[str, tf.Tensor]]
+    inputs: Mapping[str, str]
+    example: Mapping[str, str]
+    call: str = ""
+
+
+class TextTask(Task, abc.ABC):
+    """A task on whole texts. Its module says all of it.
+
+    What a record is (`columns`), how texts become tokens (`examples`, in `signatures` too),
+    head (`call`), loss (`batch_loss`), metrics (`new_metrics`) and signatures.
+
+    Attributes:
+      columns: names of a record's values; several choices, of which a record has all of one.
+      answers: those of them that a model is to find; records that differ in nothing else are the
+        same to it.
+      options: name -> `Option`.
+    """
+
+    columns: ClassVar[tuple[tuple[str, ...], ...]]
+    answers: ClassVar[tuple[str, ...]] = ("label",)
+    options: ClassVar[Mapping[str, Option]] = {}
+
+    @classmethod
+    def option(cls, config: GPTConfig, name: str):
+        """The value of one of `options`."""
+        return config.task_params.get(cls.NAME, {}).get(name, cls.options[name].default)
+
+    @classmethod
+    @abc.abstractmethod
+    def examples(
+        cls, records: Sequence[Mapping[str, Any]], tokenizer, config: GPTConfig, max_length: int
+    ) -> Examples:
+        """Records as a model of this task learns them.
+
+        Args:
+          records: values by the names of `columns`, and `where`: file and line.
+          tokenizer: see `gpt_keras.tokenizers`.
+          config: of the model. Without `id2label` the labels are those in the records.
+          max_length: tokens.
+
+        Raises:
+          ValueError: naming file, line, value and remedy.
+        """
+
+    @abc.abstractmethod
+    def signatures(self) -> dict[str, Served]:
+        """What a server offers, by name; the first is `serving_default` too.
+
+        Raises:
+          ValueError: the model has no tokenizer.
+        """

@@ -1,0 +1,162 @@
+"""The normalizer `Precompiled`: SentencePiece's table of characters and what they become.
+
+Hugging Face `tokenizers` looks up whole clusters of characters, such as a letter with its accents
+(https://www.unicode.org/reports/tr29/), if they have less than six bytes: the shortest key that a
+cluster begins with replaces all of it. Else each character by itself is looked up.
+"""
+
+import base64
+import binascii
+
+import numpy as np
+import tensorflow as tf
+
+from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
+from gpt_keras.tokenizers.char_map import CharMap
+
+CONTROL, EXTEND, JOINER, PREPEND, PICTURE, SPACING = range(1, 7)
+"""Classes of characters that decide where a cluster ends, see `unicode_data.clusters`."""
+
+_MAX_BYTES = 5  # of a cluster that is looked up as a whole
+
+
+class Precompiled(tf.Module):
+    """A step of a `normalizer.Normalizer`."""
+
+    def __init__(self, keys, where):
+        """
+        Args:
+          keys: dict str -> str; none begins another, or has more than `_MAX_BYTES`.
+          where: begins the message of an error.
+
+        Raises:
+          ValueError: a key whose clusters are not told apart here.
+        """
+        super().__init__(name="precompiled")
+        for key in keys:
+            if key[0] in "©®" or 0x1100 <= ord(key[0]) < 0x1200 or 0xAC00 <= ord(key[0]) < 0xD800:
+                raise ValueError(
+                    f"{where}: normalizer Precompiled with the key {key!r}: unsupported; supported "
+                    "are keys that begin with no Hangul, © or ®"
+                )
+        chars = {ord(key): _points(text) for key, text in keys.items() if len(key) == 1}
+        clusters = {key: _points(text) for key, text in keys.items() if len(key) > 1}
+        self._map = CharMap(chars, [*clusters.values(), ()])
+        self._lengths = sorted({len(key) for key in clusters})
+        rows = [self._map.row_of[text] for text in clusters.values()]
+        self._clusters = tables.lookup_table([key.encode() for key in clusters], rows, 0)
+        self._classes = tables.dense(unicode_data.clusters())
+
+    def __call__(self, code_points, splits):
+        rows = self._map.rows(code_points)
+        classes = tables.gather_dense(self._classes, code_points)
+        joins = (classes == EXTEND) | (classes == JOINER) | (classes == SPACING)
+        joins |= ragged.previous((classes == PREPEND) | (code_points == ord("\r")), False)
+        rows = tf.cond(
+            tf.reduce_any(joins),
+            lambda: self._of_clusters(code_points, splits, rows, classes),
+            lambda: rows,
+        )
+        return tf.cond(
+            tf.reduce_any(rows > 0),
+            lambda: self._map.replace(code_points, splits, rows),
+            lambda: (code_points, splits),
+        )
+
+    def _of_clusters(self, code_points, splits, rows, classes):
+        """`rows`, (C,) int32 of `CharMap.rows`, with those of clusters that are looked up whole."""
+        size = tf.size(code_points, tf.int64)
+        first = ragged.mark(splits[:-1], size)
+        begins = first | ~_joined(code_points, classes, first)
+        starts = tf.where(begins)[:, 0]  # (G,)
+        limits = tf.concat([starts[1:], size[tf.newaxis]], 0)
+        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
+        offsets = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,), in bytes
+        num_bytes = tf.gather(offsets, limits) - tf.gather(offsets, starts)
+        whole = tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1))[:, 0]
+        starts, limits = tf.gather(starts, whole), tf.gather(limits, whole)  # (g,)
+        found = tf.gather(rows, starts)
+        for length in self._lengths:
+            ends = tf.minimum(starts + length, limits)
+            spans = tf.ragged.range(starts, ends)
+            texts = utf8.from_splits(tf.gather(code_points, spans.values), spans.row_splits)
+            found = tf.where(found > 0, found, self._clusters.lookup(texts))
+        hit = tf.where(found > 0)[:, 0]
+        spans = tf.ragged.range(tf.gather(starts, hit), tf.gather(limits, hit)).values
+        rows = tf.tensor_scatter_nd_update(
+            rows, spans[:, tf.newaxis], tf.fill(tf.shape(spans), self._map.row_of[()])
+        )
+        return tf.tensor_scatter_nd_update(
+            rows, tf.gather(starts, hit)[:, tf.newaxis], tf.gather(found, hit)
+        )
+
+
+def _joined(code_points, classes, first):
+    """(C,) bool: characters that belong to the cluster of the one before them.
+
+    `first`, (C,) bool, marks those that begin a text, of which this says nothing.
+    """
+    before = ragged.previous(classes, CONTROL)
+    joined = (before != CONTROL) & (
+        (classes == EXTEND) | (classes == JOINER) | (classes == SPACING)
+    )
+    joined |= (before == PREPEND) & (classes != CONTROL)
+    joined |= (ragged.previous(code_points, 0) == ord("\r")) & (code_points == ord("\n"))
+    # A picture goes on after a joiner, with what extends it before that.
+    place = tf.range(tf.size(classes, tf.int64))
+    bases = tf.where((classes != EXTEND) | first)[:, 0]
+    # The last base before each character; without one, any that is no picture will do.
+    which = tf.searchsorted(bases, place, out_type=tf.int64) - 1
+    base = tf.gather(tf.concat([[0], tf.cast(tf.gather(classes, bases), tf.int32)], 0), which + 1)
+    after_picture = ragged.previous((classes == JOINER) & (base == PICTURE) & ~first, False)
+    return joined | (after_picture & (classes == PICTURE))
+
+
+def _points(text):
+    return tuple(map(ord, text))
+
+
+def from_json(node, where: str) -> Precompiled:
+    """The step of a `tokenizer.json`'s node.
+
+    Raises:
+      ValueError: a damaged table; the message begins with `where`.
+    """
+    try:
+        return Precompiled(_keys(base64.b64decode(node["precompiled_charsmap"])), where)
+    except (binascii.Error, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{where}: normalizer Precompiled: damaged table: {error!r}; get the file anew"
+        ) from error
+
+
+def _keys(table: bytes) -> dict[str, str]:
+    """What stands for each key of a table that can count.
+
+    Of a key and one that begins with it the shorter counts, and none longer than clusters are. A
+    table holds the length of a double array of Darts (https://github.com/s-yata/darts-clone), that
+    array, and texts that end with zero bytes. An entry of the array has a byte as its label, a bit
+    that says if a key ends there, and where to go on.
+    """
+    if not table:
+        return {}
+    size = int.from_bytes(table[:4], "little")
+    array = np.frombuffer(table[4 : 4 + size], "<u4").astype(np.int64)
+    texts, keys, labels = table[4 + size :], {}, np.arange(1, 256)
+
+    def offset(unit):
+        return (unit >> 10) << ((unit & 0x200) >> 6)
+
+    stack = [(b"", offset(int(array[0])))]
+    while stack:
+        key, base = stack.pop()
+        places = base ^ labels
+        units = array[np.minimum(places, len(array) - 1)]
+        for i in np.flatnonzero((units & 0x800000FF == labels) & (places < len(array))):
+            longer, here = key + bytes([labels[i]]), int(places[i]) ^ offset(int(units[i]))
+            if units[i] & 0x100:
+                start = int(array[here]) & 0x7FFFFFFF
+                keys[longer.decode()] = texts[start : texts.index(b"\0", start)].decode()
+            elif len(longer) < _MAX_BYTES:
+                stack.append((longer, here))
+    return keys
