@@ -69,6 +69,12 @@ class MultiTask(Task):
             {name: task.new_metrics(sources.get(name)) for name, task in self.tasks.items()}
         )
 
+    def calibrate(self, metrics) -> None:
+        for name, task in self.tasks.items():
+            task.calibrate(metrics.tasks[name])
+        tasks = {name: (task.NAME, task.config) for name, task in self.tasks.items()}
+        self.config = joint_config(self.config, tasks)
+
     def signatures(self):
         """Those of all tasks; a task with a name of its own has it behind theirs."""
         return {

@@ -111,6 +111,10 @@ class GGUFKeys:
     scalar_layers: int = 0
 
 
+# Tasks that have Hugging Face's class and head of another one, and differ by `problem_type`.
+SAME_CLASS = {"SequenceRegressor": "SequenceClassifier"}
+
+
 def _score() -> dict[str, tuple[Weight, ...]]:
     return {"SequenceClassifier": (Weight("score/kernel", ("score.weight",)),)}
 
