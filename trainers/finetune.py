@@ -193,7 +193,7 @@ class FineTuner:
                 sources[task.name] = augmented_batches(
                     task, sources[task.name], self.tokenizer, self.flags, self.filler
                 )
-        if len(self.tasks) == 1:
+        if len(self.tasks) == 1 or not sources:
             return next(iter(sources.values()), None)
         weights = task_weights(self.flags)
         return TaskBatches(sources, weights, seed=self.flags.seed, shuffle=shuffle)
