@@ -102,6 +102,7 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
+        "embedding/positions": (config.max_position_embeddings, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's
@@ -112,6 +113,13 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
             shapes = _stored_shapes(weight, config, large[weight.variable])
             prefix = _prefix(family, source)
             _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
+
+
+def names(model) -> list[str]:
+    """What `tensors` names, without making them."""
+    family = FAMILIES[model.config.model_type]
+    prefix = "" if model.is_bare else family.prefix
+    return [name for _, _, names in _assignments(model, family, prefix) for name in names]
 
 
 def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
