@@ -6,7 +6,7 @@ import os as _os
 _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from gpt_keras.config import GPTConfig, RotaryConfig
-from gpt_keras.tasks import CausalLM, MaskedLM, SequenceClassifier, TextEmbedder
+from gpt_keras.tasks import CausalLM, MaskedLM, SequenceClassifier, SequenceRegressor, TextEmbedder
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "MaskedLM",
     "RotaryConfig",
     "SequenceClassifier",
+    "SequenceRegressor",
     "TextEmbedder",
 ]

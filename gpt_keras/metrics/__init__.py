@@ -3,6 +3,15 @@
 from gpt_keras.metrics.classification import ClassificationMetrics
 from gpt_keras.metrics.language_model import LanguageModelMetrics
 from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.multi_label import MultiLabelMetrics
 from gpt_keras.metrics.multi_task import MultiTaskMetrics
+from gpt_keras.metrics.regression import RegressionMetrics
 
-__all__ = ["ClassificationMetrics", "LanguageModelMetrics", "Metrics", "MultiTaskMetrics"]
+__all__ = [
+    "ClassificationMetrics",
+    "LanguageModelMetrics",
+    "Metrics",
+    "MultiLabelMetrics",
+    "MultiTaskMetrics",
+    "RegressionMetrics",
+]

@@ -6,6 +6,7 @@ from gpt_keras.tasks.masked_lm import MaskedLM
 from gpt_keras.tasks.multi_task import MultiTask
 from gpt_keras.tasks.registry import TASKS
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
+from gpt_keras.tasks.sequence_regressor import SequenceRegressor
 from gpt_keras.tasks.task import Task
 from gpt_keras.tasks.text_embedder import TextEmbedder
 from gpt_keras.tasks.text_task import TextTask
@@ -18,6 +19,6 @@ def of(path) -> type[Task]:
 
 
 __all__ = [
-    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "SequenceClassifier", "Task", "TextEmbedder",
-    "TextTask",
+    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "SequenceClassifier", "SequenceRegressor",
+    "Task", "TextEmbedder", "TextTask",
 ]  # fmt: skip

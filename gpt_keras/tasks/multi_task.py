@@ -69,6 +69,12 @@ class MultiTask(Task):
             {name: self.tasks[name].new_metrics(one) for name, one in sources.items()}
         )
 
+    def calibrate(self, metrics) -> None:
+        for name, found in metrics.tasks.items():
+            self.tasks[name].calibrate(found)
+        tasks = {name: (task.NAME, task.config) for name, task in self.tasks.items()}
+        self.config = joint_config(self.config, tasks)
+
     def signatures(self):
         """Those of all tasks; a task with a name of its own has it behind theirs."""
         return {

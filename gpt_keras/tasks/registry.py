@@ -1,6 +1,9 @@
 """Tasks on whole texts, by the names that programs and config.json know them by."""
 
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
+from gpt_keras.tasks.sequence_regressor import SequenceRegressor
 from gpt_keras.tasks.text_task import TextTask
 
-TASKS: dict[str, type[TextTask]] = {task.NAME: task for task in (SequenceClassifier,)}
+TASKS: dict[str, type[TextTask]] = {
+    task.NAME: task for task in (SequenceClassifier, SequenceRegressor)
+}

@@ -113,6 +113,10 @@ class GGUFKeys:
     implied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+# Tasks that have Hugging Face's class and head of another one, and differ by `problem_type`.
+SAME_CLASS = {"SequenceRegressor": "SequenceClassifier"}
+
+
 def _score() -> dict[str, tuple[Weight, ...]]:
     return {"SequenceClassifier": (Weight("score/kernel", ("score.weight",)),)}
 
