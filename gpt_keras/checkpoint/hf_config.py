@@ -10,8 +10,13 @@ from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
-OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
-WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
+# Of which Hugging Face may have no class.
+OUR_TASKS = ("MultiTask", "TokenClassifier", "RelationExtractor")
+WITH_LABELS = (
+    "SequenceClassifier",
+    "TokenClassifier",
+    "RelationExtractor",
+)  # tasks whose labels config.json names
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
 # Kind -> entry -> its type; entries of the second kind may be absent.
@@ -115,12 +120,13 @@ def _task_params(fields: Fields) -> dict[str, dict]:
     return params
 
 
-def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
+def to_dict(config: GPTConfig, task: str, is_ours: bool = False) -> dict[str, Any]:
     """config.json of a model.
 
     Args:
       config: its architecture.
       task: name of the task's class, such as "CausalLM".
+      is_ours: Hugging Face's class of the task would compute something else.
 
     Raises:
       ValueError: the family cannot express the configuration; names the field.
@@ -133,7 +139,8 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         )
     if task not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    architecture = family.architectures.get(task) or _ours(task)
+    architecture = family.architectures.get(task)
+    architecture = _ours(task) if is_ours or architecture is None else architecture
     values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
@@ -155,7 +162,8 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         labels = config.id2label
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
-        values["problem_type"] = "single_label_classification"
+        if task == "SequenceClassifier":
+            values["problem_type"] = "single_label_classification"
     back = from_fields(Fields(values, "config.json"))
     check_same(config, back, f"model_type={config.model_type!r}")
     return values
