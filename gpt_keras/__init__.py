@@ -11,6 +11,7 @@ from gpt_keras.tasks import (
     MaskedLM,
     RelationExtractor,
     SequenceClassifier,
+    SequenceRegressor,
     TextEmbedder,
     TokenClassifier,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "RelationExtractor",
     "RotaryConfig",
     "SequenceClassifier",
+    "SequenceRegressor",
     "TextEmbedder",
     "TokenClassifier",
 ]

@@ -62,7 +62,7 @@ def rotation(
     scale = head_scale(config)
     turned = scale * (np.arange(len(scale)) < config.num_heads + config.num_kv_heads)[:, None]
     left = scale - turned
-    factor = np.float32(attention_factor(rotary, config))
+    factor = np.float32(attention_factor(rotary, config.max_position_embeddings))
     if factor != 1:
         turned = turned * factor
     cos = ops.concatenate([cos, cos], -1) * turned + left
@@ -126,15 +126,19 @@ def inverse_frequencies(
     return _SCALED[rotary.kind](frequencies, scaling, rotary.theta).astype(np.float32)
 
 
-def attention_factor(rotary: RotaryConfig, config: GPTConfig) -> float:
-    """What turned queries and keys are multiplied by, as YaRN and LongRoPE want it."""
+def attention_factor(rotary: RotaryConfig, longest: int) -> float:
+    """What turned queries and keys are multiplied by, as YaRN and LongRoPE want it.
+
+    Args:
+      longest: the config's max_position_embeddings.
+    """
     scaling = dict(rotary.scaling)
     if rotary.kind not in ("yarn", "longrope"):
         return 1.0
     if scaling.get("attention_factor") is not None:
         return scaling["attention_factor"]
     original = scaling["original_max_position_embeddings"]
-    factor = scaling.get("factor") or config.max_position_embeddings / original
+    factor = scaling.get("factor") or longest / original
     if rotary.kind == "longrope":
         return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
 

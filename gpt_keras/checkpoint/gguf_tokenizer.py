@@ -1,13 +1,23 @@
 """The tokenizer inside a GGUF file."""
 
+import json
+
 import gguf
 
 from gpt_keras import tokenizers
-from gpt_keras.tokenizers import post_processor, pre_tokenizer
+from gpt_keras.tokenizers import (
+    char_encoder,
+    metaspace,
+    post_processor,
+    pre_tokenizer,
+    sentence_piece,
+)
 
-# `tokenizer.ggml.pre` -> what `ByteLevelBPE.from_vocab_and_merges` is to do. Source:
-# llm_tokenizer_bpe in llama.cpp's src/llama-vocab.cpp, and for what llama.cpp leaves out, the
-# normalizer, the tokenizer.json that the models came with.
+# `tokenizer.ggml.pre` -> what `ByteLevelBPE.from_vocab_and_merges` is to do. Source: llama.cpp's
+# src/llama-vocab.cpp, `llm_tokenizer_bpe` for the words and `llama_vocab::impl::load` for
+# ignore_merges. It normalizes nothing; NFC is what the tokenizers do that the models were trained
+# with: GPT-NeoX's (OLMo, MPT), Cohere's and Qwen's, see transformers' tokenization_gpt_neox.py,
+# tokenization_cohere.py and tokenization_qwen2.py.
 _NFC = {"normalizer": "NFC"}
 PRE_TOKENIZERS = {
     "gpt-2": {"pre_tokenizer": "gpt2"},
@@ -20,16 +30,20 @@ PRE_TOKENIZERS = {
     "command-r": {"pre_tokenizer": "digits_gpt2", **_NFC},
     "llama-bpe": {"pre_tokenizer": "llama3", "ignore_merges": True},
     "llama3": {"pre_tokenizer": "llama3", "ignore_merges": True},
+    "llama-v3": {"pre_tokenizer": "llama3", "ignore_merges": True},
+    "falcon3": {"pre_tokenizer": "llama3", "ignore_merges": True},
     "dbrx": {"pre_tokenizer": "llama3"},
     "smaug-bpe": {"pre_tokenizer": "llama3"},
     "qwen2": {"pre_tokenizer": "qwen2", **_NFC},
+    "stablelm2": {"pre_tokenizer": "qwen2"},
     "tekken": {"pre_tokenizer": "tekken", "ignore_merges": True},
     "gpt-4o": {"pre_tokenizer": "o200k"},
     "deepseek-r1-qwen": {"pre_tokenizer": "qwen2", **_NFC},
 }
 # Of these llama.cpp puts a token before a text where the file does not say.
-_BEGIN = {"llama-bpe", "llama3", "tekken"}
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5  # of llama.cpp's llama_token_type
+_BEGIN = {"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"}
+# Of llama.cpp's llama_token_type.
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
 
 def make_tokenizer(file):
@@ -49,7 +63,7 @@ def make_tokenizer(file):
         )
     try:
         return makers[model](file)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file.where}: tokenizer: {error}") from error
 
 
@@ -121,34 +135,34 @@ def add(writer: gguf.GGUFWriter, tokenizer, config) -> None:
 
     Args:
       writer: of the file.
-      tokenizer: a `tokenizers.ByteLevelBPE`.
+      tokenizer: a `tokenizers.ByteLevelBPE` or `tokenizers.SentencePieceBPE`.
       config: of the model; rows of its table without a token get one that no text has.
 
     Raises:
       ValueError: a tokenizer that llama.cpp has no name for, or other tokens around a text than
         those that begin and end the model's.
     """
-    if not isinstance(tokenizer, tokenizers.ByteLevelBPE):
+    makers = {
+        tokenizers.ByteLevelBPE: _add_byte_level_bpe,
+        tokenizers.SentencePieceBPE: _add_sentence_piece_bpe,
+    }
+    if type(tokenizer) not in makers:
         raise ValueError(
-            f"{type(tokenizer).__name__} tokenizers are not written as GGUF, byte-level BPE is; "
-            "with_tokenizer=False when the model is read leaves it out"
+            f"{type(tokenizer).__name__} tokenizers are not written as GGUF, byte-level and "
+            "SentencePiece BPE are; with_tokenizer=False when the model is read leaves it out"
         )
     spec = tokenizer.spec
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_name_of(spec))
     tokens = [f"[PAD{i}]" for i in range(config.vocab_size)]
     types = [_UNUSED] * config.vocab_size
     for token, i in spec.model.vocab.items():
         tokens[i], types[i] = token, _NORMAL
     for token, i in spec.added_tokens.items():
         tokens[i], types[i] = token.content, _CONTROL if token.special else _USER_DEFINED
+    makers[type(tokenizer)](writer, spec, types)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges([" ".join(pair) for pair in spec.model.merges])
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
-    splitter = pre_tokenizer.from_json(spec.pre_tokenizer, "tokenizer.json")
-    writer.add_add_space_prefix(splitter.add_prefix_space)
     single = tokenizer.post_processor.single
     for name, ids, known in (
         ("bos", single.prefix.ids, (config.bos_token_id,)),
@@ -164,13 +178,71 @@ def add(writer: gguf.GGUFWriter, tokenizer, config) -> None:
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _name_of(spec) -> str:
-    """llama.cpp's name of how a tokenizer splits texts."""
+def _add_byte_level_bpe(writer, spec, types):
+    del types
     splitter = pre_tokenizer.from_json(spec.pre_tokenizer, "tokenizer.json")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_name_of(spec, splitter))
+    writer.add_token_merges([" ".join(pair) for pair in spec.model.merges])
+    writer.add_add_space_prefix(splitter.add_prefix_space)
+
+
+def _name_of(spec, splitter) -> str:
+    """llama.cpp's name of how a tokenizer splits texts; one that normalizes alike if there is."""
+    steps = _normalizers(spec)
+    if len(steps) > 1 or any(step != {"type": "NFC"} for step in steps):
+        raise ValueError(f"tokenizer.json: normalizer {steps}: llama.cpp has no name for it")
+    found = {}
     for name, options in PRE_TOKENIZERS.items():
         other = pre_tokenizer.named(options["pre_tokenizer"])
         if (splitter.pattern, splitter.digits) == (other.pattern, other.digits) and (
             spec.model.ignore_merges == options.get("ignore_merges", False)
         ):
-            return name
-    raise ValueError(f"tokenizer.json: pre_tokenizer {splitter}: llama.cpp has no name for it")
+            found.setdefault("normalizer" in options, name)
+    if not found:
+        raise ValueError(f"tokenizer.json: pre_tokenizer {splitter}: llama.cpp has no name for it")
+    return found.get(bool(steps)) or next(iter(found.values()))
+
+
+def _add_sentence_piece_bpe(writer, spec, types):
+    model = spec.model
+    if not model.byte_fallback:
+        raise ValueError("tokenizer.json: no byte_fallback, without which llama.cpp cannot do")
+    try:
+        scores = dict(zip(model.vocab.values(), sentence_piece.scores(model), strict=True))
+    except ValueError as error:
+        raise ValueError(f"tokenizer.json: {error}: not written as GGUF") from None
+    for token in char_encoder.byte_tokens():
+        if token in model.vocab:
+            types[model.vocab[token]] = _BYTE
+    if model.unk_id is not None:
+        types[model.unk_id] = _UNKNOWN
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    # Scores of tokens that are never merged are of no use; the converter's is this.
+    writer.add_token_scores([scores.get(i, -1000.0) for i in range(len(types))])
+    writer.add_add_space_prefix(_dummy_prefix(spec))
+
+
+def _dummy_prefix(spec) -> bool:
+    """Whether a blank is put before a text; all other blanks are to become ▁ where they are."""
+    prepend = {"type": "Prepend", "prepend": metaspace.MARK}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": metaspace.MARK}
+    steps, node = _normalizers(spec), spec.pre_tokenizer
+    # Gemma's file splits at blanks, of which the normalizer has left none.
+    idle = node is None or (node["type"] == "Split" and node["pattern"] == {"String": " "})
+    if idle and steps in ([replace], [prepend, replace]):
+        return steps[0] == prepend
+    if steps in ([], [replace]) and node and node["type"] == "Metaspace" and not node.get("split"):
+        return metaspace.scheme(node, "tokenizer.json") != "never"
+    raise ValueError(
+        f"tokenizer.json: normalizer {steps} with pre_tokenizer {node}: llama.cpp has no name for "
+        "it"
+    )
+
+
+def _normalizers(spec) -> list[dict]:
+    node = json.loads(spec.text).get("normalizer")
+    if node is None:
+        return []
+    return node["normalizers"] if node["type"] == "Sequence" else [node]

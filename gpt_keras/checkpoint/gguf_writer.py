@@ -6,11 +6,12 @@ convert_hf_to_gguf.py of llama.cpp writes of the same model.
 
 import math
 import os
+from collections.abc import Iterator
 
 import gguf
 import numpy as np
 
-from gpt_keras.checkpoint import gguf_tokenizer, hf_config, weights
+from gpt_keras.checkpoint import gguf_config, gguf_tokenizer, weights
 from gpt_keras.checkpoint.families import FAMILIES, Family
 from gpt_keras.checkpoint.families.family import heads_apart
 from gpt_keras.checkpoint.gguf_file import by_head, tensor_names
@@ -20,11 +21,13 @@ TYPES = {
     "F16": gguf.LlamaFileType.MOSTLY_F16,
     "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
+_PRECISE = ("position_embd.weight",)
 _BLOCK = 32  # numbers that share a scale in Q8_0
 _ADD = {
     bool: gguf.GGUFWriter.add_bool,
     int: gguf.GGUFWriter.add_uint32,
     float: gguf.GGUFWriter.add_float32,
+    str: gguf.GGUFWriter.add_string,
 }
 _DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "Q8_0": np.dtype(np.uint8)}
 
@@ -42,67 +45,55 @@ def save(model, path: str, file_type: str) -> None:
     if family.gguf is None:
         known = ", ".join(name for name, other in FAMILIES.items() if other.gguf)
         raise ValueError(f"{family.model_type} is not written as GGUF; these are: {known}")
+    found, factors = gguf_config.metadata(model.config, family)
+    names = tensor_names(family, model.config.num_layers, model.config.num_experts)
+    names = {name: names[name] for name in weights.names(model)}
+    gguf_config.check(model.config, family, found, factors, names)
     writer = gguf.GGUFWriter(None, family.gguf.architecture)
     writer.add_file_type(TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_name(os.path.basename(path).removesuffix(".gguf"))
-    _add_config(writer, model.config, family)
+    for key, value in found.items():
+        _ADD[type(value)](writer, key, value)
     if model.tokenizer is not None:
         gguf_tokenizer.add(writer, model.tokenizer, model.config)
     partial = f"{path}.partial"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
-        _write(writer, model, family, file_type, partial)
+        _write(writer, lambda: _tensors(model, family, names, factors), file_type, partial)
         os.replace(partial, path)
     finally:
         if os.path.exists(partial):
             os.remove(partial)
 
 
-def _add_config(writer: gguf.GGUFWriter, config, family: Family) -> None:
-    values = hf_config.to_dict(config, "CausalLM")
-    for name, key in family.gguf.keys.items():
-        value = values.get(name)
-        if value is not None:
-            add = _ADD[type(value)]
-            add(writer, f"{family.gguf.architecture}.{key}", value)
-    eos, eot = (*config.eos_token_ids, None, None)[:2]
-    for name, token_id in {
-        "bos": config.bos_token_id, "eos": eos, "eot": eot, "padding": config.pad_token_id,
-    }.items():  # fmt: skip
-        if token_id is not None:
-            writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token_id)
-    if config.rotary is None:
-        return
-    scaling = dict(config.rotary.scaling)
-    kind = scaling.get("rope_type", "none")
-    if kind not in ("none", "linear"):
-        raise ValueError(
-            f"rope_type={kind!r} is not written as GGUF; scalings that are: none, linear"
-        )
-    writer.add_rope_dimension_count(int(config.head_dim * config.rotary.fraction))
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    if kind == "linear":
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(scaling["factor"])
-
-
-def _write(writer: gguf.GGUFWriter, model, family: Family, file_type: str, path: str) -> None:
-    """The file, tensor after tensor: in memory is one of them, beside the model."""
-    names = tensor_names(family, model.config.num_layers)
+def _tensors(model, family: Family, names, factors) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors by GGUF's names, one at a time; experts of a layer are one tensor."""
+    yield from factors.items()
+    experts = {}  # name -> those of the experts so far
     for name, tensor in weights.tensors(model):
-        shape = _stored(family, model.config, name, tensor).shape
-        kind = _kind(name, shape, file_type)
-        dtype = _DTYPES[kind.name]
+        theirs, expert = names[name]
+        values = _stored(family, model.config, name, tensor)
+        if expert is None:
+            yield theirs, values
+            continue
+        experts.setdefault(theirs, []).append(values)
+        if len(experts[theirs]) == model.config.num_experts:
+            yield theirs, np.stack(experts.pop(theirs))
+
+
+def _write(writer: gguf.GGUFWriter, tensors, file_type: str, path: str) -> None:
+    """The file, tensor after tensor: in memory is one of them, beside the model."""
+    for name, values in tensors():
+        kind = _kind(name, values.shape, file_type)
+        dtype, shape = _DTYPES[kind.name], values.shape
         if kind.name == "Q8_0":
             shape = gguf.quant_shape_to_byte_shape(shape, kind)
-        writer.add_tensor_info(names[name], shape, dtype, math.prod(shape) * dtype.itemsize, kind)
+        writer.add_tensor_info(name, shape, dtype, math.prod(shape) * dtype.itemsize, kind)
     writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, tensor in weights.tensors(model):
-        values = _stored(family, model.config, name, tensor)
+    for name, values in tensors():
         kind = _kind(name, values.shape, file_type)
         largest = np.abs(values).max()
         if kind.name == "F16" and largest > np.finfo(np.float16).max:
@@ -115,8 +106,8 @@ def _write(writer: gguf.GGUFWriter, model, family: Family, file_type: str, path:
 
 
 def _kind(name: str, shape: tuple[int, ...], file_type: str) -> gguf.GGMLQuantizationType:
-    """Vectors and tables of positions keep their precision, as llama.cpp expects."""
-    if len(shape) == 1 or name.endswith("wpe.weight"):
+    """Vectors, routers and tables of positions keep their precision, as llama.cpp expects."""
+    if len(shape) == 1 or name in _PRECISE or name.endswith(".ffn_gate_inp.weight"):
         file_type = "F32"
     elif file_type == "Q8_0" and shape[-1] % _BLOCK:
         file_type = "F16"

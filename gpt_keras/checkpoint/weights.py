@@ -7,7 +7,12 @@ from typing import Protocol
 import numpy as np
 
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
-from gpt_keras.checkpoint.families.family import OUR_HEADS, heads_apart, heads_together
+from gpt_keras.checkpoint.families.family import (
+    OUR_HEADS,
+    SAME_CLASS,
+    heads_apart,
+    heads_together,
+)
 from gpt_keras.config import GPTConfig
 
 
@@ -102,6 +107,7 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
+        "embedding/positions": (config.max_position_embeddings, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's
@@ -112,6 +118,13 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
             shapes = _stored_shapes(weight, config, large[weight.variable])
             prefix = _prefix(family, source)
             _check_shapes(source, _tensor_names(weight, last, prefix, 1), shapes)
+
+
+def names(model) -> list[str]:
+    """What `tensors` names, without making them."""
+    family = FAMILIES[model.config.model_type]
+    prefix = "" if model.is_bare else family.prefix
+    return [name for _, _, names in _assignments(model, family, prefix) for name in names]
 
 
 def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -162,7 +175,8 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     """The weights beyond the backbone; those of each of several tasks behind its name."""
     parts = getattr(model, "tasks", {})
     if not parts:
-        return {**OUR_HEADS, **family.heads}.get(type(model).__name__, ())
+        task = type(model).__name__
+        return {**OUR_HEADS, **family.heads}.get(SAME_CLASS.get(task, task), ())
     return tuple(
         dataclasses.replace(
             weight,

@@ -13,9 +13,10 @@ class RelationMetrics(ClassificationMetrics):
     KEY = "micro_f1"
 
     def score(self, samples=None) -> dict[str, float]:
-        confusion = self._confusion(self.samples if samples is None else self.samples[samples])
-        right = confusion.diagonal()[1:].sum().item()
-        true, found = confusion[1:].sum().item(), confusion[:, 1:].sum().item()
+        chosen = slice(None) if samples is None else samples
+        true, predicted = self._seen.true[chosen], self._seen.predicted[chosen]
+        right = int(((true == predicted) & (true > 0)).sum())
+        true, found = int((true > 0).sum()), int((predicted > 0).sum())
         return {
             **super().score(samples),
             "micro_f1": 2 * right / max(true + found, 1),

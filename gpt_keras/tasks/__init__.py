@@ -7,6 +7,7 @@ from gpt_keras.tasks.multi_task import MultiTask
 from gpt_keras.tasks.registry import TASKS
 from gpt_keras.tasks.relation_extractor import RelationExtractor
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
+from gpt_keras.tasks.sequence_regressor import SequenceRegressor
 from gpt_keras.tasks.task import Task
 from gpt_keras.tasks.text_embedder import TextEmbedder
 from gpt_keras.tasks.text_task import TextTask
@@ -20,6 +21,6 @@ def of(path) -> type[Task]:
 
 
 __all__ = [
-    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor", "SequenceClassifier", "Task",
-    "TextEmbedder", "TextTask", "TokenClassifier",
+    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor", "SequenceClassifier",
+    "SequenceRegressor", "Task", "TextEmbedder", "TextTask", "TokenClassifier",
 ]  # fmt: skip

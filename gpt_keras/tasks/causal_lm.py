@@ -45,13 +45,16 @@ class CausalLM(Task):
     def save_gguf(self, path: str | os.PathLike, type: str = "F16") -> None:
         """Writes a GGUF file for llama.cpp; it appears whole or not at all.
 
+        Where llama.cpp knows no sliding window, as in Mistral's and StarCoder2's files, the context
+        is written as long as the window, within which it makes no difference.
+
         Args:
           path: the file; one that is there is replaced.
           type: of the matrices: F32, F16 or Q8_0. Vectors are F32.
 
         Raises:
-          ValueError: a family, a rotary scaling or a tokenizer that is not written as GGUF, by
-            name; a value that F16 cannot hold.
+          ValueError: a family, a tokenizer or a field of the configuration that is not written as
+            GGUF, by name; a value that F16 cannot hold.
         """
         if self.backbone.split:
             raise ValueError("the matrices are split: save the model before backbone.lay_out()")

@@ -181,3 +181,10 @@ class Task(ConfigModel):
             model's, `examples` of another task's. None: as if it had nothing to say.
         """
         raise NotImplementedError
+
+    def calibrate(self, metrics: Metrics) -> None:
+        """Sets what the eval data decide once training has ended; nothing, unless a task says so.
+
+        Args:
+          metrics: of the finished weights on these data; they take what was set into account.
+        """

@@ -160,9 +160,7 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=
     vocab = {token: i for i, token in enumerate(tokens)}
     merges = []
     for token, score in zip(tokens, scores, strict=True):
-        pairs = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-        pairs = [pair for pair in pairs if vocab.keys() >= {*pair}]
-        merges += [(score, *map(len, pair), pair) for pair in pairs]
+        merges += [(score, *map(len, pair), pair) for pair in pairs(token, vocab)]
     merges.sort(key=lambda merge: merge[:3], reverse=True)
     unknown = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _UNKNOWN]
     model = tokenizer_json.BPEModel(
@@ -191,6 +189,30 @@ def bpe_json(tokens, scores, kinds, added=(), dummy_prefix=True, post_processor=
     given |= {token["content"]: token for token in added}
     fields["added_tokens"] = sorted(given.values(), key=lambda token: token["id"])
     return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
+
+
+def pairs(token: str, vocab) -> list[tuple[str, str]]:
+    """The tokens of a vocabulary that join to one."""
+    cuts = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+    return [(a, b) for a, b in cuts if a in vocab and b in vocab]
+
+
+def scores(model: tokenizer_json.BPEModel) -> list[float]:
+    """Scores by which `bpe_json` makes a model's merges, in the order of its vocabulary.
+
+    Raises:
+      ValueError: there are none: the merges are of some other kind.
+    """
+    made = ["".join(pair) for pair in model.merges]
+    rank = {token: -i for i, token in enumerate(dict.fromkeys(made))}
+    runs = sum(a != b for a, b in zip(made, [*made[1:], None], strict=True))
+    expected = {pair for token in model.vocab for pair in pairs(token, model.vocab)}
+    if runs > len(rank) or set(model.merges) != expected:
+        raise ValueError(
+            "the merges are not those of SentencePiece, which joins all tokens that make another, "
+            "by the scores of what they make"
+        )
+    return [float(rank.get(token, -len(rank))) for token in model.vocab]
 
 
 def _as_bpe(proto, config, where):

@@ -114,6 +114,23 @@ def embedder(tokenizer, tmp_path_factory):
     yield from _exported(model, tmp_path_factory.mktemp("embedder"))
 
 
+@pytest.fixture(scope="session")
+def tiny():
+    """Fields of a small architecture."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def regressor(tokenizer, tmp_path_factory):
+    """An exported SequenceRegressor."""
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, id2label=("LABEL_0",), **TINY
+    )  # fmt: skip
+    keras.utils.set_random_seed(4)
+    model = gpt_keras.SequenceRegressor(config, tokenizer)
+    yield from _exported(model, tmp_path_factory.mktemp("regressor"))
+
+
 def _exported(model, path, capacity=None):
     saved_model_dir = saved_model.export(model, path, capacity=capacity)
     with verification.load(saved_model_dir) as loaded:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpt_keras
-from export import client, saved_model
+from export import client, protocol, saved_model
 from export.capacity import Capacity
 from export.server import model_config, servable, warmup
 from export.server.configuration import Configuration
@@ -156,3 +156,23 @@ def test_classifier(classifier):
         (pairs,) = post(url, body)["results"]
         assert pairs[0][0] == found[0].label
         assert pairs[0][1] == pytest.approx(found[0].score, abs=1e-5)
+
+
+@pytest.mark.xdist_group("exported_regressor")
+def test_regressor(regressor):
+    texts = [*TEXTS, "", "🙂" * 90]
+    expected = regressor.model.regress_texts(texts).numpy().tolist()
+    request = protocol.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "regress_examples"
+    for text in texts:
+        record = request.input.example_list.examples.add()
+        record.features.feature["text"].bytes_list.value.append(text.encode())
+    with served(regressor.saved_model_dir) as (asking, url):
+        assert asking.regress(texts) == pytest.approx(expected, abs=1e-5)
+        answer = asking._predictions.Regress(request, timeout=60)
+        values = [entry.value for entry in answer.result.regressions]
+        assert values == pytest.approx(expected, abs=1e-5)
+        assert post(url, {"instances": texts})["predictions"] == pytest.approx(expected, abs=1e-5)
+        body = {"signature_name": "regress_examples", "examples": [{"text": t} for t in texts]}
+        found = post(url.replace(":predict", ":regress"), body)["results"]
+        assert found == pytest.approx(expected, abs=1e-5)

@@ -102,6 +102,7 @@ class GGUFKeys:
         family's own checkpoints.
       scalar_layers: number of layers of the one size of model whose `attention_scalar` is D / H
         instead of h, which no metadata says; 0 if there is none.
+      implied: entries of config.json that are so of all files, whatever their absence means there.
     """
 
     architecture: str
@@ -109,6 +110,11 @@ class GGUFKeys:
     permuted: tuple[str, ...] = ()
     transposed: tuple[str, ...] = ()
     scalar_layers: int = 0
+    implied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# Tasks that have Hugging Face's class and head of another one, and differ by `problem_type`.
+SAME_CLASS = {"SequenceRegressor": "SequenceClassifier"}
 
 
 def token_classifier(name: str) -> tuple[Weight, ...]:
@@ -152,7 +158,8 @@ class Family:
         the table of positions.
       rotary: its rotary positions, or None if it has none.
       windows: its sliding window, or None if it has none.
-      gguf: how GGUF files of the family differ, or None if they are not read.
+      gguf: how GGUF files of the family differ, or None if there are none. Of families that GGUF
+        has under one name, files are read as the first one's with as many experts, none or some.
     """
 
     model_type: str

@@ -104,6 +104,7 @@ GEMMA3_TEXT = dataclasses.replace(
             "gemma3",
             sliding_window="attention.sliding_window",
             rope_local_base_freq="rope.freq_base_swa",
+            final_logit_softcapping="final_logit_softcapping",
         ),
         scalar_layers=62,
     ),

@@ -112,7 +112,6 @@ MISTRAL = dataclasses.replace(
     supported={"layer_types": (None,), **LLAMA.supported},
     written={"attention_dropout": 0.0},
     windows=WindowKeys(size=4096),
-    gguf=None,  # llama.cpp has them as llama
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen2/

@@ -2,7 +2,14 @@
 
 import dataclasses
 
-from gpt_keras.checkpoint.families.family import Key, RotaryKeys, Weight, WindowKeys, classes
+from gpt_keras.checkpoint.families.family import (
+    GGUFKeys,
+    Key,
+    RotaryKeys,
+    Weight,
+    WindowKeys,
+    classes,
+)
 from gpt_keras.checkpoint.families.family import gate_up_widths as widths
 from gpt_keras.checkpoint.families.llama import BLOCK, LLAMA, MISTRAL, QK_NORMS, QWEN3
 
@@ -34,6 +41,14 @@ MIXTRAL = dataclasses.replace(
     ),
     rotary=RotaryKeys(theta=1e6),
     windows=WindowKeys(),
+    gguf=dataclasses.replace(
+        MISTRAL.gguf,
+        keys={
+            **MISTRAL.gguf.keys,
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+        },
+    ),
 )  # fmt: skip
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3_moe/
@@ -52,7 +67,6 @@ QWEN3_MOE = dataclasses.replace(
         "normalize_experts": Key(("norm_topk_prob",), bool, False),
         **_ROUTER,
     },
-    gguf=None,
     # Layers without experts among others would need weights of their own.
     supported={"decoder_sparse_step": (1,), "mlp_only_layers": ([],), **QWEN3.supported},
     weights=(
@@ -64,4 +78,14 @@ QWEN3_MOE = dataclasses.replace(
         Weight(_DENSE + "down", (_MLP + "experts.{e}.down_proj.weight",)),
     ),
     windows=WindowKeys(size=4096, switch="use_sliding_window"),
+    gguf=GGUFKeys(
+        "qwen3moe",
+        {
+            **{k: v for k, v in QWEN3.gguf.keys.items() if k != "intermediate_size"},
+            "moe_intermediate_size": "expert_feed_forward_length",
+            "num_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+        },
+        implied={"norm_topk_prob": True},
+    ),
 )  # fmt: skip

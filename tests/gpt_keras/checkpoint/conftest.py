@@ -1,5 +1,7 @@
 """A writer of GGUF files, which does what llama.cpp's converter does."""
 
+import re
+
 import gguf
 import numpy as np
 import pytest
@@ -17,7 +19,10 @@ NAMES = [  # Hugging Face -> GGUF
     ("attn.c_proj", "attn_output"), ("mlp.c_fc", "ffn_up"), ("mlp.c_proj", "ffn_down"),
     ("ln_1", "attn_norm"), ("ln_2", "ffn_norm"), ("transformer.wte", "token_embd"),
     ("transformer.wpe", "position_embd"), ("transformer.ln_f", "output_norm"),
+    ("block_sparse_moe.gate", "ffn_gate_inp"),
 ]  # fmt: skip
+EXPERTS = {"w1": "gate", "w2": "down", "w3": "up", "gate_proj": "gate", "down_proj": "down",
+           "up_proj": "up"}  # fmt: skip
 
 
 def _permute(values, heads):
@@ -46,6 +51,8 @@ def _others(config):
         values["rope.dimension_count"] = int(config.head_dim * config.rotary.fraction)
     elif config.head_dim * config.num_heads != config.hidden_size:
         values["attention.key_length"] = config.head_dim
+    if config.model_type == "qwen3_moe":
+        values["expert_feed_forward_length"] = config.intermediate_size
     if config.model_type == "gpt_neox":
         values["use_parallel_residual"] = config.parallel_residual
     if config.attention_softcap:
@@ -63,6 +70,8 @@ def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, chang
         f"{arch}.context_length": config.max_position_embeddings,
         f"{arch}.embedding_length": config.hidden_size,
         f"{arch}.feed_forward_length": config.intermediate_size,
+        f"{arch}.expert_count": config.num_experts or None,
+        f"{arch}.expert_used_count": config.experts_per_token or None,
         f"{arch}.attention.head_count": config.num_heads,
         "tokenizer.ggml.bos_token_id": config.bos_token_id,
         "tokenizer.ggml.eos_token_id": 2,
@@ -104,7 +113,12 @@ def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, chang
             tensor = kinds.reshape(tensor.shape)
         if "gemma" in arch and name.endswith("norm.weight"):
             tensor = tensor + np.float32(1)
-        if arch in ("llama", "gpt2"):
+        found = re.fullmatch(r"model\.layers\.(\d+)\..*\.experts\.\d+\.(\w+)\.weight", name)
+        if found:  # experts come one after the other
+            name = f"blk.{found[1]}.ffn_{EXPERTS[found[2]]}_exps.weight"
+            before = tensors.get(name, np.zeros((0, *tensor.shape), tensor.dtype))
+            tensor = np.concatenate([before, tensor[None]])
+        elif arch in ("llama", "gpt2"):
             for theirs, ours in NAMES:
                 name = name.replace(theirs, ours)
         else:
@@ -115,7 +129,7 @@ def _write(path, model, kind=gguf.GGMLQuantizationType.F32, metadata=None, chang
     if change:
         change(tensors)
     for name, tensor in tensors.items():
-        if tensor.ndim < 2 or tensor.dtype == np.int8:
+        if tensor.ndim < 2 or tensor.dtype == np.int8 or "ffn_gate_inp" in name:
             writer.add_tensor(name, np.ascontiguousarray(tensor))
         else:
             data = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)

@@ -1,5 +1,6 @@
 """GGUF files in: whole, of every type, damaged, unsupported."""
 
+import math
 import struct
 
 import gguf
@@ -104,6 +105,17 @@ GEMMA = {"head_dim": 16, "sliding_window": 3}
         ("gemma2", {**GEMMA, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 2.0}),
         ("gemma2", {**GEMMA, "query_pre_attn_scalar": 8, "num_hidden_layers": 46}),
         ("gemma3_text", {**GEMMA, "query_pre_attn_scalar": 16}),
+        ("mixtral", {"num_local_experts": 3, "num_experts_per_tok": 2}),
+        (
+            "qwen3_moe",
+            {
+                "head_dim": 16,
+                "moe_intermediate_size": 48,
+                "num_experts": 3,
+                "num_experts_per_tok": 2,
+                "norm_topk_prob": True,
+            },
+        ),
     ],
 )
 def test_families(write, tmp_path, model_type, changes):
@@ -136,28 +148,174 @@ def assert_same_file(ours, theirs):
         assert (tensor.tensor_type, list(tensor.shape)) == (other.tensor_type, list(other.shape))
         np.testing.assert_array_equal(tensor.data, other.data, err_msg=name)
     for key, field in theirs.fields.items():
-        # The converter writes no key heads of GPT-NeoX, whose heads are as many.
-        if not key.startswith(("GGUF.", "gptneox.attention.head_count_kv")):
+        # The converter writes no key heads of GPT-NeoX, whose heads are as many; for Qwen 3 with
+        # experts the width of a feed-forward that it has not.
+        absent = ("GGUF.", "gptneox.attention.head_count_kv", "qwen3moe.feed_forward_length")
+        if not key.startswith(absent):
             assert ours.fields[key].contents() == field.contents(), key
 
 
-def test_longrope_is_refused(write, tmp_path):
-    config = hf_config.from_fields(Fields({"model_type": "phi3", **SMALL}, "config.json"))
+def one_model(write, tmp_path, model_type, changes, metadata, tensors):
+    """A model of a file that the converter would write, and of the one written of the model."""
+    fields = {"model_type": model_type, **SMALL, **changes}
+    config = hf_config.from_fields(Fields(fields, "config.json"))
+    model = gpt_keras.CausalLM(config.replace(initializer_range=0.2))
+    arch = {"phi3": "phi3", "gemma3_text": "gemma3"}.get(model_type, "llama")
+    metadata = {f"{arch}.{key}": value for key, value in metadata.items()}
+    path = write(
+        tmp_path / "theirs.gguf", model, metadata=metadata, change=lambda t: t.update(tensors)
+    )
+    again = read(path)
+    np.testing.assert_array_equal(again(IDS), model(IDS))
+    model.save_gguf(tmp_path / "ours.gguf", "F32")
+    return config, again.config, path, tmp_path / "ours.gguf"
 
-    def factors(tensors):
-        tensors["rope_factors_long.weight"] = np.ones(4, np.float32)
 
-    path = write(tmp_path / "m.gguf", gpt_keras.CausalLM(config), change=factors)
-    refuses(path, "rope_factors_long.weight", "Hugging Face directory")
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}  # fmt: skip
+SHORT, LONG = [1.0, 1.5, 2.0, 3.25], [1.0, 4.0, 8.5, 32.0]
+LONGROPE = {"type": "longrope", "short_factor": SHORT, "long_factor": LONG}
+
+
+def llama3_factors(theta, width, factor=8, low=1, high=4, original=8192):
+    """As `LlamaModel.generate_extra_tensors` of llama.cpp's conversion/llama.py."""
+    factors = []
+    for i in range(0, width, 2):
+        wavelength = 2 * math.pi * theta ** (i / width)
+        smooth = (original / wavelength - low) / (high - low)
+        smooth = min(max(smooth, 0), 1)
+        factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "metadata", "tensors"),
+    [
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0,
+                              "original_max_position_embeddings": 32}},
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+             "rope.scaling.original_context_length": 32, "rope.scaling.yarn_beta_fast": 16.0},
+            {},
+        ),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5,
+                              "original_max_position_embeddings": 32}},
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0,
+             "rope.scaling.original_context_length": 32, "rope.scaling.yarn_attn_factor": 1.5},
+            {},
+        ),
+        (
+            "gemma3_text",
+            {**GEMMA, "query_pre_attn_scalar": 16, "num_hidden_layers": 6,
+             "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+            {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0,
+             "rope.freq_base_swa": 10000.0},
+            {},
+        ),
+        (
+            "phi3",
+            {"rope_scaling": LONGROPE, "original_max_position_embeddings": 4,
+             "max_position_embeddings": 16},
+            {"rope.scaling.original_context_length": 4,
+             "rope.scaling.attn_factor": math.sqrt(1 + math.log(4) / math.log(4))},
+            {"rope_factors_long.weight": LONG, "rope_factors_short.weight": SHORT},
+        ),
+        (
+            "llama",
+            {"rope_scaling": {**LONGROPE, "attention_factor": 1.25,
+                              "original_max_position_embeddings": 4}},
+            {"rope.scaling.type": "longrope", "rope.scaling.original_context_length": 4,
+             "rope.scaling.attn_factor": 1.25},
+            {"rope_factors_long.weight": LONG, "rope_factors_short.weight": SHORT},
+        ),
+        (
+            "llama",
+            {"rope_scaling": LLAMA3, "rope_theta": 500000.0, "head_dim": 16},
+            {"rope.freq_base": 500000.0},
+            {"rope_freqs.weight": llama3_factors(500000.0, 16)},
+        ),
+        (
+            "mixtral",
+            {"rope_scaling": {**LLAMA3, "factor": 32.0}, "rope_theta": 500000.0, "head_dim": 16,
+             "num_local_experts": 2, "num_experts_per_tok": 1},
+            {"rope.freq_base": 500000.0},
+            {"rope_freqs.weight": llama3_factors(500000.0, 16, 32)},
+        ),
+    ],
+)  # fmt: skip
+def test_rotary_scalings(write, tmp_path, model_type, changes, metadata, tensors):
+    tensors = {name: np.array(values, np.float32) for name, values in tensors.items()}
+    config, again, theirs, ours = one_model(write, tmp_path, model_type, changes, metadata, tensors)
+    assert again.rotary == config.rotary
+    assert read_config(ours).rotary == config.rotary
+    found = gguf.GGUFReader(ours)
+    for tensor in found.tensors:
+        if tensor.name in tensors:
+            np.testing.assert_allclose(tensor.data, tensors[tensor.name], rtol=1e-6)
+            tensors.pop(tensor.name)
+    assert not tensors
+    for key, field in gguf.GGUFReader(theirs).fields.items():
+        if "rope.scaling" in key and "yarn_attn_factor" not in key:
+            assert found.fields[key].contents() == pytest.approx(field.contents()), key
+
+
+def test_scaling_that_is_no_models_known(write, tmp_path):
+    """Its angles are kept, in other words."""
+    factors = np.array([1.0, 1.5, 2.5, 7.0], np.float32)
+    rope = {"rope_type": "longrope", "short_factor": factors.tolist(),
+            "long_factor": factors.tolist(), "attention_factor": 1.0,
+            "original_max_position_embeddings": 128}  # fmt: skip
+    tensors = {"rope_freqs.weight": factors}
+    _, again, _, _ = one_model(write, tmp_path, "llama", {"rope_scaling": rope}, {}, tensors)
+    assert dict(again.rotary.scaling)["long_factor"] == (1.0, 1.5, 2.5, 7.0)
+
+
+def test_a_window_that_gguf_has_no_place_for_shortens_the_context(tmp_path):
+    fields = {"model_type": "mistral", **SMALL, "sliding_window": 16}
+    config = hf_config.from_fields(Fields(fields, "config.json"))
+    model = gpt_keras.CausalLM(config.replace(initializer_range=0.2))
+    model.save_gguf(tmp_path / "m.gguf", "F32")
+    again = read(tmp_path / "m.gguf")
+    assert (again.config.model_type, again.config.max_position_embeddings) == ("llama", 16)
+    ids = np.arange(16)[None]
+    np.testing.assert_array_equal(again(ids), model(ids))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, "rotary=.* of layer 1 is not written"),
+        ("gemma2", {**GEMMA, "query_pre_attn_scalar": 32}, "attention_scalar=32 is not written"),
+        ("gemma3_text", {**GEMMA, "query_pre_attn_scalar": 16,
+                         "layer_types": ["full_attention", "sliding_attention"] * 2},
+         "sliding_window=0 of layer 0"),
+        ("qwen3_moe", {"moe_intermediate_size": 48, "num_experts": 3, "num_experts_per_tok": 2},
+         "normalize_experts=False is not written as GGUF: llama.cpp would take it for True"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": False,
+                                    "original_max_position_embeddings": 2048}},
+         "rotary=.*truncate.* is not written"),
+        ("llama", {"eos_token_id": [2, 3, 4, 5]}, "GGUF has places for 3"),
+        ("llama", {"hidden_act": "gelu"}, "activation='gelu' is not written"),
+    ],
+)  # fmt: skip
+def test_what_gguf_cannot_say_is_refused(tmp_path, model_type, changes, message):
+    fields = {"model_type": model_type, **SMALL, **changes}
+    model = gpt_keras.CausalLM(hf_config.from_fields(Fields(fields, "config.json")))
+    with pytest.raises(ValueError, match=message):
+        model.save_gguf(tmp_path / "m.gguf")
+    assert not list(tmp_path.iterdir())
 
 
 def test_linear_rope_scaling_and_end_of_turn(write, llama, tmp_path):
     metadata = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0,
-                "tokenizer.ggml.eot_token_id": 3,
+                "tokenizer.ggml.eot_token_id": 3, "tokenizer.ggml.eom_token_id": 4,
                 "tokenizer.ggml.padding_token_id": None}  # fmt: skip
     config = read_config(write(tmp_path / "m.gguf", llama, metadata=metadata))
     assert dict(config.rotary.scaling) == {"rope_type": "linear", "factor": 4.0}
-    assert (config.eos_token_ids, config.pad_token_id) == ((2, 3), None)
+    assert (config.eos_token_ids, config.pad_token_id) == ((2, 3, 4), None)
 
 
 def test_imported_directory_is_the_same_model(write, llama, tmp_path, capsys):
@@ -222,9 +380,13 @@ def test_unknown_types_are_named(write, llama, tmp_path):
         ({"llama.embedding_length": 32}, "(40, 64)"),
         ({"llama.attention.head_count": 3}, "head"),
         ({"llama.attention.head_count": "four"}, "expected an integer"),
-        ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type='yarn'"),
+        ({"llama.rope.scaling.type": "ntk"}, "rope.scaling.type='ntk'"),
+        ({"llama.rope.scaling.type": "yarn"}, "factor is missing"),
+        ({"llama.rope.scaling.type": "longrope"}, "rope_factors_long.weight missing"),
+        ({"llama.rope.scaling.yarn_ext_factor": 2.0}, "yarn_ext_factor"),
         ({"llama.rope.dimension_count": 8, "llama.attention.key_length": 16}, "dimension_count=8"),
-        ({"llama.expert_count": 8}, "experts"),
+        ({"llama.expert_count": 8}, "expert_count=8, but the file"),
+        ({"general.architecture": "qwen2", "qwen2.expert_count": 8}, "qwen2.expert_count=8: uns"),
         ({"split.count": 2}, "merge"),
         ({"general.architecture": "rwkv"}, "general.architecture='rwkv'"),
         ({"tokenizer.ggml.model": "rwkv"}, "tokenizer.ggml.model='rwkv'"),
@@ -240,9 +402,9 @@ def test_tensors_that_are_refused(write, llama, tmp_path):
     path = tmp_path / "m.gguf"
 
     def rope_freqs(tensors):
-        tensors["rope_freqs.weight"] = np.ones(8, np.float32)
+        tensors["rope_freqs.weight"] = np.ones(7, np.float32)
 
-    refuses(write(path, llama, change=rope_freqs), "rope_freqs.weight")
+    refuses(write(path, llama, change=rope_freqs), "short_factor", "expected 8 numbers")
     refuses(write(path, llama, change=lambda t: t.pop("blk.1.attn_v.weight")),
             "model.layers.1.self_attn.v_proj.weight is missing")  # fmt: skip
 
