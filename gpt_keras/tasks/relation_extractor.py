@@ -144,7 +144,7 @@ class RelationExtractor(TextTask):
     def signatures(self):
         self.require_tokenizer()
         inputs = {"texts": "text", "entities": "entities"}
-        example = {"texts": "Ada lives in London.", "entities": "[[0, 3], [13, 19]]"}
+        example = {"texts": "Ada, Bo and others", "entities": "[[0, 3], [5, 7]]"}
         return {"relations": Served(self.relations, inputs, example, fixed=("entities",))}
 
     def relations(self, texts, entities):
