@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
 ORDINARY := "not slow and not oracle and not skew and not llama_cpp"
 
-.PHONY: help setup data test test-slow test-oracle test-skew test-llama-cpp conformance conformance-model fuzz lint format demo demo-pretrain bench soak golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew test-llama-cpp conformance conformance-model fuzz lint format demo demo-pretrain demo-zh bench soak golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,9 @@ demo: setup  ## real weights -> served -> fine-tuned -> served, in one go
 
 demo-pretrain: setup  ## a small model from zero on Shakespeare
 	$(BIN)/python -m examples.demo_pretrain
+
+demo-zh: setup  ## Chinese shop reviews: trained, exported, served, asked
+	$(BIN)/python -m examples.demo_zh
 
 bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch; JSON under bench/
 	$(BIN)/python -m benchmarks.run --output_dir=bench

@@ -65,7 +65,7 @@ def main(flags: args.FlagValues) -> None:
     schedule = Schedule.of(recipe, tuner.data.train.steps_per_epoch)
     with tempfile.TemporaryDirectory() as folder:
         tuner.task.save_pretrained(f"{folder}/model")
-        trainer = make_trainer(tuner, recipe, folder, flags)
+        trainer = make_trainer(tuner, recipe, folder, flags, flags.updates + 1)
         source = tuner.data.train
         step = make_step(tuner.task, schedule, recipe, strategy, source.source_names)
         compile_seconds = compile_shapes(step, source)
@@ -104,7 +104,7 @@ def compile_shapes(step, source) -> float:
     return time.perf_counter() - begin
 
 
-def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags):
+def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags, updates: int):
     """Hugging Face's, with the defaults of transformers where the recipe says nothing."""
     import torch
     import transformers
@@ -118,14 +118,12 @@ def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags):
         frozen = model.model.layers[: -flags.train_top_layers]
         for part in (model.model.embed_tokens, *frozen):
             part.requires_grad_(False)
-    features = tuner.data.train.features
-    texts = np.split(features.values, features.row_splits[1:-1])
     return transformers.Trainer(
         model,
         transformers.TrainingArguments(
             folder,
             per_device_train_batch_size=recipe.global_batch_size,
-            max_steps=flags.updates + 1,
+            max_steps=updates,
             learning_rate=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
             warmup_steps=recipe.warmup_ratio,
@@ -137,11 +135,17 @@ def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags):
             dataloader_pin_memory=False,
         ),
         transformers.DataCollatorWithPadding(tokenizer),
-        train_dataset=[
-            {"input_ids": text.tolist(), "labels": int(label)}
-            for text, label in zip(texts, features.labels, strict=True)
-        ],
+        train_dataset=rows_of(tuner.data.train.examples),
     )
+
+
+def rows_of(examples) -> list[dict]:
+    """Examples as Trainer takes them."""
+    texts = np.split(examples.values, examples.row_splits[1:-1])
+    return [
+        {"input_ids": text.tolist(), "labels": int(label)}
+        for text, label in zip(texts, examples.targets["label"], strict=True)
+    ]
 
 
 def take_turns(step, source, trainer, updates: int):

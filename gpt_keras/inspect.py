@@ -79,7 +79,8 @@ def _tokenizer(path: str) -> dict[str, Any]:
     if tokenizer.chat_template is not None:
         template = "compiles into the graph"
         try:
-            chat.compile_for(tokenizer)
+            refuses = chat.compile_for(tokenizer).refuses
+            template += refuses and f", in part: {refuses}"
         except ValueError as error:
             template = f"stays outside of the graph: {error}"
     kind = f"{type(tokenizer).__name__}, {tokenizer.vocab_size} tokens"

@@ -38,33 +38,68 @@ class Regularizers(NamedTuple):
         2016, https://arxiv.org/abs/1512.00567).
       z_loss: weight of log(Z)^2, Z the softmax's denominator, which keeps the logits from drifting
         off (Chowdhery et al., 2022, https://arxiv.org/abs/2204.02311).
+      training: that this is training, for what a task itself changes there.
     """
 
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    training: bool = False
 
 
 PLAIN = Regularizers()
 
 
-def cross_entropy(logits, targets, weights, regularizers=PLAIN):
+def cross_entropy(logits, targets, weights, regularizers=PLAIN, focal_gamma=0.0):
     """Weighted sum of -log softmax(logits)[target], in nats.
 
     Args:
       logits: (N, C) float32. targets: (N,) int32. weights: (N,) float32.
       regularizers: see `Regularizers`.
+      focal_gamma: each loss is multiplied by (1 - p)^gamma, p the target's probability, so that
+        what is right already counts less (Lin et al., 2017, https://arxiv.org/abs/1708.02002).
 
     Returns:
       () float32; and what each target adds to it (N,) float32.
     """
-    smoothing, z_loss = regularizers
+    smoothing, z_loss, _ = regularizers
     losses = ops.sparse_categorical_crossentropy(targets, logits, from_logits=True)  # (N,)
-    if any(regularizers):
+    focus = _focus(losses, focal_gamma)
+    if smoothing or z_loss:
         log_z = ops.logsumexp(logits, axis=-1)  # (N,)
         losses = (1 - smoothing) * losses + smoothing * (log_z - ops.mean(logits, axis=-1))
         losses += z_loss * ops.square(log_z)
+    terms = focus * losses * weights
+    return ops.sum(terms), terms
+
+
+def binary_cross_entropy(
+    logits, targets, weights, regularizers=PLAIN, focal_gamma=0.0, positive_weights=1.0
+):
+    """Weighted sum of the mean, over C labels that each hold or do not, of -log p, in nats.
+
+    Args:
+      logits: (N, C) float32. targets: (N, C) float32, 1 where a label holds. weights: (N,) float32.
+      regularizers: label smoothing draws targets towards 1/2; there is no z-loss.
+      focal_gamma: as of `cross_entropy`, of each label.
+      positive_weights: (C,), of a label where it holds.
+
+    Returns: as of `cross_entropy`.
+    """
+    focus = _focus(ops.softplus(ops.where(targets > 0.5, -logits, logits)), focal_gamma)
+    smoothing = regularizers.label_smoothing
+    targets = (1 - smoothing) * targets + smoothing / 2
+    holds = positive_weights * targets * ops.softplus(-logits)  # (N, C)
+    losses = ops.mean(focus * (holds + (1 - targets) * ops.softplus(logits)), axis=-1)  # (N,)
     terms = losses * weights
     return ops.sum(terms), terms
+
+
+def _focus(losses, gamma: float):
+    """(1 - p)^gamma of losses -log p."""
+    if not gamma:
+        return 1.0
+    # Not 0, where the gradient of a power below 1 has no limit.
+    return ops.power(ops.maximum(1.0 - ops.exp(-losses), 1e-7), gamma)
 
 
 def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN, softcap=0.0):
@@ -149,11 +184,11 @@ def _one_after_the_other(run, chunks, head_shape, *rows):
 
 def _forward_backward(logits, targets, weights, regularizers):
     """Losses (n,) float32 of a chunk, and their gradient with respect to the logits (n, V)."""
-    smoothing, z_loss = regularizers
+    smoothing, z_loss, _ = regularizers
     losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
         features=logits, labels=targets
     )
-    if any(regularizers):
+    if smoothing or z_loss:
         V = logits.shape[1]
         log_z = losses + tf.gather(logits, targets, batch_dims=1)  # (n,)
         losses = (1 - smoothing) * losses + smoothing * (log_z - tf.reduce_mean(logits, axis=1))

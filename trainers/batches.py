@@ -69,6 +69,8 @@ class ExampleBatches:
       shuffle: True to train; False takes the samples by bucket, in their order (evaluation).
       bucket_lengths: ascending, the last at least the longest row; see `choose_bucket_lengths`.
       pad_id: token id of the padding.
+      mixup: above 0, batches have `mixup` (B,) float32, drawn from Beta(mixup, mixup) by (seed,
+        epoch, sample): the share that a row keeps when it is mixed with its neighbour.
 
     Raises:
       ValueError: a batch to train on larger than the data, or one that would cut groups.
@@ -85,6 +87,7 @@ class ExampleBatches:
         shuffle: bool = True,
         bucket_lengths: Sequence[int] | None = None,
         pad_id: int = 0,
+        mixup: float = 0.0,
     ):
         lengths, group = examples.lengths, examples.group
         check_batch_size(global_batch_size, len(lengths), "samples", shuffle)
@@ -94,7 +97,7 @@ class ExampleBatches:
                 f"together; give a multiple of {group}"
             )
         self.examples, self.pad_id = examples, pad_id
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.mixup = seed, shuffle, mixup
         self.global_batch_size = global_batch_size
         self.lengths = list(bucket_lengths or choose_bucket_lengths(lengths))
         if lengths.max() > self.lengths[-1]:
@@ -149,6 +152,10 @@ class ExampleBatches:
             batch[name][: len(rows)] = values[rows]
         batch["sample_id"] = np.full(B, -1, np.int32)
         batch["sample_id"][: len(rows)] = rows
+        if self.mixup:
+            kept = [_share(self.mixup, self.seed, epoch, int(row)) for row in rows]
+            batch["mixup"] = np.ones(B, np.float32)
+            batch["mixup"][: len(rows)] = kept
         return batch
 
 
@@ -330,6 +337,10 @@ def check_batch_size(global_batch_size: int, available: int, what: str, shuffle:
             f"global_batch_size={global_batch_size} is larger than the data, which has "
             f"{available} {what}; give a smaller batch or more data"
         )
+
+
+def _share(mixup: float, *key: int) -> float:
+    return np.random.default_rng(key).beta(mixup, mixup)
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:

@@ -193,12 +193,9 @@ def configure(task: str, config: GPTConfig, flags: FlagValues) -> GPTConfig:
     if task not in TEXT_TASKS:
         return config
     of_task = TEXT_TASKS[task]
-    params = dict(config.task_params.get(task, {}))
-    params |= {name: flags[name].value for name in of_task.options if flags[name].present}
-    return config.replace(
-        id2label=tuple(flags.labels) or config.id2label,
-        task_params={task: params} if params else {},
-    )
+    given = {name: flags[name].value for name in of_task.options if flags[name].present}
+    config = config.replace(id2label=tuple(flags.labels) or config.id2label)
+    return of_task.with_options(config, **given)
 
 
 def batch_source(
@@ -227,6 +224,7 @@ def batch_source(
     if isinstance(features, Examples):
         lengths = choose_bucket_lengths(features.lengths, flags.length_buckets)
         lengths = [min(length, flags.max_length) for length in lengths]
+        options["mixup"] = flags.mixup if shuffle and "mixup" in flags else 0.0
         return ExampleBatches(features, global_batch_size, bucket_lengths=lengths, **options)
     rows = pack(features, flags.max_length, flags.packing)
     return PackedBatches(rows, global_batch_size, **options)

@@ -15,8 +15,9 @@ from absl import flags as absl_flags
 from gpt_keras import CausalLM, checkpoint, preprocessing
 from gpt_keras.tasks import TASKS
 from gpt_keras.tasks.multi_task import MultiTask, joint_config
-from trainers import args, bootstrap, data
+from trainers import args, bootstrap, data, folds
 from trainers.agreement import agree, digest, start
+from trainers.augment import augment_flags, augmented_batches, check_task
 from trainers.data_flags import data_flags, task_flags, train_data_flags
 from trainers.evaluation import Evaluator
 from trainers.fit import Data, describe, dry_run, dtype_policy, fit, fit_flags
@@ -55,8 +56,9 @@ def finetune_flags(flags: args.FlagValues) -> None:
 
 
 FLAGS = (
-    finetune_flags, train_data_flags, data_flags, task_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags, bootstrap.bootstrap_flags, card_flags,
+    finetune_flags, train_data_flags, folds.fold_flags, data_flags, task_flags, augment_flags,
+    shards_flags, fit_flags, loop_flags, insight_flags, optimizer_flags, strategy_flags,
+    bootstrap.bootstrap_flags, card_flags,
 )  # fmt: skip
 
 
@@ -82,6 +84,8 @@ def main(flags: args.FlagValues) -> None:
     if mixture is not None:
         mixture.write_digests(folder)
     progress, metrics = fit(trainer.task, trainer.data, flags, folder, strategy)
+    if metrics is not None:
+        trainer.task.calibrate(metrics)
     report = {"step": progress.step, "best_step": progress.best_step}
     for name, result in (("eval", metrics), ("test", trainer.test())):
         if result is not None:
@@ -106,6 +110,8 @@ def read_mixture(flags: args.FlagValues, folder: RunFolder) -> Mixture | None:
             f"--task={flags.task}: --train_data names shards, which hold texts alone; they are for "
             "--task=causal_lm, so give files"
         )
+    if flags.eval_fold or flags.train_samples:
+        raise args.UsageError("--eval_fold, --train_samples: are for files, not for shards")
     mixture.check_same(folder)
     return mixture
 
@@ -123,6 +129,8 @@ class FineTuner:
         self, flags: args.FlagValues, strategy: tf.distribute.Strategy, mixture: Mixture | None
     ):
         self.flags, self.strategy = flags, strategy
+        for task in data.parse_tasks(flags.task).values():
+            check_task(task, flags)
         config = checkpoint.read_config(flags.model)
         self.filler = preprocessing.filler(config)
         self.tokenizer = checkpoint.read_tokenizer(flags.model)
@@ -180,7 +188,12 @@ class FineTuner:
             for task in self.tasks
             if getattr(task, name)
         }
-        if len(self.tasks) == 1:
+        if name == "train" and self.flags.augment:
+            for task in self.tasks:
+                sources[task.name] = augmented_batches(
+                    task, sources[task.name], self.tokenizer, self.flags, self.filler
+                )
+        if len(self.tasks) == 1 or not sources:
             return next(iter(sources.values()), None)
         weights = task_weights(self.flags)
         return TaskBatches(sources, weights, seed=self.flags.seed, shuffle=shuffle)

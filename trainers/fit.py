@@ -12,6 +12,7 @@ from gpt_keras.losses import Regularizers
 from gpt_keras.tasks import CausalLM, Task
 from trainers.agreement import agree, digest
 from trainers.args import FlagValues, UsageError
+from trainers.augment import varies
 from trainers.batches import BatchSource
 from trainers.board import Board
 from trainers.cluster import Cluster
@@ -23,7 +24,7 @@ from trainers.loop import Loop, Schedule
 from trainers.loss_guard import LossGuard
 from trainers.loss_scale import LossScale
 from trainers.optimizer import make_optimizer, make_schedule
-from trainers.parts import layer_rates
+from trainers.parts import layer_rates, unfreeze_starts
 from trainers.run_folder import RunFolder
 from trainers.state import TrainingState
 from trainers.step import TrainStep, count_parameters, trained_variables
@@ -121,7 +122,7 @@ def fit(
 
         def frozen(name):
             """What keeps the frozen blocks' output of a source, or None."""
-            if not first or not flags.frozen_features:
+            if not first or not flags.frozen_features or varies(getattr(data, name)):
                 return None
             path = folder.file(f"frozen_{name}{suffix}.f32")
             return stack.enter_context(FrozenFeatures(path, task, strategy, first))
@@ -161,7 +162,8 @@ def make_step(
     with strategy.scope():
         variables, first = trained_variables(task, flags.train_top_layers)
         rates = layer_rates(task, variables, flags.layer_lr_decay)
-        optimizer = make_optimizer(flags, variables, schedule.max_steps, rates)
+        starts = unfreeze_starts(task, variables, flags.unfreeze_steps)
+        optimizer = make_optimizer(flags, variables, schedule.max_steps, rates, starts)
         loss_scale = LossScale(optimizer) if flags.mixed_precision == "float16" else None
     return TrainStep(
         task,
@@ -171,7 +173,7 @@ def make_step(
         first=first,
         gradient_accumulation_steps=flags.gradient_accumulation_steps,
         max_grad_norm=flags.max_grad_norm,
-        regularizers=Regularizers(flags.label_smoothing, flags.z_loss),
+        regularizers=Regularizers(flags.label_smoothing, flags.z_loss, training=True),
         remat=flags.remat,
         loss_scale=loss_scale,
         sources=sources,

@@ -68,7 +68,8 @@ def loop_flags(flags: FlagValues) -> None:
     )  # fmt: skip
     integer(
         "early_stopping_patience", 0, "evaluations without a better dev metric (macro-F1 of a "
-        "classifier, loss of a language model) before the run ends; 0: never",
+        "classifier, squared error of numbers, loss of a language model) before the run ends; 0: "
+        "never",
     )  # fmt: skip
     absl_flags.DEFINE_float(
         "log_seconds", 10.0, "seconds between two lines of progress where there is no terminal",

@@ -36,6 +36,10 @@ def optimizer_flags(flags: FlagValues) -> None:
     real("layer_lr_decay", 1.0, "learning rate of each block as a share of that of the block above "
          "it; the embedding is below the first, head and last norm above the last",
          lower_bound=0, upper_bound=1)  # fmt: skip
+    absl_flags.DEFINE_integer(
+        "unfreeze_steps", 0, "updates before each layer below the head begins to learn, one after "
+        "the other from the top; 0: all from the start", lower_bound=0, flag_values=flags,
+    )  # fmt: skip
     real("weight_decay", 0.01, "decoupled decay of matrices (none on norms and biases)",
          lower_bound=0.0)  # fmt: skip
     real("beta_1", 0.9, "decay of the gradient's running mean (not of adafactor)",
@@ -61,9 +65,12 @@ def make_schedule(flags: FlagValues, total_steps: int) -> WarmUpThenDecay:
     )
 
 
-def make_optimizer(flags: FlagValues, variables, total_steps: int, rates=None):
+def make_optimizer(flags: FlagValues, variables, total_steps: int, rates=None, starts=None):
     """The optimizer of the flags; arguments as of `ReducedGradients` and `make_schedule`."""
-    options = {"weight_decay": flags.weight_decay, "ema_decay": flags.ema_decay, "rates": rates}
+    options = {
+        "weight_decay": flags.weight_decay, "ema_decay": flags.ema_decay, "rates": rates,
+        "starts": starts,
+    }  # fmt: skip
     if flags.optimizer != "adafactor":
         options["beta_1"] = flags.beta_1
         if flags.beta_2 is not None:
@@ -79,7 +86,8 @@ class ReducedGradients:
       own all-reduce would sum them once more.
     - Matrices decay (Loshchilov & Hutter, 2019, https://arxiv.org/abs/1711.05101) at learning rate
       x `weight_decay`; one-dimensional weights (norms, biases) do not.
-    - Each variable may learn at a rate of its own.
+    - Each variable may learn at a rate of its own, and from an update of its own on. Until then
+      its gradient's running means are kept, so that it begins with steps of the usual size.
     - A moving average of the weights, with the decay min(`ema_decay`, t / (t + 9)) after t updates:
       the first ones do not weigh for long.
 
@@ -91,6 +99,7 @@ class ReducedGradients:
       weight_decay: see above.
       ema_decay: of the moving average; 0 for none.
       rates: share of the learning rate for each of `variables`; None: 1.
+      starts: number of the first update that changes each of them; None: 0.
       **options: of Keras' class.
     """
 
@@ -101,6 +110,7 @@ class ReducedGradients:
         weight_decay: float = 0.01,
         ema_decay: float = 0.0,
         rates: Sequence[float] | None = None,
+        starts: Sequence[int] | None = None,
         **options,
     ):
         name = type(self).__name__.lower()  # or Keras numbers it, and checkpoints with it
@@ -110,12 +120,15 @@ class ReducedGradients:
         self.build(variables)
         self.ema_decay, self._averages = ema_decay, []
         self._rates = [1.0] * len(variables) if rates is None else list(rates)
+        self._starts = [0] * len(variables) if starts is None else list(starts)
         if ema_decay:
             self._averages = self.add_optimizer_variables(variables, "average")
 
     def update_step(self, gradient, variable, learning_rate):
         i = self._get_variable_index(variable)
         rate = ops.cast(learning_rate * self._rates[i], variable.dtype)
+        if self._starts[i]:
+            rate *= ops.cast(self.iterations >= self._starts[i], variable.dtype)
         if self.weight_decay and len(variable.shape) > 1:
             self.assign_sub(variable, variable * (rate * self.weight_decay))
         super().update_step(gradient, variable, rate)

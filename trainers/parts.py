@@ -30,6 +30,17 @@ def layer_rates(task: Task, variables: Sequence[keras.Variable], decay: float) -
     return [decay ** (last - _layer(task, v)) for v in variables]
 
 
+def unfreeze_starts(task: Task, variables: Sequence[keras.Variable], steps: int) -> list[int]:
+    """Updates before each variable learns, for `--unfreeze_steps`.
+
+    The last norm and the head learn at once, the last block after `steps` updates, the one below
+    after as many more ... (gradual unfreezing: Howard & Ruder, 2018,
+    https://arxiv.org/abs/1801.06146, section 3.3).
+    """
+    last = task.config.num_layers + 1
+    return [steps * (last - _layer(task, v)) for v in variables]
+
+
 def _layer(task: Task, variable: keras.Variable) -> int:
     """0: the embedding, tied to the head or not; 1 ...: the blocks; L + 1: what is above them."""
     embedding, blocks = task.backbone.embedding, task.backbone.blocks

@@ -52,6 +52,29 @@ def draw_attention(weights: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
     return _draw(figure)
 
 
+def draw_curve(
+    sizes: Sequence[int], values: Sequence[float], ranges: Sequence[Sequence[float]], name: str
+) -> np.ndarray:
+    """A number against how many samples there were, with its interval.
+
+    Args:
+      sizes: of the points; the axis is logarithmic.
+      values, ranges: of each point, the number and where it lies.
+      name: of the number.
+    """
+    figure = _figure(6, 4)
+    axes = figure.add_subplot()
+    axes.fill_between(sizes, *zip(*ranges, strict=True), alpha=0.2)
+    axes.plot(sizes, values, marker="o")
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("training samples")
+    axes.set_ylabel(name)
+    axes.grid(alpha=0.3)
+    return _draw(figure)
+
+
 def _label(axis, texts: Sequence[str], **style) -> None:
     axis.set_ticks(range(len(texts)), texts, parse_math=False, **style)
 

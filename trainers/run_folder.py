@@ -19,7 +19,7 @@ HARMLESS = frozenset(
      "remat", "keep_last", "keep_best", "bad_loss", "loss_spike", "profile_steps", "trials",
      "workers", "timeout_seconds", "keep_models", "budgets", "tokens_per_parameter", "flops", "law",
      "verify_shards", "insight_steps", "attention_prompts", "wandb_project", "intended_use",
-     "license")
+     "license", "sizes")
 )  # fmt: skip
 
 

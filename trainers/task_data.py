@@ -4,8 +4,9 @@ import dataclasses
 import sys
 
 from gpt_keras.config import GPTConfig
+from gpt_keras.tasks import TASKS
 from gpt_keras.tasks.examples import Examples
-from trainers import data
+from trainers import data, folds
 from trainers.agreement import digest
 from trainers.args import FlagValues, UsageError
 from trainers.features import LanguageFeatures
@@ -58,10 +59,11 @@ class TaskData:
         records = {"eval": None, "test": None}
         train = None
         if with_train:
-            training, records["eval"] = data.load_split(task, flags, train_files, eval_files)
+            training, records["eval"] = folds.load(task, flags, train_files, eval_files)
             train = _features("training", training, task, tokenizer, flags, config)
             if isinstance(train, Examples):
                 config = config.replace(id2label=train.labels)
+                config = TASKS[task].with_options(config, **train.options)
         elif eval_files:
             records["eval"] = data.load_records(task, eval_files, flags)
         # Read before the long run begins, so that a mistake in it shows at once.

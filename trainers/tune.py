@@ -25,7 +25,9 @@ from trainers.trainer_process import Trainer, shares, trainer_flags, with_traine
 
 DIRECTIONS = {
     "loss": "minimize", "perplexity": "minimize", "bits_per_byte": "minimize",
-    "accuracy": "maximize", "macro_f1": "maximize",
+    "mse": "minimize", "mae": "minimize", "ece": "minimize", "accuracy": "maximize",
+    "macro_f1": "maximize", "micro_f1": "maximize", "auroc": "maximize", "pearson": "maximize",
+    "spearman": "maximize",
 }  # fmt: skip
 
 
@@ -117,14 +119,19 @@ def main(flags: args.FlagValues) -> None:
     print(f"TensorBoard: tensorboard --logdir={folder.path}  (page HParams)")
 
 
+def objective_of(trainer: Trainer):
+    """The metrics of the trainer's task, of which KEY is what early stopping watches."""
+    task = TASKS.get(trainer.flags.task) if "task" in trainer.flags else None
+    return (task or CausalLM).METRICS
+
+
 def objective(flags: args.FlagValues, trainer: Trainer) -> tuple[str, str]:
     """Metric and direction.
 
     Raises:
       UsageError: a metric of unknown direction, or no data to evaluate on.
     """
-    task = TASKS.get(trainer.flags.task) if "task" in trainer.flags else None
-    metrics = (task or CausalLM).METRICS
+    metrics = objective_of(trainer)
     best = {metrics.KEY: "maximize" if metrics.HIGHER_IS_BETTER else "minimize"}
     metric = flags.metric or metrics.KEY
     direction = flags.direction or (DIRECTIONS | best).get(metric)

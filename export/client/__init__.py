@@ -174,12 +174,17 @@ class Client:
         return self._generations("chat", {"messages": texts}, options, timeout)
 
     def classify(
-        self, texts: Sequence[str], *, timeout: float | None = None
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> list[Classification]:
         """Labels of texts.
 
         Args:
           texts: one or more; a single string counts as one.
+          pairs: the second text of each, for a model of pairs.
           timeout: seconds; None for the client's.
 
         Returns:
@@ -188,8 +193,7 @@ class Client:
         Raises:
           ServerError, ValueError: as in `generate`.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        answer = self.predict({"texts": texts}, "classify", timeout=timeout)
+        answer = self.predict(_texts(texts, pairs), "classify", timeout=timeout)
         return [
             Classification(tuple(label.decode() for label in labels), tuple(scores))
             for labels, scores in zip(answer["labels"], answer["scores"], strict=True)
@@ -200,6 +204,16 @@ class Client:
         texts = [texts] if isinstance(texts, str) else list(texts)
         answer = self.predict({"texts": texts}, "embed", timeout=timeout)
         return np.array(answer["embedding"], np.float32)
+
+    def regress(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[float]:
+        """A number of each text; arguments and errors as of `classify`."""
+        return self.predict(_texts(texts, pairs), "regress", timeout=timeout)["value"]
 
     def predict(
         self,
@@ -309,6 +323,12 @@ def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> dict[str
         for n, ids, values in zip(num_tokens, top_tokens, top_logprobs, strict=True)
     ]
     return {"token_logprobs": logprobs, "top_logprobs": tops}
+
+
+def _texts(texts, pairs) -> dict[str, list[str]]:
+    """Inputs of a signature on texts."""
+    given = {"texts": texts} if pairs is None else {"texts": texts, "pairs": pairs}
+    return {name: [x] if isinstance(x, str) else list(x) for name, x in given.items()}
 
 
 def _tensor(name: str, value, dtype: int) -> protocol.TensorProto:

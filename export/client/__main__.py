@@ -4,6 +4,7 @@
     python -m export.client chat     --server=localhost:8500 --model_name=NAME --message="..."
     python -m export.client classify --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client embed    --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client regress  --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client status   --server=localhost:8500 --model_name=NAME
 
 Exit status 0: answered. 1: the server said no, or was not there. 2: misused.
@@ -57,7 +58,7 @@ def _chat(client: Client, values: flags.FlagValues) -> None:
 
 def _classify(client: Client, values: flags.FlagValues) -> None:
     texts = _given(values, "text")
-    for text, found in zip(texts, client.classify(texts), strict=True):
+    for text, found in zip(texts, client.classify(texts, values.pair), strict=True):
         scores = "  ".join(
             f"{label} {score:.3f}" for label, score in zip(found.labels, found.scores, strict=True)
         )
@@ -69,13 +70,20 @@ def _embed(client: Client, values: flags.FlagValues) -> None:
         print(" ".join(f"{x:.6g}" for x in embedding))
 
 
+def _regress(client: Client, values: flags.FlagValues) -> None:
+    texts = _given(values, "text")
+    for text, found in zip(texts, client.regress(texts, values.pair), strict=True):
+        print(f"{found:.4f}\t{text}")
+
+
 def _status(client: Client, values: flags.FlagValues) -> None:
     for entry in client.status():
         print(f"version {entry.version}: {entry.state} {entry.error}".rstrip())
 
 
 _COMMANDS = {
-    "generate": _generate, "chat": _chat, "classify": _classify, "embed": _embed,
+    "generate": _generate, "chat": _chat, "classify": _classify, "regress": _regress,
+    "embed": _embed,
     "status": _status,
 }  # fmt: skip
 
@@ -123,7 +131,8 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("prompt", None, "generate: text to go on from. Repeatable.")
     flags.DEFINE_string("message", None, "chat: what the user says.")
     flags.DEFINE_string("system", None, "chat: instructions to the model, before the message.")
-    flags.DEFINE_multi_string("text", None, "classify, embed: a text. Repeatable.")
+    flags.DEFINE_multi_string("text", None, "classify, regress, embed: a text. Repeatable.")
+    flags.DEFINE_multi_string("pair", None, "The second text of each, of a model of pairs.")
     for name, (define, text) in OPTIONS.items():
         define(name, None, f"generate, chat: {text} (default: the model's)")
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from gpt_keras.chat import learn
+from gpt_keras.chat import clock, learn
 from gpt_keras.chat.json_graph import parse_messages
 from gpt_keras.chat.refusal import refused_if
 from gpt_keras.tokenizers import ragged
@@ -23,17 +23,21 @@ class CompiledTemplate:
     """A chat template in the graph; see `compiler.compile_template`.
 
     Messages are (B,) string, as `parse_messages` takes them; all methods raise
-    tf.errors.InvalidArgumentError where that does, where a role is not one of `form.roles` and
-    where the template does not take a message of one role after one of another. The error names
-    row and message.
+    tf.errors.InvalidArgumentError where that does, where a role is not one of `form.roles`, where
+    a content holds one of `form.words` and where the template does not take a message of one role
+    after one of another. The error names row and message.
 
     Attributes:
       form: what it was compiled to.
       control_tokens: strings that contents may hold as text only.
+      refuses: why the form takes fewer messages than the template; "" where it does not.
+      now: () float64, seconds since 1970, for dates that the template writes.
     """
 
     form: learn.Form
     control_tokens: tuple[str, ...] = ()
+    refuses: str = ""
+    now: Callable[[], tf.Tensor] = tf.timestamp
 
     def __call__(self, messages: tf.Tensor) -> tf.Tensor:
         """Prompts, (B,) string, that end where the assistant is to begin.
@@ -41,7 +45,7 @@ class CompiledTemplate:
         The same text as `template.render`: control tokens written in a content look like the
         template's own. To tokenize, use `encode`.
         """
-        return self._fill_in(*parse_messages(messages))
+        return self._fill_in(*self._parse(messages))
 
     def encode(self, messages: tf.Tensor, tokenizer) -> tf.RaggedTensor:
         """Token ids of the prompts, (B, None) int32.
@@ -55,7 +59,8 @@ class CompiledTemplate:
           tokenizer: see `gpt_keras.tokenizers.Tokenizer`.
         """
         if not self.control_tokens:
-            return tokenizer.tokenize(self(messages))
+            prompts = self(messages)
+            return tokenizer.tokenize(prompts)
         pieces, is_text = self.pieces(messages)
         return _tokenize_pieces(pieces, is_text, tokenizer)
 
@@ -66,7 +71,7 @@ class CompiledTemplate:
           (B, None) string that joins to the prompts, and for its P pieces (P,) bool: True for
           control tokens that are to be read as text.
         """
-        roles, contents = parse_messages(messages)
+        roles, contents = self._parse(messages)
         # The longest of several that begin at the same place, as a tokenizer would have it.
         tokens = sorted(self.control_tokens, key=len, reverse=True)
         pattern = "|".join(rf"\Q{token}\E" for token in tokens)
@@ -76,6 +81,29 @@ class CompiledTemplate:
         place = tf.range(tf.size(pieces.values, tf.int64))
         place -= tf.gather(pieces.row_splits, pieces.value_rowids())
         return pieces, tf.equal(place % 2, 1)
+
+    def _parse(self, messages: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        """Roles and contents, both (B, None) string, without what an assistant thought."""
+        roles, contents = parse_messages(messages)
+        texts, bad = contents.values, tf.zeros_like(roles.values, tf.bool)
+        for role, words in self.form.words.items():
+            pattern = "|".join(rf"\Q{word}\E" for word in words)
+            holds = tf.strings.regex_full_match(texts, rf"(?s).*(?:{pattern}).*")
+            bad |= (roles.values == role) & holds
+
+        def message() -> tf.Tensor:
+            m = tf.argmax(tf.cast(bad, tf.int32))
+            row = roles.value_rowids()[m]
+            words = [f"`{role}`: {', '.join(words)}" for role, words in self.form.words.items()]
+            what = ["the model's chat template does more with words such as in this content ("]
+            return _about(row, m - roles.row_splits[row], [*what, "; ".join(words), ")"])
+
+        texts = refused_if(tf.reduce_any(bad), message, texts) if self.form.words else texts
+        for role, newlines in self.form.without_thoughts.items():
+            pattern = rf"(?s)\A.*{learn.THOUGHT}" + r"\n*" * newlines
+            answers = tf.strings.regex_replace(texts, pattern, "", replace_global=False)
+            texts = tf.where(roles.values == role, answers, texts)
+        return roles, contents.with_values(texts)
 
     def _fill_in(self, roles: tf.RaggedTensor, contents: tf.RaggedTensor) -> tf.Tensor:
         """Roles and contents, both (B, None) string -> prompts (B,) string."""
@@ -110,13 +138,17 @@ class CompiledTemplate:
             return _about(row, tf.minimum(p - splits[row], last), [what[entry[p]]])
 
         entry = refused_if(tf.reduce_any(bad), message, entry)
-        between = tf.gather([text or "" for text in between], entry)
+        forms = set().union(*(clock.formats(text or "") for text in between))
+        between = tf.constant([text or "" for text in between])
+        between = clock.fill_in(between, forms, self.now()) if forms else between
+        between = tf.gather(between, entry)
         return tf.strings.unsorted_segment_join(tf.strings.join([between, texts]), row_of_pair, B)
 
     def _strip(self, texts: tf.Tensor, before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
         """Contents (M,) string, by the pairs (M,) int32 they are the second and the first of."""
         for strips, pair, pattern in (
             (self.form.stripped_left, before, rf"\A{WHITE_SPACE}+"),
+            (self.form.newlines_left, before, r"\A\n+"),
             (self.form.stripped_right, after, rf"{WHITE_SPACE}+\z"),
         ):
             if strips:

@@ -5,6 +5,9 @@ core ops (`compiled`), and the two are compared on some hundreds of conversation
 relies on it.
 """
 
+import calendar
+import dataclasses
+import datetime
 import itertools
 import json
 import random
@@ -18,11 +21,17 @@ from gpt_keras.chat import learn
 from gpt_keras.chat import template as jinja
 from gpt_keras.chat.compiled import CompiledTemplate
 
+_MOMENTS = (
+    datetime.datetime(2004, 2, 29, 4, 5, 6),
+    datetime.datetime(2033, 12, 3, 23, 14, 15),
+)
+_MAX_WORDS = 8  # that contents of a role must not hold
 _NUM_LONG = 200  # longer lists of messages to compare a template and its compiled form on
 _CONTENTS = (
     "Hi", "", " ", "\n\n", "  two before", "three after   ", "\n\tboth\r\n", "a\n\nb", "None", "0",
     "&amp;<b>", "\u3000wide\xa0", "Grüße, 世界 👋🏽", "a\0b\x1f", "{{ x }}{% if %}",
-    "\"it's\" \\n\\", "<think>a</think>b", "[1, 2]", '{"a": 1}', "\x85\u2028line\u2029",
+    "\"it's\" \\n\\", "<think>a</think>b", "[1, 2]", '{"a": 1}',
+    "<think>\na\n</think>\n\n b", "</think>", "a</think>b</think>\tc", "\x85\u2028line\u2029",
     "ﬁ İSTANBUL",
 )  # fmt: skip
 
@@ -38,10 +47,13 @@ def compile_template(
 
     What can be compiled: a template that writes every content once and in order, stripped or not,
     with texts in between that depend on the roles before and after alone, such as headers, a
-    default system message where none is first, and the generation prompt. What it refuses for
-    reasons of these two roles, such as turns that do not alternate, the graph refuses too. It also
-    refuses what a template does something else with: unknown roles, and in some templates blank
-    messages (`Form.never_blank`) or system messages that are not the first.
+    default system message where none is first, and the generation prompt; dates of the day
+    (strftime_now), which the graph writes in UTC; and one that leaves out what an assistant
+    thought before it answered. What it refuses for reasons of these two roles, such as turns that
+    do not alternate, the graph refuses too. It also refuses what a template does something else
+    with: unknown roles, and in some templates blank messages (`Form.never_blank`), contents that
+    hold words which the template looks for (`Form.words`), system messages, or such that are not
+    the first, and an assistant's message that is the last. `CompiledTemplate.refuses` tells why.
 
     Args:
       template: a Jinja chat template.
@@ -54,10 +66,18 @@ def compile_template(
       ValueError: the template is not valid Jinja, or does more than can be compiled; the message
         holds the first example that differs.
     """
-    control_tokens = tuple(control_tokens)
-    compiled = CompiledTemplate(learn.learn(template, tuple(roles), variables), control_tokens)
-    _verify(compiled, template, variables)
-    return compiled
+    refusal = None
+    for sequences, is_known in learn.plans(tuple(roles)):
+        try:
+            form = learn.learn(template, sequences, variables)
+            compiled = CompiledTemplate(form, tuple(control_tokens))
+            form = _verify(compiled, template, variables)
+        except ValueError as error:
+            refusal = refusal or error
+        else:
+            refuses = "" if is_known else str(refusal)
+            return dataclasses.replace(compiled, form=form, refuses=refuses)
+    raise refusal
 
 
 def compile_for(tokenizer, **options: Any) -> CompiledTemplate:
@@ -76,27 +96,64 @@ def compile_for(tokenizer, **options: Any) -> CompiledTemplate:
     return compile_template(tokenizer.chat_template, **options)
 
 
-def _verify(compiled: CompiledTemplate, template: str, variables: Mapping[str, Any]) -> None:
-    """Raises ValueError unless template and graph agree."""
-    contents = [*_CONTENTS, *compiled.control_tokens, *_literals(template)]
+def _verify(compiled: CompiledTemplate, template: str, variables: Mapping[str, Any]) -> learn.Form:
+    """The form with its words; raises ValueError unless template and graph agree."""
+    looked_for, refused = _literals(template)
+    contents = [*_CONTENTS, *compiled.control_tokens, *looked_for]
     contents += [value for value in variables.values() if isinstance(value, str)]
     batch = _conversations(compiled.form, list(dict.fromkeys(contents)))
     batch = [messages for messages in batch if _is_taken(compiled.form, messages)]
-    prompts = compiled(tf.constant([json.dumps(messages) for messages in batch])).numpy()
-    for messages, prompt in zip(batch, prompts, strict=True):
-        got = prompt.decode()
-        try:
-            expected = jinja.render(template, messages, **variables)
-        except ValueError as error:
-            raise ValueError(
-                f"The chat template cannot be compiled: of {messages}, the compiled form makes "
-                f"{got!r}, but: {error}"
-            ) from error
-        if got != expected:
-            raise ValueError(
-                f"The chat template cannot be compiled: of {messages}, it makes {expected!r}, but "
-                f"the compiled form {got!r}."
-            )
+    texts = tf.constant([json.dumps(messages) for messages in batch])
+    problems = []  # and the messages
+    for moment in _MOMENTS if "strftime_now" in template else _MOMENTS[:1]:
+        seconds = tf.constant(calendar.timegm(moment.timetuple()), tf.float64)
+        prompts = dataclasses.replace(compiled, now=lambda s=seconds: s)(texts).numpy()
+        clock = jinja.compile_jinja(template, _Clock(moment))
+        for messages, prompt in zip(batch, prompts, strict=True):
+            if problem := _difference(clock, messages, prompt.decode(), variables):
+                problems.append((problem, messages))
+    words = {role: set(refused) for role in compiled.form.roles}
+    for _, messages in problems:
+        said = [(m["role"], m["content"]) for m in messages if m["content"] != _CONTENTS[0]]
+        for role, content in said if len(said) == 1 else ():  # no other can be to blame
+            if content in looked_for and not content.isalnum():  # plain words are in many texts
+                words[role].add(content)
+    words = {
+        role: tuple(sorted(w for w in found if not any(v in w for v in found - {w})))
+        for role, found in words.items()
+        if found
+    }
+    for problem, messages in problems:
+        if not _holds(messages, words) or max(map(len, words.values())) > _MAX_WORDS:
+            raise ValueError(problem)
+    return dataclasses.replace(compiled.form, words=words)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """A clock that stands still."""
+
+    moment: datetime.datetime
+
+    def __call__(self) -> datetime.datetime:
+        return self.moment
+
+
+def _difference(compiled, messages, got: str, variables) -> str:
+    """What is wrong with a prompt; "" where it is what the template makes."""
+    start = f"The chat template cannot be compiled: of {messages}, "
+    try:
+        expected = jinja.run(compiled, messages, True, variables)
+    except ValueError as error:
+        return f"{start}the compiled form makes {got!r}, but: {error}"
+    if got == expected:
+        return ""
+    return f"{start}it makes {expected!r}, but the compiled form {got!r}."
+
+
+def _holds(messages: Sequence[dict], words: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a content holds a word that its role must not have."""
+    return any(word in m["content"] for m in messages for word in words.get(m["role"], ()))
 
 
 def _conversations(form: learn.Form, contents: Sequence[str]) -> Iterator[list[dict]]:
@@ -118,8 +175,7 @@ def _conversations(form: learn.Form, contents: Sequence[str]) -> Iterator[list[d
 def _is_taken(form: learn.Form, messages: Sequence[dict]) -> bool:
     pairs = list(learn.pairs([message["role"] for message in messages]))
     for i, message in enumerate(messages):
-        strips = pairs[i] in form.stripped_left or pairs[i + 1] in form.stripped_right
-        content = message["content"].strip() if strips else message["content"]
+        content = form.left_of(message["content"], pairs[i], pairs[i + 1])
         if form.text(pairs[i], blank=not content) is None:
             return False
     return form.text(pairs[-1]) is not None
@@ -141,9 +197,22 @@ def _walk(form: learn.Form, dice: random.Random) -> list[str]:
             roles.append(role)
 
 
-def _literals(template: str) -> list[str]:
-    """The strings in a template: what it may look for in a content, and what it writes."""
+def _literals(template: str) -> tuple[list[str], list[str]]:
+    """The strings in a template: those it writes or looks for, and those of its `startswith`.
+
+    What follows from how a content begins may show in other messages alone, so such contents are
+    refused unseen.
+    """
     nodes = jinja.compile_jinja(template).environment.parse(template)
     texts = [node.data for node in nodes.find_all(jinja2.nodes.TemplateData)]
     texts += [n.value for n in nodes.find_all(jinja2.nodes.Const) if isinstance(n.value, str)]
-    return texts
+    begins = [
+        argument.value
+        for call in nodes.find_all(jinja2.nodes.Call)
+        if isinstance(call.node, jinja2.nodes.Getattr) and call.node.attr == "startswith"
+        for argument in call.args
+        if isinstance(argument, jinja2.nodes.Const) and isinstance(argument.value, str)
+        if not argument.value.isalnum()  # as names of roles are
+    ]
+    texts = [text for text in texts if text.strip()]
+    return list(dict.fromkeys(texts)), list(dict.fromkeys(begins))

@@ -5,13 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt_keras.checkpoint.families import FAMILIES, Family
-from gpt_keras.checkpoint.families.family import Key
+from gpt_keras.checkpoint.families.family import SAME_CLASS, Key
 from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
-OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
-WITH_LABELS = ("SequenceClassifier",)  # tasks whose labels config.json names
+# Of which Hugging Face may have no class.
+OUR_TASKS = ("MultiTask", "TokenClassifier", "RelationExtractor")
+# Tasks whose labels config.json names.
+WITH_LABELS = ("SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor")
+# What Hugging Face's classes for sequence classification do, by `problem_type`.
+SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+REGRESSION = "regression"
 LAYER_TYPES = ("full_attention", "sliding_attention")
 _ORIGINAL = "original_max_position_embeddings"
 # Kind -> entry -> its type; entries of the second kind may be absent.
@@ -55,7 +60,10 @@ def task_of(fields: Fields) -> str:
     family = family_of(fields)
     tasks = {name: task for task, name in family.architectures.items()}
     tasks |= {_ours(task): task for task in OUR_TASKS}
-    return tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
+    task = tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
+    if task == "SequenceClassifier" and _problem_type(fields) == REGRESSION:
+        return "SequenceRegressor"
+    return task
 
 
 def from_fields(fields: Fields) -> GPTConfig:
@@ -83,6 +91,11 @@ def from_fields(fields: Fields) -> GPTConfig:
     if task_of(fields) in WITH_LABELS:
         found["id2label"] = _labels(fields)
     found["task_params"] = _task_params(fields)
+    if task_of(fields) == "SequenceClassifier" and _problem_type(fields) == MULTI:
+        params = found["task_params"].get("classification", {})
+        found["task_params"] = {
+            **found["task_params"], "classification": {**params, "problem_type": MULTI},
+        }  # fmt: skip
     bos, eos, pad = family.token_ids
     pad = fields.token_id("pad_token_id", pad)
     if family.positions_behind_padding:
@@ -115,12 +128,13 @@ def _task_params(fields: Fields) -> dict[str, dict]:
     return params
 
 
-def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
+def to_dict(config: GPTConfig, task: str, is_ours: bool = False) -> dict[str, Any]:
     """config.json of a model.
 
     Args:
       config: its architecture.
       task: name of the task's class, such as "CausalLM".
+      is_ours: Hugging Face's class of the task would compute something else.
 
     Raises:
       ValueError: the family cannot express the configuration; names the field.
@@ -131,9 +145,11 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
             f"model_type={config.model_type!r} cannot be written; supported are "
             f"{', '.join(FAMILIES)}"
         )
-    if task not in family.architectures and task not in OUR_TASKS:
+    named = SAME_CLASS.get(task, task)
+    if named not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    architecture = family.architectures.get(task) or _ours(task)
+    architecture = family.architectures.get(named)
+    architecture = _ours(task) if is_ours or architecture is None else architecture
     values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
@@ -155,7 +171,11 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         labels = config.id2label
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
-        values["problem_type"] = "single_label_classification"
+        params = config.task_params.get("classification", {})
+        if named == "SequenceClassifier":
+            values["problem_type"] = (
+                REGRESSION if task == "SequenceRegressor" else params.get("problem_type", SINGLE)
+            )
     back = from_fields(Fields(values, "config.json"))
     check_same(config, back, f"model_type={config.model_type!r}")
     return values
@@ -345,9 +365,17 @@ def _same_layers(a: GPTConfig, b: GPTConfig) -> bool:
     return all((a.window_of(i), a.rotary_of(i)) == (b.window_of(i), b.rotary_of(i)) for i in layers)
 
 
+def _problem_type(fields: Fields) -> str:
+    """That of a class for sequence classification; without one, one label is a number."""
+    found = fields.values.get("problem_type")
+    if found is None:
+        found = REGRESSION if len(_labels(fields)) == 1 else SINGLE
+    if found not in (SINGLE, MULTI, REGRESSION):
+        raise fields.error("problem_type", f"expected {SINGLE}, {MULTI} or {REGRESSION}")
+    return found
+
+
 def _labels(fields: Fields) -> tuple[str, ...]:
-    if fields.values.get("problem_type") not in (None, "single_label_classification"):
-        raise fields.error("problem_type", "unsupported; supported is single_label_classification")
     named = fields.get("id2label", dict, None)
     if named is None:
         return tuple(f"LABEL_{i}" for i in range(fields.get("num_labels", int, 2)))

@@ -7,7 +7,7 @@ from gpt_keras import tokenizers
 from gpt_keras.checkpoint.fields import Fields
 from gpt_keras.tokenizers import pre_tokenizer, sentence_piece
 
-CONFIG = "tokenizer.json"
+CONFIG, PREPROCESSOR = "tokenizer.json", "preprocessor.json"
 ASSETS = os.path.join("assets", "tokenizer")
 VOCABULARY, MERGES, PROTO = "vocabulary.json", "merges.txt", "vocabulary.spm"
 END_OF_TEXT = "<|endoftext|>"  # begins and ends GPT-2's texts
@@ -27,11 +27,12 @@ def read(preset: str):
     fields = _fields(preset)
     if fields is None:
         return None
-    folder, kind = os.path.join(preset, ASSETS), _kind(fields)
+    folder, kind, begins = os.path.join(preset, ASSETS), _kind(fields), _adds_start(preset)
     if kind == "GPT2Tokenizer":
-        return _byte_level_bpe(folder, Fields(fields.get("config", dict), fields.where))
+        return _byte_level_bpe(folder, Fields(fields.get("config", dict), fields.where), begins)
     if kind == "LlamaTokenizer":
-        return sentence_piece.read(os.path.join(folder, PROTO), _NAMED)
+        config = {**_NAMED, "add_bos_token": begins}
+        return sentence_piece.read(os.path.join(folder, PROTO), config)
     known = ", ".join(f"keras_hub>{known}" for known in CLASSES)
     raise fields.error("registered_name", f"unsupported; supported are {known}")
 
@@ -59,7 +60,14 @@ def _kind(fields: Fields) -> str:
     return fields.get("registered_name", str).split(">")[-1]
 
 
-def _byte_level_bpe(folder: str, config: Fields):
+def _adds_start(preset) -> bool:
+    """Whether the token of beginning goes before a text; KerasHub puts it before prompts always."""
+    path = os.path.join(preset, PREPROCESSOR)
+    config = Fields.read(path).get("config", dict, {}) if os.path.isfile(path) else {}
+    return Fields(config, f"{path}: config").get("add_start_token", bool, True)
+
+
+def _byte_level_bpe(folder: str, config: Fields, begins: bool):
     path = os.path.join(folder, MERGES)
     try:
         with open(path, encoding="utf-8") as file:
@@ -79,6 +87,7 @@ def _byte_level_bpe(folder: str, config: Fields):
             add_prefix_space=config.get("add_prefix_space", bool, False),
             bos_token_id=end,
             eos_token_id=end,
+            add_bos_token=begins and end is not None,
         )
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
@@ -142,3 +151,21 @@ def _write_byte_level_bpe(folder: str, tokenizer) -> dict:
         "add_prefix_space": splitter.add_prefix_space,
         "unsplittable_tokens": list(dict.fromkeys([END_OF_TEXT, *special])),
     }
+
+
+def around(tokenizer) -> dict[str, bool]:
+    """Which of its two tokens KerasHub is to put around a text, as options of a preprocessor.
+
+    Raises:
+      ValueError: the tokenizer puts others there.
+    """
+    single = tokenizer.post_processor.single
+    is_bytes = isinstance(tokenizer, tokenizers.ByteLevelBPE)
+    start, end = (END_OF_TEXT, END_OF_TEXT) if is_bytes else ("<s>", "</s>")
+    for ids, token in ((single.prefix.ids, start), (single.suffix.ids, end)):
+        if ids not in ((), (tokenizer.token_to_id(token),)):
+            raise ValueError(
+                f"tokenizer.json: post_processor adds the tokens {list(ids)}; KerasHub adds "
+                f"{token} alone{_REMEDY}"
+            )
+    return {"add_start_token": bool(single.prefix.ids), "add_end_token": bool(single.suffix.ids)}

@@ -8,10 +8,10 @@ import numpy as np
 from gpt_keras.checkpoint import directory, keras_hub, keras_hub_tokenizer, weights
 from gpt_keras.checkpoint.keras_hub import Layout
 
-TASK, PREPROCESSOR, ASSETS = "task.json", "preprocessor.json", "assets"
+TASK, ASSETS = "task.json", "assets"
 _NAMES = {
     keras_hub.CONFIG, keras_hub.METADATA, keras_hub.WEIGHTS, keras_hub_tokenizer.CONFIG, TASK,
-    PREPROCESSOR, ASSETS,
+    keras_hub_tokenizer.PREPROCESSOR, ASSETS,
 }  # fmt: skip
 _PADDED = 1024  # tokens; what KerasHub fills texts up to where nothing is said
 
@@ -33,15 +33,17 @@ def save(model, path: str, dtype=None) -> None:
             options = keras_hub_tokenizer.write(preset, model.tokenizer, kind)
             options |= {"config_file": keras_hub_tokenizer.CONFIG}
             tokenizer = _object(layout, "Tokenizer", options, "int32")
-            length = min(_PADDED, model.config.max_position_embeddings)
-            preprocessor = _object(
-                layout,
-                "CausalLMPreprocessor",
-                {"tokenizer": tokenizer, "config_file": PREPROCESSOR, "sequence_length": length},
-                "float32",
-            )
+            options = {
+                "tokenizer": tokenizer,
+                "config_file": keras_hub_tokenizer.PREPROCESSOR,
+                "sequence_length": min(_PADDED, model.config.max_position_embeddings),
+                **keras_hub_tokenizer.around(model.tokenizer),
+            }
+            preprocessor = _object(layout, "CausalLMPreprocessor", options, "float32")
             directory.write_json(os.path.join(preset, keras_hub_tokenizer.CONFIG), tokenizer)
-            directory.write_json(os.path.join(preset, PREPROCESSOR), preprocessor)
+            directory.write_json(
+                os.path.join(preset, keras_hub_tokenizer.PREPROCESSOR), preprocessor
+            )
         task = {"backbone": backbone, "preprocessor": preprocessor}
         directory.write_json(os.path.join(preset, TASK), _object(layout, "CausalLM", task))
         directory.write_json(os.path.join(preset, keras_hub.CONFIG), backbone)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
-from gpt_keras.checkpoint.families.family import heads_apart, heads_together
+from gpt_keras.checkpoint.families.family import SAME_CLASS, heads_apart, heads_together
 from gpt_keras.config import GPTConfig
 
 
@@ -170,7 +170,8 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     """The weights beyond the backbone; those of each of several tasks behind its name."""
     parts = getattr(model, "tasks", {})
     if not parts:
-        return family.heads.get(type(model).__name__, ())
+        task = type(model).__name__
+        return family.heads.get(SAME_CLASS.get(task, task), ())
     return tuple(
         dataclasses.replace(
             weight,

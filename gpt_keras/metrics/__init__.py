@@ -3,6 +3,19 @@
 from gpt_keras.metrics.classification import ClassificationMetrics
 from gpt_keras.metrics.language_model import LanguageModelMetrics
 from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.multi_label import MultiLabelMetrics
 from gpt_keras.metrics.multi_task import MultiTaskMetrics
+from gpt_keras.metrics.regression import RegressionMetrics
+from gpt_keras.metrics.relations import RelationMetrics
+from gpt_keras.metrics.tagging import TaggingMetrics
 
-__all__ = ["ClassificationMetrics", "LanguageModelMetrics", "Metrics", "MultiTaskMetrics"]
+__all__ = [
+    "ClassificationMetrics",
+    "LanguageModelMetrics",
+    "Metrics",
+    "MultiLabelMetrics",
+    "MultiTaskMetrics",
+    "RegressionMetrics",
+    "RelationMetrics",
+    "TaggingMetrics",
+]

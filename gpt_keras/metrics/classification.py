@@ -1,46 +1,86 @@
 """Metrics of a classifier."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 
 from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.probabilities import auroc, calibration_error, fit_temperature, ranks
 
 
 class ClassificationMetrics(Metrics):
-    """Loss, accuracy and macro-F1; per class precision, recall and F1; the confusion matrix.
+    """Loss, accuracy, macro- and micro-F1, AUROC and calibration error of one label a text.
+
+    Per class precision, recall and F1, and the confusion matrix. Micro-F1 is the accuracy here;
+    AUROC is the mean of each label against the rest, absent where the data have one label alone.
 
     Args:
       names: of the labels, in index order.
+      temperature: what logits are divided by before probabilities are made of them.
     """
 
     KEY, HIGHER_IS_BETTER = "macro_f1", True
 
-    def __init__(self, names):
+    def __init__(self, names, temperature: float = 1.0):
         super().__init__()
-        self.names = list(names)
+        self.names, self.temperature = list(names), temperature
+        self._known: tuple | None = None  # what `_seen` gave, and for what
 
     def update(self, batch, loss) -> None:
-        predicted = np.argmax(loss.outputs, axis=-1)
-        self.collect(batch, [batch["label"], predicted, loss.rows])
+        self.collect(batch, [batch["label"], loss.rows, loss.outputs])
+
+    @property
+    def _seen(self) -> "_Seen":
+        """What is said of the samples so far; kept, since a bootstrap asks a thousand times."""
+        key = self.num_samples, self.temperature
+        if self._known is None or self._known[0] != key:
+            samples, C = self.samples, len(self.names)
+            true, logits = samples[:, 0].astype(np.int64), samples[:, 3 : 3 + C]
+            probabilities = softmax(logits / self.temperature)
+            predicted = np.argmax(logits, axis=1)
+            confidence = np.max(probabilities, axis=1, initial=0)
+            places = ranks(probabilities)
+            self._known = key, _Seen(true, predicted, confidence, places, samples[:, 1:3])
+        return self._known[1]
 
     @property
     def confusion(self) -> np.ndarray:
         """(C, C) int64, samples by true label (rows) and predicted label (columns)."""
-        return self._confusion(self.samples)
+        return self._confusion(self._seen)
 
-    def _confusion(self, samples):
+    def _confusion(self, seen: "_Seen"):
         C = len(self.names)
-        pairs = samples[:, 0].astype(np.int64) * C + samples[:, 1].astype(np.int64)
-        return np.bincount(pairs, minlength=C * C).reshape(C, C)
+        return np.bincount(seen.true * C + seen.predicted, minlength=C * C).reshape(C, C)
 
     def score(self, samples=None) -> dict[str, float]:
-        chosen = self.samples if samples is None else self.samples[samples]
-        confusion = self._confusion(chosen)
-        total, weight = chosen[:, 2:4].sum(axis=0).tolist()
+        seen = self._seen
+        if samples is not None:
+            seen = _Seen(*(values[samples] for values in seen))
+        confusion = self._confusion(seen)
+        total, weight = seen.rows.sum(axis=0).tolist()
+        accuracy = float(np.trace(confusion)) / max(int(confusion.sum()), 1)
+        area = auroc(seen.places, seen.true[:, None] == np.arange(len(self.names)))
         return {
             "loss": total / max(weight, 1e-9),
-            "accuracy": float(np.trace(confusion)) / max(int(confusion.sum()), 1),
+            "accuracy": accuracy,
             "macro_f1": float(np.mean(of_classes(confusion)["f1"])),
+            "micro_f1": accuracy,
+            **({} if math.isnan(area) else {"auroc": area}),
+            "ece": calibration_error(seen.confidence, seen.true == seen.predicted),
         }
+
+    def calibrate(self) -> float:
+        """Sets `temperature` to what makes the truth of the samples most likely; returns it."""
+        samples, rows = self.samples, np.arange(self.num_samples)
+        true, logits = samples[:, 0].astype(int), samples[:, 3 : 3 + len(self.names)]
+
+        def loss(temperature):
+            p = softmax(logits / temperature)[rows, true]
+            return -np.mean(np.log(np.maximum(p, 1e-300)))
+
+        self.temperature = fit_temperature(loss)
+        return self.temperature
 
     def details(self) -> dict:
         """`result`, per class scores, the confusion matrix (rows true), and the majority class."""
@@ -100,6 +140,22 @@ class ClassificationMetrics(Metrics):
             digits=3,
             zero_division=0,
         ).rstrip()
+
+
+class _Seen(NamedTuple):
+    """true, predicted: (n,) int64; confidence: (n,); places: (n, C) int64; rows: (n, 2)."""
+
+    true: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    places: np.ndarray
+    rows: np.ndarray
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(n, C) -> (n, C), rows of sum 1."""
+    powers = np.exp(logits - np.max(logits, axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def of_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:

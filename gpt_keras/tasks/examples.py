@@ -23,6 +23,7 @@ class Examples:
         whole groups are shuffled.
       num_truncated: rows cut at the length limit.
       skipped: reason -> records left out for it.
+      options: values of the task's options that these data decide.
     """
 
     values: np.ndarray
@@ -35,6 +36,7 @@ class Examples:
     group: int = 1
     num_truncated: int = 0
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def lengths(self) -> np.ndarray:

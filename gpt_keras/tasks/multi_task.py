@@ -64,10 +64,16 @@ class MultiTask(Task):
         return self.task_of(batch).batch_loss(batch, features, regularizers)
 
     def new_metrics(self, source=None):
-        sources = {} if source is None else source.sources
+        sources = dict.fromkeys(self.tasks) if source is None else source.sources
         return MultiTaskMetrics(
-            {name: task.new_metrics(sources.get(name)) for name, task in self.tasks.items()}
+            {name: self.tasks[name].new_metrics(one) for name, one in sources.items()}
         )
+
+    def calibrate(self, metrics) -> None:
+        for name, found in metrics.tasks.items():
+            self.tasks[name].calibrate(found)
+        tasks = {name: (task.NAME, task.config) for name, task in self.tasks.items()}
+        self.config = joint_config(self.config, tasks)
 
     def signatures(self):
         """Those of all tasks; a task with a name of its own has it behind theirs."""

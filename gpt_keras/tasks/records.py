@@ -1,5 +1,6 @@
 """Values of records: checked, with the file and line in what is said of a bad one."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,38 @@ def label_of(record: Mapping[str, Any], name: str = "label") -> str:
     value = record[name]
     label = str(value).strip()
     if not isinstance(value, str | int) or not label:
-        raise ValueError(f"{record['where']}: {name} must be a name or an integer, got {value!r}")
+        raise ValueError(
+            f"{record['where']}: {name} must be a name or an integer, got {value!r}"
+            + "; for several labels a text: --problem_type=multi_label_classification"
+            * isinstance(value, list)
+        )
     return label
+
+
+def labels_of(record: Mapping[str, Any], separator: str, name: str = "label") -> list[str]:
+    """The labels of a text that may have any number: a list, or names joined by `separator`.
+
+    Raises:
+      ValueError: it is another thing, or one of them is.
+    """
+    value = record[name]
+    if isinstance(value, str) and separator:
+        value = [part for part in value.split(separator) if part.strip()]
+    elif not isinstance(value, list):
+        value = [value]
+    return list(dict.fromkeys(label_of({**record, name: label}, name) for label in value))
+
+
+def number_of(record: Mapping[str, Any], name: str = "score") -> float:
+    """A number, or text that is one. Raises ValueError where it is another thing."""
+    value = record[name]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{record['where']}: {name} must be a number, got {value!r}")
+    return number
 
 
 def label_names(labels: Iterable[str], given: Sequence[str] = ()) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ class Task(ConfigModel):
     METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
     is_bare = False  # a checkpoint of it is one of the backbone
+    is_ours = False  # Hugging Face's class of its name would compute something else
 
     def __init__(
         self,
@@ -180,3 +181,10 @@ class Task(ConfigModel):
             model's, `examples` of another task's. None: as if it had nothing to say.
         """
         raise NotImplementedError
+
+    def calibrate(self, metrics: Metrics) -> None:
+        """Sets what the eval data decide once training has ended; nothing, unless a task says so.
+
+        Args:
+          metrics: of the finished weights on these data; they take what was set into account.
+        """

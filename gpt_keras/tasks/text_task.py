@@ -35,12 +35,14 @@ class Served(NamedTuple):
       example: name -> one text, a small request.
       call: which of TensorFlow Serving's calls on `tf.Example`s may ask it too, besides Predict:
         "classify" (outputs `labels` and `scores`), "regress" (output `value`) or "".
+      fixed: inputs that are of a form, not any text: those of `example` are one that fits all.
     """
 
     function: Callable[..., Mapping[str, tf.Tensor]]
     inputs: Mapping[str, str]
     example: Mapping[str, str]
     call: str = ""
+    fixed: tuple[str, ...] = ()
 
 
 class TextTask(Task, abc.ABC):
@@ -54,16 +56,24 @@ class TextTask(Task, abc.ABC):
       answers: those of them that a model is to find; records that differ in nothing else are the
         same to it.
       options: name -> `Option`.
+      free_texts: values whose words may change a little without changing the answer.
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]]
     answers: ClassVar[tuple[str, ...]] = ("label",)
     options: ClassVar[Mapping[str, Option]] = {}
+    free_texts: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def option(cls, config: GPTConfig, name: str):
         """The value of one of `options`."""
         return config.task_params.get(cls.NAME, {}).get(name, cls.options[name].default)
+
+    @classmethod
+    def with_options(cls, config: GPTConfig, **values) -> GPTConfig:
+        """A configuration with values of `options`; those of other tasks are dropped."""
+        params = {**config.task_params.get(cls.NAME, {}), **values}
+        return config.replace(task_params={cls.NAME: params} if params else {})
 
     @classmethod
     @abc.abstractmethod

@@ -7,19 +7,17 @@ cluster begins with replaces all of it. Else each character by itself is looked 
 
 import base64
 import binascii
-import itertools
 
 import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
-from gpt_keras.tokenizers.char_map import CharMap
+from gpt_keras.tokenizers.char_map import CharMap, unchanged
 
 CONTROL, EXTEND, JOINER, PREPEND, PICTURE, SPACING = range(1, 7)
 """Classes of characters that decide where a cluster ends, see `unicode_data.clusters`."""
 
 _MAX_BYTES = 5  # of a cluster that is looked up as a whole
-_MAX_KEY = 1000  # bytes
 
 
 class Precompiled(tf.Module):
@@ -28,24 +26,21 @@ class Precompiled(tf.Module):
     def __init__(self, keys, where):
         """
         Args:
-          keys: dict str -> str.
+          keys: dict str -> str; none begins another, or has more than `_MAX_BYTES`.
           where: begins the message of an error.
 
         Raises:
           ValueError: a key whose clusters are not told apart here.
         """
         super().__init__(name="precompiled")
-        # A longer key never counts, nor one that is no whole cluster of few bytes.
-        short = {key: text for key, text in keys.items() if len(key.encode()) <= _MAX_BYTES}
-        short = {key: text for key, text in short.items() if not _prefixes(key) & short.keys()}
-        for key in short:
+        for key in keys:
             if key[0] in "©®" or 0x1100 <= ord(key[0]) < 0x1200 or 0xAC00 <= ord(key[0]) < 0xD800:
                 raise ValueError(
                     f"{where}: normalizer Precompiled with the key {key!r}: unsupported; supported "
                     "are keys that begin with no Hangul, © or ®"
                 )
-        chars = {ord(key): _points(text) for key, text in short.items() if len(key) == 1}
-        clusters = {key: _points(text) for key, text in short.items() if len(key) > 1}
+        chars = {ord(key): _points(text) for key, text in keys.items() if len(key) == 1}
+        clusters = {key: _points(text) for key, text in keys.items() if len(key) > 1}
         self._map = CharMap(chars, [*clusters.values(), ()])
         self._lengths = sorted({len(key) for key in clusters})
         rows = [self._map.row_of[text] for text in clusters.values()]
@@ -64,9 +59,21 @@ class Precompiled(tf.Module):
         )
         return tf.cond(
             tf.reduce_any(rows > 0),
-            lambda: self._map.replace(code_points, splits, rows),
-            lambda: (code_points, splits),
+            lambda: self._replace(code_points, splits, rows),
+            lambda: unchanged(code_points, splits),
         )
+
+    def _replace(self, code_points, splits, rows):
+        new, new_splits, owners = self._map.replace(code_points, splits, rows)
+        # The characters that stand for a cluster come from its own, one after the other.
+        size = tf.size(code_points, tf.int64)
+        stays = (rows != self._map.row_of[()]) | ragged.mark(splits[:-1], size)
+        last = tf.concat([tf.where(stays)[1:, 0], size[tf.newaxis]], 0) - 1
+        last = tf.gather(last, tf.maximum(tf.cumsum(tf.cast(stays, tf.int64)) - 1, 0))
+        begins = tf.where(ragged.previous(owners, -1) != owners)[:, 0]
+        place = tf.range(tf.size(owners, tf.int64))
+        place -= tf.gather(begins, tf.searchsorted(begins, place, side="right") - 1)
+        return new, new_splits, tf.minimum(owners + place, tf.gather(last, owners))
 
     def _of_clusters(self, code_points, splits, rows, classes):
         """`rows`, (C,) int32 of `CharMap.rows`, with those of clusters that are looked up whole."""
@@ -75,8 +82,7 @@ class Precompiled(tf.Module):
         begins = first | ~_joined(code_points, classes, first)
         starts = tf.where(begins)[:, 0]  # (G,)
         limits = tf.concat([starts[1:], size[tf.newaxis]], 0)
-        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
-        offsets = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,), in bytes
+        offsets = tf.concat([[0], tf.cumsum(utf8.lengths(code_points))], 0)  # (C + 1,), in bytes
         num_bytes = tf.gather(offsets, limits) - tf.gather(offsets, starts)
         whole = tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1))[:, 0]
         starts, limits = tf.gather(starts, whole), tf.gather(limits, whole)  # (g,)
@@ -117,11 +123,6 @@ def _joined(code_points, classes, first):
     return joined | (after_picture & (classes == PICTURE))
 
 
-def _prefixes(key):
-    """Its beginnings, without itself."""
-    return set(itertools.accumulate(key[:-1]))
-
-
 def _points(text):
     return tuple(map(ord, text))
 
@@ -141,34 +142,32 @@ def from_json(node, where: str) -> Precompiled:
 
 
 def _keys(table: bytes) -> dict[str, str]:
-    """What stands for each key of a table.
+    """What stands for each key of a table that can count.
 
-    It holds the length of a double array of Darts (https://github.com/s-yata/darts-clone), that
+    Of a key and one that begins with it the shorter counts, and none longer than clusters are. A
+    table holds the length of a double array of Darts (https://github.com/s-yata/darts-clone), that
     array, and texts that end with zero bytes. An entry of the array has a byte as its label, a bit
     that says if a key ends there, and where to go on.
     """
     if not table:
         return {}
     size = int.from_bytes(table[:4], "little")
-    array = np.frombuffer(table[4 : 4 + size], "<u4").tolist()
-    texts, keys = table[4 + size :], {}
+    array = np.frombuffer(table[4 : 4 + size], "<u4").astype(np.int64)
+    texts, keys, labels = table[4 + size :], {}, np.arange(1, 256)
 
     def offset(unit):
         return (unit >> 10) << ((unit & 0x200) >> 6)
 
-    stack = [(b"", offset(array[0]))]
+    stack = [(b"", offset(int(array[0])))]
     while stack:
         key, base = stack.pop()
-        if len(key) > _MAX_KEY:
-            raise IndexError(f"a key of more than {_MAX_KEY} bytes")
-        for label in range(1, 256):
-            at = base ^ label
-            if at >= len(array) or array[at] & 0x800000FF != label:
-                continue
-            here = at ^ offset(array[at])
-            if array[at] & 0x100:
-                start = array[here] & 0x7FFFFFFF
-                text = texts[start : texts.index(b"\0", start)]
-                keys[(key + bytes([label])).decode()] = text.decode()
-            stack.append((key + bytes([label]), here))
+        places = base ^ labels
+        units = array[np.minimum(places, len(array) - 1)]
+        for i in np.flatnonzero((units & 0x800000FF == labels) & (places < len(array))):
+            longer, here = key + bytes([labels[i]]), int(places[i]) ^ offset(int(units[i]))
+            if units[i] & 0x100:
+                start = int(array[here]) & 0x7FFFFFFF
+                keys[longer.decode()] = texts[start : texts.index(b"\0", start)].decode()
+            elif len(longer) < _MAX_BYTES:
+                stack.append((longer, here))
     return keys

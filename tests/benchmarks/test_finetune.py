@@ -69,3 +69,20 @@ def test_runs_beside_torch(benchmark, flags, speed, model_dir, tmp_path):
         assert row[speed] > 0
         assert name in ran.stdout
         assert row.get("useful_share", 1) <= 1
+
+
+@pytest.mark.oracle
+def test_scores_beside_torch(model_dir, tmp_path):
+    output = tmp_path / "result.json"
+    flags = [f"--model={model_dir}", f"--output={output}", "--threads=1", "--updates=2",
+             "--train_top_layers=1", "--max_length=16"]  # fmt: skip
+    command = [sys.executable, "-m", "benchmarks.finetune_scores", *flags]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(output.read_text())
+    ours, theirs = result["contenders"].values()
+    # A tiny model after two updates from the same weights: it says nearly the same.
+    assert ours["loss"][0] == pytest.approx(theirs["loss"][0], rel=0.01)
+    for value, low, high in (*ours.values(), *theirs.values()):
+        assert low <= value <= high
+    assert "difference" in ran.stdout

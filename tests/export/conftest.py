@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -78,6 +79,31 @@ def classifier(tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tagger(tokenizer, tmp_path_factory):
+    """An exported TokenClassifier with a conditional random field."""
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, id2label=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+        task_params={"token_classification": {"crf": True}}, **TINY,
+    )  # fmt: skip
+    keras.utils.set_random_seed(6)
+    model = gpt_keras.TokenClassifier(config, tokenizer)
+    for weight in model.crf.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    yield from _exported(model, tmp_path_factory.mktemp("tagger"))
+
+
+@pytest.fixture(scope="session")
+def relation_extractor(tokenizer, tmp_path_factory):
+    """An exported RelationExtractor with two relations."""
+    labels = ("none", "lives_in", "works_for")
+    config = gpt_keras.GPTConfig(vocab_size=tokenizer.vocab_size, id2label=labels, **TINY)
+    keras.utils.set_random_seed(7)
+    model = gpt_keras.RelationExtractor(config, tokenizer)
+    model.score.bias.assign([-0.5, 0.2, 0.2])
+    yield from _exported(model, tmp_path_factory.mktemp("relation_extractor"))
+
+
+@pytest.fixture(scope="session")
 def embedder(tokenizer, tmp_path_factory):
     """An exported TextEmbedder of normalized means, of 20 tokens at most."""
     bert = {**TINY, **FAMILIES["bert"].fixed, "activation": "gelu", "token_types": 2}
@@ -86,6 +112,23 @@ def embedder(tokenizer, tmp_path_factory):
     embedding = SentenceEmbedding("mean", normalize=True, max_length=20)
     model = gpt_keras.TextEmbedder(config, tokenizer, embedding=embedding)
     yield from _exported(model, tmp_path_factory.mktemp("embedder"))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Fields of a small architecture."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def regressor(tokenizer, tmp_path_factory):
+    """An exported SequenceRegressor."""
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, id2label=("LABEL_0",), **TINY
+    )  # fmt: skip
+    keras.utils.set_random_seed(4)
+    model = gpt_keras.SequenceRegressor(config, tokenizer)
+    yield from _exported(model, tmp_path_factory.mktemp("regressor"))
 
 
 def _exported(model, path, capacity=None):

@@ -86,6 +86,22 @@ def test_bad_messages_are_named(causal_lm, conversations, message):
     assert message in error.value.message
 
 
+def test_a_template_that_is_compiled_in_part(capsys):
+    template = (
+        "{% for m in messages %}{% if loop.last and messages[0].role == 'system' %}"
+        "{{ messages[0].content }}{% endif %}{% if m.role != 'system' %}[{{ m.content }}]"
+        "{% endif %}"
+        "{% endfor %}{{ opening }}"
+    )
+    tokenizer = tokenizers.train_byte_level_bpe(["a b"], 257, chat_template=template)
+    model = gpt_keras.CausalLM(gpt_keras.GPTConfig(257, 4, 1, 2, 4), tokenizer)
+    compiled = saved_model.compile_chat(model, required=True, variables={"opening": "<"})
+    assert compiled.form.roles == ("user", "assistant")
+    assert compiled(tf.constant([json.dumps(CONVERSATIONS[0])])).numpy() == [b"[I am so happy!]<"]
+    told = "signature `chat` takes fewer messages (user, assistant) than the chat template, since: "
+    assert capsys.readouterr().out.startswith(told)
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

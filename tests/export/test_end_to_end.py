@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpt_keras
-from export import client, saved_model
+from export import client, protocol, saved_model
 from export.capacity import Capacity
 from export.server import model_config, servable, warmup
 from export.server.configuration import Configuration
@@ -93,17 +93,19 @@ def test_causal_lm(causal_lm):
         assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
-@pytest.mark.parametrize("batching", ["continuous", "none"])
 @pytest.mark.parametrize(
-    "experts",
+    ("batching", "experts"),
     [
-        {"model_type": "mixtral", "num_experts": 5, "experts_per_token": 2,
-         "normalize_experts": True, "sliding_window": 9},
-        {"model_type": "qwen3_moe", "num_experts": 7, "experts_per_token": 3, "qk_norm": "head"},
+        ("continuous", {
+            "model_type": "mixtral", "num_experts": 5, "experts_per_token": 2,
+            "normalize_experts": True, "sliding_window": 9,
+        }),
+        ("none", {
+            "model_type": "qwen3_moe", "num_experts": 7, "experts_per_token": 3, "qk_norm": "head",
+        }),
     ],
-    ids=lambda experts: experts["model_type"],
 )  # fmt: skip
-def test_mixtures_of_experts(tokenizer, tmp_path, experts, batching):
+def test_mixtures_of_experts(tokenizer, tmp_path, batching, experts):
     config = gpt_keras.GPTConfig(
         vocab_size=tokenizer.vocab_size, bos_token_id=0, hidden_size=24, num_layers=2, num_heads=4,
         num_kv_heads=2, intermediate_size=16, max_position_embeddings=64, initializer_range=0.3,
@@ -156,3 +158,23 @@ def test_classifier(classifier):
         (pairs,) = post(url, body)["results"]
         assert pairs[0][0] == found[0].label
         assert pairs[0][1] == pytest.approx(found[0].score, abs=1e-5)
+
+
+@pytest.mark.xdist_group("exported_regressor")
+def test_regressor(regressor):
+    texts = [*TEXTS, "", "🙂" * 90]
+    expected = regressor.model.regress_texts(texts).numpy().tolist()
+    request = protocol.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "regress_examples"
+    for text in texts:
+        record = request.input.example_list.examples.add()
+        record.features.feature["text"].bytes_list.value.append(text.encode())
+    with served(regressor.saved_model_dir) as (asking, url):
+        assert asking.regress(texts) == pytest.approx(expected, abs=1e-5)
+        answer = asking._predictions.Regress(request, timeout=60)
+        values = [entry.value for entry in answer.result.regressions]
+        assert values == pytest.approx(expected, abs=1e-5)
+        assert post(url, {"instances": texts})["predictions"] == pytest.approx(expected, abs=1e-5)
+        body = {"signature_name": "regress_examples", "examples": [{"text": t} for t in texts]}
+        found = post(url.replace(":predict", ":regress"), body)["results"]
+        assert found == pytest.approx(expected, abs=1e-5)

@@ -99,6 +99,58 @@ def test_label_smoothing_is_that_of_torch(case):
     np.testing.assert_allclose(loss, (reference.numpy() * weights.numpy()).sum(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_that_of_the_paper(case, gamma):
+    hidden, head, targets, weights = case
+    logits = hidden.numpy().astype(np.float64) @ head.numpy()
+    p = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[np.arange(N), targets]
+    expected = -weights.numpy() * (1 - p) ** gamma * np.log(p)
+    _, terms = losses.cross_entropy(hidden @ head, targets, weights, focal_gamma=gamma)
+    np.testing.assert_allclose(terms, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_a_focal_loss_is_finite_where_the_target_is_certain():
+    logits = tf.Variable([[200.0, 0.0], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        loss, _ = losses.cross_entropy(logits, tf.constant([0, 1]), tf.ones(2), focal_gamma=0.5)
+    assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_binary_cross_entropy(gamma, smoothing):
+    rng = np.random.default_rng(5)
+    logits, truth = rng.normal(size=(6, 4)), (rng.random((6, 4)) < 0.4).astype(float)
+    weights, positive = rng.random(6), np.array([1.0, 2.0, 0.5, 3.0])
+    p = 1 / (1 + np.exp(-logits))
+    soft = truth * (1 - smoothing) + smoothing / 2
+    focus = np.where(truth == 1, 1 - p, p) ** gamma
+    terms = -focus * (positive * soft * np.log(p) + (1 - soft) * np.log(1 - p))
+    expected = weights * terms.mean(axis=1)
+    given = (tf.constant(x, tf.float32) for x in (logits, truth, weights))
+    total, found = losses.binary_cross_entropy(
+        *given, losses.Regularizers(smoothing), gamma, positive.astype(np.float32)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-4)
+
+
+@pytest.mark.oracle
+def test_losses_of_several_labels_are_torchs():
+    import torch
+
+    rng = np.random.default_rng(6)
+    logits = rng.normal(size=(6, 4)).astype(np.float32)
+    truth = (rng.random((6, 4)) < 0.4).astype(np.float32)
+    positive = np.array([1.0, 2.0, 0.5, 3.0], np.float32)
+    reference = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(positive))
+    expected = reference(torch.tensor(logits), torch.tensor(truth)).item()
+    total, _ = losses.binary_cross_entropy(
+        logits, truth, np.ones(6, "f"), losses.PLAIN, 0, positive
+    )
+    np.testing.assert_allclose(total / 6, expected, rtol=1e-5)
+
+
 def test_chunks_are_as_many_as_the_logits_need():
     assert losses._num_chunks(1020, 8192) == 1  # all logits fit
     assert losses._num_chunks(2040, 49152) == 12

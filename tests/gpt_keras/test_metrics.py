@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import classification_report, confusion_matrix, f1_score
+from sklearn.metrics import classification_report, confusion_matrix, f1_score, roc_auc_score
 
 from gpt_keras.losses import Loss
 from gpt_keras.metrics import ClassificationMetrics, LanguageModelMetrics
+from gpt_keras.metrics.probabilities import calibration_error
 
 # The last name is also a key of scikit-learn's report.
 NAMES = ("negative", "neutral", "macro avg")
@@ -119,3 +120,45 @@ def test_scores_of_some_rows_of_a_language_model():
     assert metrics.score(np.array([0, 0]))["loss"] == 3.0
     assert metrics.score(np.array([0]))["bits_per_byte"] == pytest.approx(3 / math.log(2) * 6 / 12)
     assert metrics.score(np.array([0, 1])) == metrics.result()
+
+
+def collect(labels, logits, **options):
+    metrics = ClassificationMetrics([str(i) for i in range(logits.shape[1])], **options)
+    rows = np.ones((len(labels), 2))
+    metrics.update(
+        {"label": labels, "sample_id": np.arange(len(labels))}, Loss(0.0, 1.0, logits, rows)
+    )
+    return metrics
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def test_areas_and_calibration_error():
+    rng = np.random.default_rng(2)
+    labels, logits = rng.integers(0, 3, 90), rng.normal(size=(90, 3))
+    metrics, p = collect(labels, logits, temperature=0.5), softmax(2 * logits)
+    for chosen in (slice(90), rng.integers(0, 90, 60)):
+        found = metrics.score(np.arange(90)[chosen])
+        y, q = labels[chosen], p[chosen]
+        area = roc_auc_score(y, q, multi_class="ovr", average="macro")
+        assert found["auroc"] == pytest.approx(area, abs=1e-9)
+        assert found["micro_f1"] == f1_score(y, q.argmax(axis=1), average="micro")
+        expected = calibration_error(q.max(axis=1), q.argmax(axis=1) == y)
+        assert found["ece"] == pytest.approx(expected)
+    two = collect(labels % 2, logits[:, :2]).result()["auroc"]
+    assert two == pytest.approx(roc_auc_score(labels % 2, softmax(logits[:, :2])[:, 1]), abs=1e-9)
+    assert "auroc" not in collect(np.zeros(4, int), logits[:4]).result()
+
+
+def test_calibration_finds_how_much_too_sure_the_logits_are():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(4000, 3))
+    labels = np.array([rng.choice(3, p=p) for p in softmax(logits)])
+    metrics = collect(labels, 4 * logits)
+    before = metrics.result()
+    assert metrics.calibrate() == pytest.approx(4, rel=0.1)
+    after = metrics.result()
+    assert after["ece"] < before["ece"] / 4
+    assert after["accuracy"] == before["accuracy"]

@@ -26,6 +26,8 @@ def parabola_flags(flags):
     absl_flags.DEFINE_multi_string("words", [], "whatever", flag_values=flags)
     absl_flags.DEFINE_list("eval_data", ["x"], "as the real ones have", flag_values=flags)
     absl_flags.DEFINE_float("eval_fraction", 0.1, "as the real ones have", flag_values=flags)
+    absl_flags.DEFINE_string("eval_fold", "", "0/K adds 0, 1/K adds 1 ...", flag_values=flags)
+    absl_flags.DEFINE_integer("train_samples", 0, "adds 1 / it", flag_values=flags)
     absl_flags.DEFINE_string("output_dir", "", "of the run", flag_values=flags)
     absl_flags.DEFINE_boolean("resume", False, "go on", flag_values=flags)
     absl_flags.DEFINE_boolean("dry_run", False, "do not", flag_values=flags)
@@ -46,6 +48,7 @@ def main():
     print(f"begins after {len(lines)} lines", flush=True)
     loss = (math.log10(flags.x) + 3) ** 2 + (flags.n - 3) ** 2
     loss *= {"flat": 1, "steep": 10}[flags.shape]
+    loss += int(flags.eval_fold.split("/")[0] or 0) + 1 / (flags.train_samples or math.inf)
     with open(path, "a") as file:
         for step in range(len(lines) // 2, flags.max_steps + 1):
             time.sleep(flags.seconds)
@@ -57,7 +60,7 @@ def main():
         with open(os.path.join(flags.output_dir, name), "w") as file:
             file.write("large")
     with open(os.path.join(flags.output_dir, "report.json"), "w") as file:
-        json.dump({"eval": {"loss": loss, "tokens": 5.0}}, file)
+        json.dump({"eval": {"loss": loss, "tokens": 5.0, "names": ["a"]}}, file)
 
 
 if __name__ == "__main__":

@@ -264,3 +264,21 @@ def test_prefetcher_ends_its_thread_when_left():
             time.sleep(0.01)
         assert batches._queue.qsize() == 2  # and no more, though the source has no end
     assert threading.active_count() == before
+
+
+def test_shares_of_mixup_depend_on_seed_epoch_and_sample_alone():
+    def shares(seed, epoch_number, batch_size):
+        source = ExampleBatches(classification([3] * 10), batch_size, seed=seed, mixup=0.4)
+        found = {}
+        for batch in epoch(source, epoch_number):
+            assert (batch["mixup"][batch["sample_id"] < 0] == 1).all()
+            found |= dict(zip(batch["sample_id"].tolist(), batch["mixup"].tolist(), strict=True))
+        found.pop(-1, None)
+        return found
+
+    first = shares(1, 0, 4)
+    assert len(set(first.values())) == 10
+    assert all(0 <= share <= 1 for share in first.values())
+    assert shares(1, 0, 3) == first
+    assert shares(1, 1, 4) != first != shares(2, 0, 4)
+    assert "mixup" not in ExampleBatches(classification([3] * 4), 2).batch(0)

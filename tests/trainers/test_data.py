@@ -120,7 +120,11 @@ def test_plain_texts_and_prompts_do_not_mix(tmp_path, tokenizer):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ("classification", r"x\.jsonl:1: no column 'text' and 'label'; there is 'body'.*--text_c"),
+        (
+            "classification",
+            r"x\.jsonl:1: no column 'text' and 'text_pair' and 'label' or 'text' and 'label'; "
+            "there is 'body'.*--text_c",
+        ),
         ("causal_lm", r"x\.jsonl:1: no column 'prompt' and 'completion' or 'text'"),
         ("chat", r"x\.jsonl:1: no column 'messages'"),
     ],

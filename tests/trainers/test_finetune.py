@@ -305,3 +305,60 @@ def test_evaluate_prints_perplexity_of_texts(model_dir, data_dir, capsys):
     printed = capsys.readouterr().out
     assert "perplexity" in printed
     assert "bits_per_byte" in printed
+
+
+def test_regression(command, tmp_path, capsys):
+    rows = [{"text": f"the cat sat {word}", "score": score, "where": ""}
+            for word, score in (("good", 2.0), ("bad", -1.0)) for _ in range(12)]  # fmt: skip
+    path = tmp_path / "scores.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    status, printed = command(
+        task="regression", train_data=path, eval_data=path, num_epochs=30, learning_rate=1e-2
+    )
+    assert status == 0, printed.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    assert report["mse"] < 0.2 * report["variance"]
+    assert report["pearson"] > 0.9
+    model = gpt_keras.SequenceRegressor.from_pretrained(tmp_path / "run" / "model")
+    values = model.regress_texts(["the cat sat good", "the cat sat bad"]).numpy()
+    assert values[0] > values[1] + 1
+    arguments = [f"--model={tmp_path / 'run' / 'model'}", "--task=regression"]
+    arguments += [f"--eval_data={path}"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
+    assert f"{report['mse']:.4f}" in capsys.readouterr().out
+
+
+def test_several_labels_with_all_that_scarce_data_want(command, tmp_path):
+    """Augmented, unfrozen layer by layer, held out by fold, weighted; and calibrated afterwards."""
+    words = ("cat", "dog", "mat")
+    rows = [
+        {"text": " ".join(["the", *there, "sat", str(i)]), "label": "|".join(there)}
+        for i in range(4)
+        for there in [[w for k, w in enumerate(words) if bits >> k & 1] for bits in range(8)]
+    ]
+    path = tmp_path / "topics.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    status, printed = command(
+        task="classification", problem_type="multi_label_classification", label_separator="|",
+        class_weights="balanced", focal_gamma=1, train_data=path, eval_fold="0/4", num_epochs=12,
+        learning_rate=1e-2, augment=0.1, mixup=0.2, unfreeze_steps=2, threshold=0.4,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    assert "micro avg" in printed.out
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    params = config["task_specific_params"]["classification"]
+    assert params["temperature"] != 1
+    assert params["threshold"] == 0.4
+    assert len(params["class_weights"].split(",")) == 3
+    model = gpt_keras.SequenceClassifier.from_pretrained(tmp_path / "run" / "model")
+    labels, scores = model.classify_texts(["the cat dog sat 7"])
+    assert set(labels.numpy()[0]) == {b"cat", b"dog", b"mat"}
+    assert not np.isclose(scores.numpy().sum(), 1)
+
+
+@pytest.mark.parametrize("flag", ["augment", "mixup"])
+def test_texts_that_must_stay_as_they_are(command, data_dir, flag):
+    status, printed = command(task="chat", train_data=data_dir / "chat.jsonl", **{flag: 0.1})
+    assert status == 2
+    assert f"--{flag}: the texts of --task=chat must stay as they are" in printed.err

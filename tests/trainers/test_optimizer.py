@@ -25,9 +25,13 @@ def make_gradients(step):
 
 def train(optimizer, variables, steps=3):
     for step in range(steps):
-        gradients = [keras.ops.convert_to_tensor(g) for g in make_gradients(step)]
-        optimizer.apply(gradients, variables)
+        train_one(optimizer, variables, step)
     return [v.numpy() for v in variables]
+
+
+def train_one(optimizer, variables, step):
+    gradients = [keras.ops.convert_to_tensor(g) for g in make_gradients(step)]
+    optimizer.apply(gradients, variables)
 
 
 def test_adamw_is_that_of_the_paper_and_spares_vectors():
@@ -43,6 +47,32 @@ def test_adamw_is_that_of_the_paper_and_spares_vectors():
             expected[i] = expected[i] * (1 - 0.1 * DECAYS[i]) - 0.1 * mean / np.sqrt(square)
     for value, reference in zip(train(optimizer, variables), expected, strict=True):
         np.testing.assert_allclose(value, reference, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values())
+def test_a_variable_that_begins_later_does_not_change_before(make):
+    """Then its steps are those that it would have taken, of the running means so far."""
+    variables = make_variables()
+    before = [v.numpy() for v in variables]
+    optimizer = make(variables, 0.1, weight_decay=0.5, starts=[0, 1, 2], ema_decay=0.5)
+    for step in range(3):
+        train_one(optimizer, variables, step)
+        for i, variable in enumerate(variables):
+            assert np.array_equal(variable, before[i]) == (step < i)
+
+
+def test_a_variable_that_begins_later_begins_with_steps_of_the_usual_size():
+    late, early = make_variables(), make_variables()
+    for variables, starts in ((late, [2, 2, 2]), (early, None)):
+        optimizer = AdamW(variables, 0.1, weight_decay=0.0, starts=starts)
+        for step in range(3):
+            now = [v.numpy() for v in variables]
+            train_one(optimizer, variables, step)
+        steps = [v.numpy() - x for v, x in zip(variables, now, strict=True)]
+        if starts:
+            expected = steps
+    for step, reference in zip(steps, expected, strict=True):
+        np.testing.assert_allclose(step, reference, rtol=1e-3, atol=1e-6)
 
 
 def test_lion_is_that_of_the_paper():

@@ -1,5 +1,5 @@
 import gpt_keras
-from trainers.parts import layer_rates, parts_of
+from trainers.parts import layer_rates, parts_of, unfreeze_starts
 
 LABELS = ("a", "b", "c")
 
@@ -32,3 +32,13 @@ def test_parts_of_what_is_trained_alone(config):
     task = gpt_keras.SequenceClassifier(config.replace(id2label=LABELS))
     variables = [*task.backbone.blocks[1].trainable_variables, task.score.kernel]
     assert parts_of(task, variables) == (["block_1", "head"], [0] * (len(variables) - 1) + [1])
+
+
+def test_layers_begin_to_learn_from_the_top(config):
+    task, found = gpt_keras.SequenceClassifier(config.replace(id2label=LABELS)), {}
+    variables = task.trainable_variables
+    for variable, start in zip(variables, unfreeze_starts(task, variables, 5), strict=True):
+        name = variable.path.split("/")[0 if "embedding" not in variable.path else -1]
+        found.setdefault(name.removeprefix("sequence_classifier"), set()).add(start)
+    expected = {"table": {15}, "block_0": {10}, "block_1": {5}, "final_norm": {0}, "score": {0}}
+    assert found == expected

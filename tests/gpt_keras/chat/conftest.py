@@ -1,11 +1,16 @@
-"""Chat templates of public models, whole or, where long, without their parts about tools."""
+"""Chat templates of public models, whole, or where long their rules without those for tools."""
 
+import calendar
+import dataclasses
+import datetime
 import functools
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 from gpt_keras import chat
+from gpt_keras.chat import template as jinja
 
 TEMPLATES = {
     file.stem: file.read_text("utf-8")
@@ -34,5 +39,31 @@ def variables():
 
 @pytest.fixture(scope="session")
 def compile_named():
-    """Function from a name to the compiled template."""
-    return functools.cache(lambda name: chat.compile_template(TEMPLATES[name], **VARIABLES))
+    """Function from a name to the compiled template, whose clock stands at `MOMENT`."""
+
+    @functools.cache
+    def compiled(name):
+        seconds = float(calendar.timegm(MOMENT.timetuple()))
+        return dataclasses.replace(
+            chat.compile_template(TEMPLATES[name], **VARIABLES),
+            now=lambda: tf.constant(seconds, tf.float64),
+        )
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def render_named():
+    """Function from name and messages to what Jinja makes of them at `MOMENT`."""
+
+    def rendered(name, messages):
+        return jinja.run(jinja.compile_jinja(TEMPLATES[name], moment), messages, True, VARIABLES)
+
+    return rendered
+
+
+MOMENT = datetime.datetime(2024, 2, 9, 10, 11, 12)
+
+
+def moment():
+    return MOMENT

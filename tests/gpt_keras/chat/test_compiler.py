@@ -1,5 +1,6 @@
 """Chat templates compiled: what fits, what does not, and that both agree."""
 
+import datetime
 import json
 
 import pytest
@@ -14,10 +15,17 @@ CONTENTS = st.one_of(
     st.text(" \t\n\r\x0b\x1c\x85\xa0\u3000\u2028x", max_size=4),
     st.sampled_from(["", "<|im_end|>", "[INST]", "<<SYS>>\n", "</s>", "<|user|>\n", "{{ x }}"]),
 )
-REFUSE_NO_MORE_THAN_JINJA = ("smollm2", "chatml", "llama3", "zephyr", "mistral", "gemma2")
+THOUGHTS = ("<think>\na\n</think>\n\nb", "a</think>", "<think>", "/think", "<tool_response>\n")
+REFUSE_NO_MORE_THAN_JINJA = (
+    "smollm2", "chatml", "llama3", "zephyr", "mistral", "gemma2", "mistral_v7", "olmo2",
+)  # fmt: skip
+NO_SYSTEM = ("mistral", "mistral_v3", "gemma2", "phi3")
 CONVERSATIONS = st.lists(
     st.fixed_dictionaries(
-        {"role": st.sampled_from(["system", "user", "assistant"]), "content": CONTENTS}
+        {
+            "role": st.sampled_from(["system", "user", "assistant"]),
+            "content": CONTENTS | st.sampled_from(THOUGHTS),
+        }
     ),
     max_size=7,
 )
@@ -38,7 +46,7 @@ def prompt_of(compiled, messages):
 
 
 @pytest.fixture(scope="module")
-def functions(templates, name, variables, compile_named):
+def functions(name, compile_named, render_named):
     """Jinja's and the graph's function from messages to a prompt, or None if they are refused."""
     compiled = compile_named(name)
     texts = [tf.TensorSpec([None], tf.string)]
@@ -46,7 +54,7 @@ def functions(templates, name, variables, compile_named):
 
     def expected(messages):
         try:
-            return chat.render(templates[name], messages, **variables)
+            return render_named(name, messages)
         except ValueError:
             return None
 
@@ -64,8 +72,10 @@ QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 
 @QUICK
 @given(contents=st.lists(CONTENTS, min_size=1, max_size=8))
-def test_equals_jinja(functions, contents):
+def test_equals_jinja(functions, name, contents):
     expected, got = functions
+    if name == "qwen3":  # where the last is not to be an assistant's
+        contents = contents[: len(contents) - 1 + len(contents) % 2]
     assert got(alternating(contents, system=False)) == expected(alternating(contents, system=False))
 
 
@@ -87,13 +97,14 @@ def test_forms(templates, compile_named):
     for name in templates:
         assert takes(name, "user")
         assert takes(name, "user", "assistant", "user")
-    for name in ("smollm2", "llama2", "llama3", "zephyr", "gemma3", "qwen2_5", "phi3_5"):
-        assert takes(name, "system", "user")
+        assert takes(name, "system", "user") is (name not in NO_SYSTEM)
+        # They write a content at another place than its message's, or not where it is the last.
+        assert bool(compile_named(name).refuses) is (name in ("mistral_v3", "qwen3"))
     for name in ("llama2", "mistral", "gemma2", "gemma3"):
         assert not takes(name, "assistant", "user")
         assert not takes(name, "user", "user")
-    for name in ("mistral", "gemma2"):
-        assert not takes(name, "system", "user")
+    assert not takes("qwen3", "user", "assistant")
+    assert takes("qwen3", "system", "user", "assistant", "assistant", "user")
     assert not takes("llama2", "user", "system")
     assert not takes("llama2", "system")
     assert takes("smollm2", "user", "system", "system", "assistant", "assistant")
@@ -120,7 +131,7 @@ def test_blank_messages_that_the_template_refuses():
 def test_long_conversations(functions, name):
     expected, got = functions
     contents = [f" {i} " for i in range(300)]
-    messages = alternating(contents, system=name not in ("mistral", "gemma2"))
+    messages = alternating(contents, system=name not in NO_SYSTEM)
     assert got(messages) == expected(messages) is not None
 
 
@@ -136,10 +147,11 @@ END = "{% endfor %}"
         ("Hello", r"takes no messages, .* 'system': the content 'Content0OfSystem' is changed"),
         (WRITE + "{{ m.content | upper }}" + END, "takes no messages"),
         (WRITE + "{{ m.content | e }}" + END, "it makes '.system.&amp;amp;"),
-        (WRITE + "{{ m.content.split('</think>')[-1] }}" + END, "it makes"),
+        (WRITE + "{{ m.content.split('b')[-1] }}" + END, "it makes"),
         (WRITE + "{{ m.content.replace('needle', '') }}" + END, "needle.*, it makes"),
         (WRITE + "{{ m.content }}{{ loop.index }}" + END, "depends on more than these two: '1"),
-        (WRITE + "{{ m.content }}{{ strftime_now('%d') }}" + END, "it writes the date of the day"),
+        (WRITE + "{{ m.content }}{{ strftime_now('%j') }}" + END, "%j is unsupported; supported"),
+        (WRITE + "{{ m.content }}{{ strftime_now('%Y')[2:] }}" + END, "but the compiled form"),
         (WRITE + "{{ m.content.center(40) }}" + END, "white space around the contents"),
         (
             "{% if messages | length == 3 %}{{ raise_exception('three') }}{% endif %}"
@@ -158,27 +170,73 @@ def test_what_cannot_be_compiled(template, error):
         chat.compile_template(template)
 
 
-def test_the_date_can_be_fixed(templates):
-    with pytest.raises(ValueError, match="date_string"):
-        chat.compile_template(templates["llama3_2"], bos_token="<s>")
-    compiled = chat.compile_template(templates["llama3_2"], bos_token="<s>", date_string="today")
-    assert "Today Date: today" in prompt_of(compiled, [{"role": "user", "content": "Hi"}])
+def test_dates_are_those_of_the_day(templates):
+    compiled = chat.compile_template(templates["llama3_2"], bos_token="<s>")
+    days = {datetime.datetime.now(datetime.UTC).strftime("%d %b %Y") for _ in range(2)}
+    prompt = prompt_of(compiled, [{"role": "user", "content": "Hi"}])
+    days.add(datetime.datetime.now(datetime.UTC).strftime("%d %b %Y"))  # it may be midnight
+    assert any(f"Today Date: {day}\n" in prompt for day in days)
+    fixed = chat.compile_template(templates["llama3_2"], bos_token="<s>", date_string="today")
+    assert "Today Date: today\n" in prompt_of(fixed, [{"role": "user", "content": "Hi"}])
 
 
-def test_fewer_roles_where_the_system_message_wanders():
-    template = (
-        "{% set ns = namespace(s='') %}{% for m in messages %}{% if m.role == 'system' %}"
-        "{% set ns.s = m.content %}{% elif m.role == 'user' %}[INST] "
-        "{% if loop.last %}{{ ns.s }}{% endif %}{{ m.content }}[/INST]"
-        "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
-    )
-    with pytest.raises(ValueError, match=r"Try fewer roles, such as roles=\('user', 'assistant'\)"):
-        chat.compile_template(template)
-    compiled = chat.compile_template(template, roles=("user", "assistant"))
-    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
-    assert prompt_of(compiled, messages[1:]) == "[INST] Hi[/INST]"
+def test_thoughts_are_left_out(compile_named):
+    def said(text):
+        contents = ["Hi", text, "Why?"]
+        return prompt_of(compile_named("qwen3"), alternating(contents, system=False))
+
+    assert said("<think>\na\n</think>\n\n b") == said(" b")
+    assert said("<think>x</think></think>\n") == said("")
+    assert said("<think> b") != said(" b")
+    bare = chat.compile_template(WRITE + "{{ m.content.split('</think>')[-1] }}" + END)
+    for role in ("user", "assistant"):
+        messages = [{"role": role, "content": "<think>a</think>\n b"}]
+        assert prompt_of(bare, messages) == f"[{role}]\n b"
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_variables_choose_how_a_template_opens_the_turn(templates, variables, thinks):
+    for name, opening in {
+        "qwen3": "<think>\n\n</think>\n\n",
+        "smollm3": "<think>\n\n</think>\n",
+    }.items():
+        chosen = {**variables, "enable_thinking": thinks}
+        prompt = prompt_of(
+            chat.compile_template(templates[name], **chosen), [{"role": "user", "content": "Hi"}]
+        )
+        assert prompt.endswith("assistant\n" + opening * (not thinks))
+
+
+def test_words_that_a_template_looks_for_are_refused(compile_named):
+    """Where it does something else then; where it does not they are text as any other."""
+    for name, role, word in (
+        ("smollm3", "system", "/think"),
+        ("smollm3", "system", "be /no_think"),
+        ("smollm3", "system", "/system_override"),
+        ("qwen3", "user", "<tool_response>x</tool_response>"),
+    ):
+        compiled = compile_named(name)
+        messages = [{"role": role, "content": f"a {word}"}, {"role": "user", "content": "Hi"}]
+        refusal = r"messages of row 0, message 0: the model.*template does more with words such"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=refusal):
+            prompt_of(compiled, messages)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=refusal):
+            compiled.encode(tf.constant([json.dumps(messages)]), None)
+    messages = [{"role": "user", "content": "/think /system_override"}]
+    assert "\n/think /system_override<" in prompt_of(compile_named("smollm3"), messages)
+    assert set(compile_named("smollm3").form.words) == {"system"}
+    needle = chat.compile_template(WRITE + "{{ m.content.replace('/needle', '') }}" + END)
+    assert needle.form.words == dict.fromkeys(("system", "user", "assistant"), ("/needle",))
+
+
+def test_fewer_roles_where_the_system_message_wanders(compile_named):
+    compiled = compile_named("mistral_v3")
+    messages = alternating(["Hi", " Yes ", "Bye"], system=False)
+    assert prompt_of(compiled, messages) == "<s>[INST] Hi[/INST] Yes</s>[INST] Bye[/INST]"
+    assert "['system', 'user', 'assistant'] (the content 'Content0OfSystem'" in compiled.refuses
+    messages = [{"role": "system", "content": "S"}, *messages]
     with pytest.raises(tf.errors.InvalidArgumentError, match="role `system` is not one of `user`"):
-        compiled(tf.constant([json.dumps(messages)]))
+        prompt_of(compiled, messages)
 
 
 def test_a_tokenizer_without_template_is_refused():

@@ -133,7 +133,7 @@ def test_segments(templates, variables):
 
 def test_segments_of_every_template(templates, name, variables):
     template = templates[name]
-    turns = TURNS[:2] if "{% else %}{{ eos_token }}" in template else TURNS
+    turns = TURNS[:2] if name in ("phi3_5", "qwen3") else TURNS  # which rewrite earlier turns
     segments = chat.render_segments(template, turns, **variables)
     whole = chat.render(template, turns, add_generation_prompt=False, **variables)
     assert "".join(text for text, _ in segments) == whole

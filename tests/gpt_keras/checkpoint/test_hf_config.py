@@ -94,8 +94,34 @@ def test_labels():
     assert parse(LLAMA, id2label={"0": "LABEL_0", "1": "LABEL_1"}).id2label == ()
     with pytest.raises(ValueError, match="without a gap"):
         parse(classifier, id2label={"0": "a", "2": "b"})
-    with pytest.raises(ValueError, match="problem_type='regression'"):
-        parse(classifier, problem_type="regression")
+    with pytest.raises(ValueError, match="problem_type='ranking': expected single_label"):
+        parse(classifier, problem_type="ranking")
+
+
+@pytest.mark.parametrize(
+    ("problem", "task", "labels"),
+    [
+        ("single_label_classification", "SequenceClassifier", 3),
+        ("multi_label_classification", "SequenceClassifier", 3),
+        ("regression", "SequenceRegressor", 1),
+    ],
+)
+def test_what_a_class_for_sequence_classification_does(problem, task, labels):
+    values = {
+        **LLAMA, "architectures": ["LlamaForSequenceClassification"], "num_labels": labels,
+        "problem_type": problem,
+    }  # fmt: skip
+    config = parse(values)
+    assert hf_config.task_of(Fields(values, "config.json")) == task
+    assert ("problem_type" in config.task_params.get("classification", {})) == (
+        problem == "multi_label_classification"
+    )
+    written = hf_config.to_dict(config, task)
+    assert written["problem_type"] == problem
+    assert written["architectures"] == values["architectures"]
+    assert parse(written) == config
+    if labels == 1:  # as transformers takes it
+        assert hf_config.task_of(Fields({**values, "problem_type": None}, "x")) == task
 
 
 MISTRAL = {**LLAMA, "model_type": "mistral", "num_key_value_heads": 6}
@@ -213,7 +239,7 @@ def test_gpt_neox():
     [
         (LLAMA, {"model_type": "t5"}, "model_type='t5': unsupported; supported are llama, gpt2"),
         (LLAMA, {"model_type": 3}, "model_type=3: expected a string"),
-        (LLAMA, {"architectures": ["LlamaForTokenClassification"]}, "supported are LlamaForCausal"),
+        (LLAMA, {"architectures": ["LlamaForMaskedLM"]}, "supported are LlamaForCausal"),
         (LLAMA, {"architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM'"),
         (LLAMA, {"hidden_size": "24"}, "hidden_size='24': expected an integer"),
         (LLAMA, {"hidden_size": True}, "hidden_size=True: expected an integer"),

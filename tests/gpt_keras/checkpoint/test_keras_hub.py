@@ -80,6 +80,14 @@ def check_same(ours, theirs, texts=TEXTS):
     ids = np.random.default_rng(1).integers(0, ours.config.vocab_size, (2, 9)).astype("int32")
     np.testing.assert_allclose(ours(ids), their_logits(theirs, ids), atol=1e-5)
     if theirs.preprocessor is not None:
+        prompts = theirs.preprocessor.generate_preprocess(texts, sequence_length=60)
+        rows = zip(
+            *(np.asarray(prompts[key]) for key in ("token_ids", "padding_mask")), strict=True
+        )
+        expected = [ids[mask.astype(bool)].tolist() for ids, mask in rows]
+        if not theirs.preprocessor.add_start_token:  # heeds that in training alone
+            expected = [ids[1:] for ids in expected]
+        assert ours.tokenizer.encode(texts).to_list() == expected
         expected = their_ids(theirs.preprocessor.tokenizer, texts)
         assert ours.tokenizer.tokenize(texts).to_list() == expected
 
@@ -208,7 +216,8 @@ def test_gpt2_out(hub, byte_level_bpe, tmp_path):
     ids=["grouped", "tied", "llama3"],
 )
 def test_llama_out(hub, proto, tmp_path, changes):
-    tokenizer = tokenizers.sentence_piece.from_bytes(proto)
+    begins = {"add_bos_token": "tie_embeddings" in changes}
+    tokenizer = tokenizers.sentence_piece.from_bytes(proto, begins)
     config = LLAMA.replace(bos_token_id=1, eos_token_ids=(2,), **changes)
     ours = randomised(gpt_keras.CausalLM(config, tokenizer))
     ours.save_keras_hub(tmp_path / "preset")
@@ -230,7 +239,7 @@ def test_import_program(llama_preset, tmp_path, capsys):
     found = inspect.inspect(path)
     assert (found["format"], found["family"]) == ("KerasHub preset", "llama")
     assert found["parameters"] == sum(w.shape.num_elements() for w in ours.weights)
-    assert found["tokenizer"] == "SentencePieceBPE, 380 tokens"
+    assert found["tokenizer"] == "SentencePieceBPE, 380 tokens, <s> before a text"
 
 
 @pytest.mark.parametrize(

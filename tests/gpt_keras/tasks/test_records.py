@@ -2,7 +2,14 @@
 
 import pytest
 
-from gpt_keras.tasks.records import index_of, label_names, label_of, text_of
+from gpt_keras.tasks.records import (
+    index_of,
+    label_names,
+    label_of,
+    labels_of,
+    number_of,
+    text_of,
+)
 
 WHERE = {"where": "x.jsonl:2"}
 
@@ -42,3 +49,30 @@ def test_too_few_labels_and_unknown_ones():
     assert index_of(WHERE, "b", {"a": 0, "b": 1}) == 1
     with pytest.raises(ValueError, match=r"x\.jsonl:2: unknown label 'c'; known are a, b"):
         index_of(WHERE, "c", {"a": 0, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "separator", "expected"),
+    [
+        (["a", 2, "a"], "", ["a", "2"]),
+        ([], "", []),
+        ("a| b|a|", "|", ["a", "b"]),
+        ("", "|", []),
+        ("a|b", "", ["a|b"]),
+        (3, "|", ["3"]),
+    ],
+)
+def test_several_labels(value, separator, expected):
+    assert labels_of({"label": value, **WHERE}, separator) == expected
+
+
+def test_one_of_several_labels_is_none():
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: label must be a name .* got 0\.5"):
+        labels_of({"label": ["a", 0.5], **WHERE}, "")
+
+
+def test_numbers():
+    assert [number_of({"score": x, **WHERE}) for x in (2, -0.5, " 1e3 ")] == [2, -0.5, 1000]
+    for value in (None, "", "x", True, "nan", float("inf"), [1]):
+        with pytest.raises(ValueError, match=r"x\.jsonl:2: score must be a number, got "):
+            number_of({"score": value, **WHERE})

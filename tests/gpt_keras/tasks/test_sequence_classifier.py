@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 from gpt_keras import SequenceClassifier, tokenizers
+from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.tokenizers import train_byte_level_bpe
 
 RNG = np.random.default_rng(0)
@@ -144,3 +145,161 @@ def test_the_same_text_is_the_same_in_training_and_serving(tiny, tokenizer):
         order = np.argsort(-expected)
         assert answer["labels"].numpy()[i].tolist() == [b"abc"[k : k + 1] for k in order]
         np.testing.assert_allclose(answer["scores"][i], expected[order], rtol=1e-4, atol=1e-6)
+
+
+MULTI = {"classification": {"problem_type": "multi_label_classification", "label_separator": "|"}}
+
+
+def test_any_number_of_labels_a_text(tiny, tokenizer):
+    config = tiny.replace(id2label=(), task_params=MULTI)
+    rows = records(("The dog", ["b", "a"]), ("sat", []), ("cat", "a|c"))
+    found = SequenceClassifier.examples(rows, tokenizer, config, max_length=12)
+    assert found.labels == ("a", "b", "c")
+    assert found.targets["label"].tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert found.targets["label"].dtype == np.float32
+
+
+def test_several_labels_where_one_is_meant(tiny, tokenizer):
+    rows = records(("The cat", "a"), ("x", ["a", "b"]))
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: .* --problem_type=multi_label"):
+        SequenceClassifier.examples(rows, tokenizer, tiny.replace(id2label=()), 8)
+
+
+def test_scores_of_several_labels_stand_on_their_own(tiny, tokenizer):
+    params = {"classification": {**MULTI["classification"], "temperature": 2.0, "threshold": 0.45}}
+    config = tiny.replace(id2label=("a", "b", "c"), vocab_size=270, task_params=params)
+    model = SequenceClassifier(config, tokenizer)
+    texts = np.array(["The dog sat", "今天", "cats"])
+    answer = model.signatures()["classify"].function(texts=texts)
+    for i, text in enumerate(texts):
+        logits = model(tokenizer.tokenize([text]).to_tensor()).numpy()[0]
+        expected = 1 / (1 + np.exp(-logits / 2))
+        order = np.argsort(-expected)
+        np.testing.assert_allclose(answer["scores"][i], expected[order], rtol=1e-4)
+        assert answer["labels"].numpy()[i].tolist() == [b"abc"[k : k + 1] for k in order]
+        assert answer["num_labels"].numpy()[i] == (expected >= 0.45).sum()
+
+
+@pytest.fixture
+def framed(tokenizer):
+    """A tokenizer that puts tokens around and between two texts."""
+    spec = tokenizer.spec.model
+    return tokenizers.ByteLevelBPE.from_vocab_and_merges(
+        spec.vocab, spec.merges, bos_token_id=7, eos_token_id=9, add_bos_token=True,
+        add_eos_token=True,
+    )  # fmt: skip
+
+
+def pair(text, second, label, line=1):
+    return {"text": text, "text_pair": second, "label": label, "where": f"x.jsonl:{line}"}
+
+
+def test_pairs_are_the_same_in_training_and_serving(tiny, framed):
+    config = tiny.replace(id2label=("a", "b"), vocab_size=270, max_position_embeddings=16)
+    texts = [("The dog sat", "the cat"), ("", "x"), ("naïve 🙂 " * 9, "今天天气" * 9), ("cat", "")]
+    rows = [pair(*two, "a", i) for i, two in enumerate(texts)]
+    found = SequenceClassifier.examples(rows, framed, config, 16)
+    assert found.options == {"pairs": True}
+    model = SequenceClassifier(SequenceClassifier.with_options(config, pairs=True), framed)
+    served = model.signatures()["classify"]
+    assert served.inputs == {"texts": "text", "pairs": "text_pair"}
+    assert set(served.example) == {"texts", "pairs"}
+    first, second = map(np.array, zip(*texts, strict=True))
+    scores = served.function(texts=first, pairs=second)["scores"].numpy()
+    for i, ids in enumerate(np.split(found.values, found.row_splits[1:-1])):
+        logits = model(ids[None]).numpy()[0]
+        expected = np.sort(np.exp(logits) / np.exp(logits).sum())[::-1]
+        np.testing.assert_allclose(scores[i], expected, rtol=1e-4, atol=1e-6)
+    alone = served.function(texts=first[:1], pairs=np.array(["the mat"]))["scores"].numpy()
+    assert not np.allclose(alone, scores[:1], atol=1e-6)  # the second text is looked at
+
+
+def test_pairs_and_single_texts_are_not_mixed(tiny, tokenizer):
+    both = [*records(("a", "x")), pair("b", "c", "y", 2)]
+    config = tiny.replace(id2label=("x", "y"))
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: has a text_pair, and the other records"):
+        SequenceClassifier.examples(both, tokenizer, config, 8)
+    trained = SequenceClassifier.with_options(config, pairs=True)
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: has no text_pair, and the model's records"):
+        SequenceClassifier.examples(both[:1], tokenizer, trained, 8)
+
+
+def loss_of(model, label, regularizers):
+    rng = np.random.default_rng(3)
+    batch = {
+        "token_ids": IDS, "padding_mask": np.ones(IDS.shape, bool), "label": np.array(label),
+        "weight": np.array([1, 1, 0], np.float32),
+    }  # fmt: skip
+    features = rng.normal(size=(3, 9, 12)).astype(np.float32)
+    loss = model.batch_loss(batch, features, regularizers)
+    return loss, model.classify(model.backbone.final_norm(features)).numpy()
+
+
+def test_class_weights_and_focal_loss_count_in_training_alone(config):
+    params = {"class_weights": "bad=3,good=0.5", "focal_gamma": 2.0}
+    model = SequenceClassifier(SequenceClassifier.with_options(config, **params))
+    plain, logits = loss_of(model, [0, 2, 1], PLAIN)
+    trained, _ = loss_of(model, [0, 2, 1], PLAIN._replace(training=True))
+    p = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))[[0, 1], [0, 2]]
+    np.testing.assert_allclose(plain.total, -np.log(p).sum(), rtol=1e-4)
+    assert float(plain.weight) == 2
+    expected = -np.array([3, 0.5]) * (1 - p) ** 2 * np.log(p)
+    np.testing.assert_allclose(trained.total, expected.sum(), rtol=1e-4)
+    rows = [[expected[0], 3], [expected[1], 0.5], [0, 0]]
+    np.testing.assert_allclose(trained.rows, rows, rtol=1e-4)
+    assert float(trained.weight) == 3.5
+
+
+def test_balanced_weights_come_from_the_data(tiny, tokenizer):
+    config = SequenceClassifier.with_options(tiny.replace(id2label=()), class_weights="balanced")
+    rows = records(("x", "a"), ("y", "b"), ("z", "b"), ("w", "b"))
+    found = SequenceClassifier.examples(rows, tokenizer, config, 8)
+    weights = [float(x) for x in found.options["class_weights"].split(",")]
+    np.testing.assert_allclose(weights, [4 / 2, 4 / 6], rtol=1e-5)
+
+
+def test_calibration_is_kept_in_the_configuration(config):
+    model = SequenceClassifier(config)
+    collected = model.new_metrics()
+    rng = np.random.default_rng(0)
+    logits = 5 * rng.normal(size=(400, 3))
+    labels = np.array([rng.choice(3, p=p / p.sum()) for p in np.exp(logits / 5)])
+    batch = {"label": labels, "sample_id": np.arange(400)}
+    collected.update(batch, Loss(0.0, 0.0, logits, np.ones((400, 2))))
+    model.calibrate(collected)
+    temperature = model.config.task_params["classification"]["temperature"]
+    assert temperature == pytest.approx(5, rel=0.2)
+    assert collected.temperature == temperature == model.new_metrics().temperature
+    left = SequenceClassifier(SequenceClassifier.with_options(config, calibrate=False))
+    left.calibrate(collected)
+    assert left.new_metrics().temperature == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("threshold", 1.0), ("temperature", 0.0), ("focal_gamma", -1.0)]
+)
+def test_options_out_of_range(config, name, value):
+    with pytest.raises(ValueError, match=f"--{name}={value}: give a number between"):
+        SequenceClassifier(SequenceClassifier.with_options(config, **{name: value}))
+
+
+def test_mixed_texts_have_shares_of_two_losses(config):
+    """A row and the one before it; the row behind a filler stays as it is."""
+    model = SequenceClassifier(config)
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(4, 9, 12)).astype(np.float32)
+    label, kept = np.array([0, 2, 1, 0], np.int32), np.array([0.5, 0.7, 0.2, 0.5], np.float32)
+    batch = {
+        "token_ids": np.ones((4, 9), np.int32), "padding_mask": np.ones((4, 9), bool),
+        "label": label, "weight": np.array([1, 1, 1, 0], np.float32), "mixup": kept,
+    }  # fmt: skip
+    loss = model.batch_loss(batch, features, PLAIN._replace(training=True))
+    vectors = model.backbone.final_norm(features).numpy()[:, -1]
+    expected = []
+    for i, share in enumerate([1.0, 0.7, 0.2]):
+        logits = (share * vectors[i] + (1 - share) * vectors[i - 1]) @ model.score.kernel.numpy()
+        losses = np.log(np.exp(logits).sum()) - logits
+        expected.append(share * losses[label[i]] + (1 - share) * losses[label[i - 1]])
+    np.testing.assert_allclose(loss.rows[:3, 0], expected, rtol=1e-3)
+    np.testing.assert_allclose(loss.total, sum(expected), rtol=1e-3)
+    assert float(loss.weight) == 3

@@ -82,7 +82,7 @@ def lines(texts):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "bytes"])
 def proto(request, english):
-    return train([*lines(english[:4]), *[CHINESE] * 9], request.param)
+    return train([*lines(english[:2]), *[CHINESE] * 9], request.param)
 
 
 def family(proto, name, special=3):
