@@ -102,9 +102,8 @@ def _compare_text_task(loaded, model):
     for name, served in model.signatures().items():
         requests = [{key: [value] for key, value in served.example.items()}]
         for begin in range(len(TEXTS)):  # several inputs get different texts
-            requests.append(
-                {key: [TEXTS[(begin + i) % len(TEXTS)]] for i, key in enumerate(served.inputs)}
-            )
+            given = {key: [TEXTS[(begin + i) % len(TEXTS)]] for i, key in enumerate(served.inputs)}
+            requests.append(given | {key: [served.example[key]] for key in served.fixed})
         for given in requests:
             expected = served.function(**{key: tf.constant(value) for key, value in given.items()})
             got = loaded.run(name, given)

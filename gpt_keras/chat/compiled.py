@@ -59,7 +59,8 @@ class CompiledTemplate:
           tokenizer: see `gpt_keras.tokenizers.Tokenizer`.
         """
         if not self.control_tokens:
-            return tokenizer.tokenize(self(messages))
+            prompts = self(messages)
+            return tokenizer.tokenize(prompts)
         pieces, is_text = self.pieces(messages)
         return _tokenize_pieces(pieces, is_text, tokenizer)
 

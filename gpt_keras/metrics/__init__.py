@@ -8,7 +8,9 @@ from gpt_keras.metrics.multi_label import MultiLabelMetrics
 from gpt_keras.metrics.multi_task import MultiTaskMetrics
 from gpt_keras.metrics.ranking import RankingMetrics
 from gpt_keras.metrics.regression import RegressionMetrics
+from gpt_keras.metrics.relations import RelationMetrics
 from gpt_keras.metrics.similarity import SimilarityMetrics
+from gpt_keras.metrics.tagging import TaggingMetrics
 
 __all__ = [
     "ClassificationMetrics",
@@ -19,5 +21,7 @@ __all__ = [
     "MultiTaskMetrics",
     "RankingMetrics",
     "RegressionMetrics",
+    "RelationMetrics",
     "SimilarityMetrics",
+    "TaggingMetrics",
 ]

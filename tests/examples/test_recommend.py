@@ -1,0 +1,132 @@
+import json
+
+import keras
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+import gpt_keras
+from examples import recommend
+from gpt_keras import tokenizers
+from trainers import args
+
+FILMS, USERS = 40, 12
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """Even users like even films, odd users odd ones, ten each; one star for some others."""
+    items = [
+        {"movie_id": i, "movie_title": f"Film {i}, The (1990)", "unknown": 0, "Drama": i % 2,
+         "Comedy": 1 - i % 2}
+        for i in range(1, FILMS + 1)
+    ]  # fmt: skip
+    rng, ratings = np.random.default_rng(0), []
+    for user in range(1, USERS + 1):
+        films = [film for film in range(1, FILMS + 1) if film % 2 == user % 2]
+        for time, film in enumerate(rng.permutation(films)[:10]):
+            ratings.append((user, int(film), int(4 + film % 2), time))
+        ratings.append((user, 1 + user % 2, 1, 99))
+    ratings.append((USERS + 1, 1, 5, 0))  # likes too little to be tested
+    rows = [dict(zip(("user_id", "movie_id", "rating", "timestamp"), row, strict=True))
+            for row in ratings]  # fmt: skip
+    for name, table in (("items", items), ("data", rows)):
+        path = tmp_path / f"MovieLens100k_{name}.parquet.brotli"
+        parquet.write_table(pyarrow.Table.from_pylist(table), path)
+    return tmp_path
+
+
+def run(data_dir, *flags):
+    argv = ["recommend", f"--data_dir={data_dir}", "--pairs=50", "--candidates=11", *flags]
+    return args.exit_status(recommend.main, [recommend.recommend_flags], argv)
+
+
+def test_movies(data_dir):
+    movies = recommend.read_movies(data_dir)
+    assert movies.names[3] == "The Film 3 (1990) (Drama)"
+    assert movies.liked.keys() == set(range(1, USERS + 1))
+    assert all(len(films) == 10 for films in movies.liked.values())
+    assert all(len(films) == 11 for films in movies.rated.values() if len(films) > 1)
+    assert recommend.movie_text("Léon", []) == "Léon"
+
+
+def test_pairs_tell_nothing_of_what_is_tested(data_dir):
+    movies = recommend.read_movies(data_dir)
+    rng = np.random.default_rng(0)
+    pairs = recommend.training_pairs(movies, list(movies.liked), 400, 3, rng)
+    assert len(pairs) == 400
+    users = [user for _ in range(50) for user in movies.liked for _ in range(2)]
+    for pair, user in zip(pairs, users, strict=False):
+        names = [movies.names[film] for film in movies.liked[user]]
+        history = pair["text"].removeprefix("liked: ").split("; ")
+        place = names.index(history[-1]) + 1
+        assert history == names[max(0, place - 3) : place]
+        if pair["label"] == "liked":
+            assert pair["text_pair"] == names[place]
+            assert place < 8  # neither of the two last
+        else:
+            assert pair["text_pair"] not in names[:-1]
+
+
+def test_candidates_are_one_film_liked_and_others_never_rated(data_dir):
+    movies = recommend.read_movies(data_dir)
+    for user in movies.liked:
+        films = recommend.draw_candidates(movies, user, 11, np.random.default_rng(user))
+        assert len(set(films)) == 11
+        assert set(films) & movies.rated[user] == {movies.liked[user][-1]}
+
+
+def test_ranks_and_gains():
+    assert recommend.rank_of(7, [5, 7, 9], [0.1, 0.5, 0.5]) == 1
+    assert recommend.rank_of(9, [5, 7, 9], [0.1, 0.5, 0.5]) == 2
+    assert [recommend.gain(rank) for rank in (1, 3, 10, 11)] == [1, 0.5, 1 / np.log2(11), 0]
+
+
+def test_baselines(data_dir, capsys):
+    """Taste is all there is here: factors find it, popularity cannot."""
+    assert run(data_dir, "--factors=2") == 0
+    lines = {line[:22].strip(): line[22:].split() for line in capsys.readouterr().out.splitlines()}
+    assert float(lines["matrix factorisation"][0]) > 0.5
+    assert float(lines["matrix factorisation"][0]) > float(lines["popularity"][0])
+    np.testing.assert_allclose(
+        float(lines["chance"][0]),
+        np.mean([recommend.gain(rank) for rank in range(1, 12)]),
+        atol=5e-4,
+    )
+    rows = [json.loads(line) for line in (data_dir / "dev.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == ["liked", "not"] * USERS
+    before = (data_dir / "train.jsonl").read_text()
+    assert run(data_dir) == 0
+    assert (data_dir / "train.jsonl").read_text() == before
+
+
+def test_a_model_ranks_by_its_logits(data_dir, capsys):
+    movies = recommend.read_movies(data_dir)
+    tokenizer = tokenizers.train_byte_level_bpe(list(movies.names.values()), 300, ("<|end|>",))
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=24, num_layers=1, num_heads=4, num_kv_heads=2,
+        intermediate_size=40, max_position_embeddings=256, initializer_range=0.3,
+        id2label=("not", "liked"), task_params={"classification": {"pairs": True}},
+    )  # fmt: skip
+    keras.utils.set_random_seed(1)
+    model = gpt_keras.SequenceClassifier(config, tokenizer)
+    model.save_pretrained(data_dir / "model")
+    users, lists = [1, 2], [[3, 4, 5], [6, 7, 8]]
+    found = recommend.text_scores(data_dir / "model", movies, users, lists, 3)
+    for row, user, films in zip(found, users, lists, strict=True):
+        text = recommend.history_text(movies, movies.liked[user][6:9])
+        for score, film in zip(row, films, strict=True):
+            labels, scores = model.classify_texts([text], [movies.names[film]])
+            of = dict(zip(labels[0].numpy(), scores[0].numpy(), strict=True))
+            np.testing.assert_allclose(score, np.log(of[b"liked"] / of[b"not"]), atol=1e-4)
+    assert run(data_dir, f"--model={data_dir / 'model'}", "--users=2") == 0
+    assert "text" in capsys.readouterr().out
+
+
+def test_misuse(data_dir, capsys):
+    assert run("/none") == 1
+    assert "python -m examples.fetch_data movies" in capsys.readouterr().err
+    assert run(data_dir, "--candidates=40") == 1
+    assert "--candidates=40: user" in capsys.readouterr().err
+    assert run(data_dir, "--users=0") == 2
