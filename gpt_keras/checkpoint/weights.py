@@ -103,6 +103,7 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
     large = {
         "embedding/table": (D, config.vocab_size),
         "embedding/positions": (config.position_offset + config.max_position_embeddings, D),
+        "embedding/types": (config.token_types, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's

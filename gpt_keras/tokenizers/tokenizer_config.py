@@ -60,7 +60,7 @@ def _read_object(path):
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ValueError(f"{path}: not valid JSON: {error}; get the file anew") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(fields).__name__}")
