@@ -35,7 +35,7 @@ def test_from_zero_to_a_filled_mask(texts, tmp_path, capsys):
     folder = tmp_path / "run"
     status = run(
         pretrain, objective="masked_lm", train_data=texts, eval_data=texts, output_dir=folder,
-        num_epochs=20, whole_words=True, **SMALL,
+        num_epochs=10, eval_steps=40, whole_words=True, **SMALL,
     )  # fmt: skip
     printed = capsys.readouterr()
     assert status == 0, printed.err
