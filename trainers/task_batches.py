@@ -40,7 +40,9 @@ class TaskBatches:
         self.steps_per_epoch = sum(self.counts)
         every = self.sources.values()
         self.shapes = sorted({shape for source in every for shape in source.shapes})
-        self.num_samples = sum(source.num_samples for source in every)
+        # Samples are numbered through, task after task: what is kept of one is no other's.
+        ends = np.cumsum([0, *(source.num_samples for source in every)])
+        self._firsts, self.num_samples = ends[:-1], int(ends[-1])
         self.num_tokens = sum(source.num_tokens for source in every)
         self.num_bytes = 0
         self._order = functools.lru_cache(maxsize=2)(self._order)
@@ -60,4 +62,7 @@ class TaskBatches:
         its_step = epoch * self.counts[task] + int((order[:index] == task).sum())
         name = list(self.sources)[task]
         batch = self.sources[name].batch(its_step)
-        return {**batch, MARK + name: np.zeros(len(batch["token_ids"]), np.int32)}
+        ids = batch["sample_id"]
+        ids = np.where(ids < 0, ids, ids + self._firsts[task]).astype(np.int32)
+        mark = {MARK + name: np.zeros(len(ids), np.int32)}
+        return {**batch, "sample_id": ids, **mark}

@@ -41,7 +41,7 @@ def test_each_task_has_its_share_and_none_of_its_batches_is_left_out():
         assert (batch["token_ids"][:, :3] == {"a": 1, "b": 2}[name]).all()
         seen[name].append(tuple(batch["sample_id"]))
     assert seen["a"] == [tuple(source(8, 1).batch(i)["sample_id"]) for i in range(12)]
-    assert seen["b"] == [tuple(source(40, 2).batch(i)["sample_id"]) for i in range(10)]
+    assert seen["b"] == [tuple(8 + source(40, 2).batch(i)["sample_id"]) for i in range(10)]
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
@@ -61,3 +61,6 @@ def test_evaluation_takes_each_sample_once():
     names = [name_of(mixed.batch(step)) for step in range(mixed.steps_per_epoch)]
     assert names == ["a", "a", "b", "b"]
     assert mixed.num_samples == 11
+    ids = [list(mixed.batch(step)["sample_id"]) for step in range(mixed.steps_per_epoch)]
+    # Distinct over the tasks: what frozen blocks say is kept by them.
+    assert ids == [[0, 1, 2, 3], [4, 5, -1, -1], [6, 7, 8, 9], [10, -1, -1, -1]]
