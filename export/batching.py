@@ -89,6 +89,11 @@ class Batcher:
         outside = [v.value for v in self._model.variables if id(v) not in inside]
         return [*outside, *self._step.weights, *self._memories.values()]
 
+    @property
+    def decode(self):
+        """`StackedBackbone.decode` of the weights that `state` has."""
+        return self._step.decode
+
     def generate(
         self, token_ids, lengths, options: GenerationOptions, stop: StopStrings | None = None
     ) -> Generated:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from export import checks, options
-from gpt_keras import CausalLM, generation, preprocessing
+from gpt_keras import CausalLM, generation, preprocessing, scoring
 from gpt_keras.options import generation_options
 from gpt_keras.tokenizers import utf8
 
@@ -130,6 +130,7 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
     `chat`: `messages` (JSON) and options -> the same.
     `generate_tokens`: `token_ids` (batch, T), `lengths` and options -> `tokens`, `lengths`, and the
       same of each token.
+    `score`: `prompts`, `completions` -> `logprob`, `num_tokens`, see `CausalLM.score`.
     `stats`, with a batcher: nothing -> its figures.
 
     Args:
@@ -199,6 +200,20 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
         of_rows = {"tokens": generated.tokens, "lengths": generated.lengths}
         return of_rows | of_tokens(generated)
 
+    def score(prompts, completions):
+        given = (prompts, completions)
+        problems = [
+            checks.not_utf8("prompts", prompts),
+            checks.not_utf8("completions", completions),
+            checks.wrong_length("completions", completions, tf.size(prompts), shared=False),
+        ]
+        prompts, completions = checks.guarded(problems, given)
+        said = model.tokenizer.tokenize(completions)
+        batch, starts = _scorable(model, context, model.tokenizer.encode(prompts), said)
+        decode = batcher.decode if batcher else None
+        logprob = scoring.logprobs(model, *batch, starts, decode)
+        return {"logprob": logprob, "num_tokens": batch.lengths - starts}
+
     text, few = "The weather is", {"max_new_tokens": [4]}
     made = {
         "serving_default": Signature(_entry(serving_default, prompts=TEXTS), {"prompts": [text]}),
@@ -210,6 +225,11 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
             {"token_ids": [[0, 0]], "lengths": [2], **few},
         ),
     }
+    if model.tokenizer:
+        made["score"] = Signature(
+            _entry(score, prompts=TEXTS, completions=TEXTS),
+            {"prompts": [text], "completions": [" nice"]},
+        )
     if batcher:
         made["stats"] = Signature(_entry(batcher.stats), {})
     if template is not None:
@@ -230,12 +250,30 @@ def conversation(template, text) -> list[dict]:
 def _admitted(model, context, name, tokens) -> preprocessing.Batch:
     """Ragged tokens (B, None) as a batch; each row must leave room for an answer."""
     lengths = tf.cast(tokens.row_lengths(), tf.int32)
-    problems = [_too_long(context, name, lengths)]
-    if not preprocessing.can_be_empty(model.config):
-        what = " is empty, and no token of this model begins a text"
-        problems.append(checks.about_rows(lengths == 0, name, what))
+    problems = [_too_long(context, name, lengths), *_not_begun(model, name, lengths)]
     tokens = checks.guarded(problems, tokens)
     return preprocessing.pad(tokens, preprocessing.filler(model.config))
+
+
+def _scorable(model, context, prompts, completions) -> tuple[preprocessing.Batch, tf.Tensor]:
+    """Ragged tokens of prompts and completions (B, None), checked, as of `scoring.join`."""
+    before, said = (tf.cast(x.row_lengths(), tf.int32) for x in (prompts, completions))
+    lengths = tf.maximum(before, 1) + said
+    what = [" and its prompt have ", checks.text(lengths), f" tokens and the context {context}"]
+    problems = [
+        checks.about_rows(said == 0, "completions", " is empty: there is nothing to score"),
+        *_not_begun(model, "prompts", before),
+        checks.about_rows(lengths > context, "completions", tf.strings.join(what)),
+    ]
+    return scoring.join(*checks.guarded(problems, (prompts, completions)), model.config)
+
+
+def _not_begun(model, name, lengths) -> list:
+    """Messages about empty prompts, if no token of the model stands for one."""
+    if preprocessing.can_be_empty(model.config):
+        return []
+    what = " is empty, and no token of this model begins a text"
+    return [checks.about_rows(lengths == 0, name, what)]
 
 
 def _given(model, context, token_ids, lengths) -> preprocessing.Batch:

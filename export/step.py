@@ -43,6 +43,11 @@ class Step:
         """The stacks, for a SavedModel to hold."""
         return self._stack.weights
 
+    @property
+    def decode(self):
+        """`StackedBackbone.decode` of the stacks."""
+        return self._stack.decode
+
     def __call__(self, table: Table) -> Table:
         """The table after one step of all texts whose owners are there."""
         slots, ready = table.slots, self._ready(table)

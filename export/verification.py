@@ -91,6 +91,7 @@ def verify(directory, model, entries, template=None, context=None) -> None:
                 return
             context = context or model.config.max_position_embeddings
             _compare_answers(loaded, "generate", "prompts", TEXTS, model, TEXTS, context)
+            _compare_scores(loaded, model, context)
             if template is not None:
                 _compare_chat(loaded, model, template, context)
     except tf.errors.OpError as error:
@@ -123,6 +124,28 @@ def _alike(expected, got):
     if not np.issubdtype(expected.dtype, np.floating):
         return bool(np.all(expected == got))
     return bool(np.all(np.abs(expected - got) <= SCORE_TOLERANCE))
+
+
+def _compare_scores(loaded, model, context):
+    """`score` of each of TEXTS after another, where the context has room for both."""
+    others = TEXTS[1:] + TEXTS[:1]
+    lengths = model.tokenizer.encode(TEXTS).row_lengths()
+    lengths += model.tokenizer.tokenize(others).row_lengths()
+    fit = np.flatnonzero(lengths.numpy() <= context)
+    if not fit.size:
+        return
+    prompts, completions = ([texts[i] for i in fit] for texts in (TEXTS, others))
+    expected = model.score(prompts, completions)
+    got = loaded.run("score", {"prompts": prompts, "completions": completions})
+    for name, value in expected._asdict().items():
+        # A sum over tokens: the longer the text, the more there is to round.
+        tolerance = SCORE_TOLERANCE * expected.num_tokens
+        if not np.all(np.abs(got[name] - value) <= tolerance):
+            raise ValueError(
+                "the written model answers otherwise than the Python model: "
+                f"score({prompts}, {completions}) gives {name} {got[name].tolist()} instead of "
+                f"{value.tolist()}"
+            )
 
 
 def _compare_chat(loaded, model, template, context):

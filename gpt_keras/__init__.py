@@ -9,6 +9,8 @@ from gpt_keras.config import GPTConfig, RotaryConfig
 from gpt_keras.tasks import (
     CausalLM,
     MaskedLM,
+    MultipleChoice,
+    QuestionAnswerer,
     RelationExtractor,
     SequenceClassifier,
     SequenceRegressor,
@@ -21,6 +23,8 @@ __all__ = [
     "CausalLM",
     "GPTConfig",
     "MaskedLM",
+    "MultipleChoice",
+    "QuestionAnswerer",
     "RelationExtractor",
     "RotaryConfig",
     "SequenceClassifier",

@@ -102,6 +102,29 @@ def _focus(losses, gamma: float):
     return ops.power(ops.maximum(1.0 - ops.exp(-losses), 1e-7), gamma)
 
 
+IMPOSSIBLE = -1e9  # logit of a class that a row does not have
+
+
+def cross_entropy_among(possible, logits, targets, weights, regularizers=PLAIN):
+    """`cross_entropy` where each row has classes of its own.
+
+    Args:
+      possible: (N, C) bool, the classes of each row.
+      logits, targets, weights, regularizers: as of `cross_entropy`.
+    """
+    logits = ops.where(possible, logits, IMPOSSIBLE)
+    log_z = ops.logsumexp(logits, axis=-1)  # (N,)
+    losses = log_z - tf.gather(logits, targets, batch_dims=1)
+    smoothing, z_loss, _ = regularizers
+    if smoothing or z_loss:
+        count = ops.sum(ops.cast(possible, "float32"), axis=-1)
+        mean = ops.sum(ops.where(possible, logits, 0.0), axis=-1) / ops.maximum(count, 1)
+        losses = (1 - smoothing) * losses + smoothing * (log_z - mean)
+        losses += z_loss * ops.square(log_z)
+    terms = losses * weights
+    return ops.sum(terms), terms
+
+
 def head_cross_entropy(hidden, head, targets, weights, regularizers=PLAIN, softcap=0.0):
     """`cross_entropy` of `hidden @ head` that never holds all (N, V) logits.
 

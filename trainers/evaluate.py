@@ -9,7 +9,7 @@ from tqdm import tqdm
 from gpt_keras import CausalLM, checkpoint, preprocessing, tasks
 from gpt_keras.tasks import TASKS, MultiTask
 from trainers import args, bootstrap, data
-from trainers.data_flags import data_flags
+from trainers.data_flags import data_flags, task_flags
 from trainers.evaluation import Evaluator
 from trainers.files import write_json
 from trainers.strategy import make_strategy
@@ -36,7 +36,7 @@ def evaluate_flags(flags: args.FlagValues) -> None:
     )
 
 
-FLAGS = (evaluate_flags, data_flags, bootstrap.bootstrap_flags)
+FLAGS = (evaluate_flags, data_flags, task_flags, bootstrap.bootstrap_flags)
 
 
 def main(flags: args.FlagValues) -> None:
@@ -70,21 +70,32 @@ def evaluate(name: str, flags: args.FlagValues):
     if more:
         raise args.UsageError(f"--task={flags.task}: name one task to evaluate")
     kind, there = TASKS.get(task_name, CausalLM), tasks.of(path)
-    shared = there is MultiTask and name_of_task in checkpoint.read_config(path).task_params
-    if task_name in TASKS and there is not kind and not shared:
+    config = checkpoint.read_config(path)
+    shared = there is MultiTask and name_of_task in config.task_params
+    # A CausalLM can be asked what a task that only asks its head can.
+    if task_name in TASKS and not (shared or issubclass(kind, there)):
         raise ValueError(
             f"--{name}={path}: is a {there.__name__} and no {kind.__name__}; fine-tune it with "
             f"`python -m trainers.finetune --task={flags.task}` first"
         )
     strategy = make_strategy()
     with strategy.scope():
-        task = (MultiTask if shared else kind).from_pretrained(path)
+        params = _params(config, name_of_task if shared else task_name, task_name, flags)
+        task = (MultiTask if shared else kind).from_pretrained(path, task_params=params)
     task = task.tasks[name_of_task] if shared else task
     source = _source(task, task_name, flags)
     with tqdm(total=source.steps_per_epoch, unit="batch", disable=None) as bar:
         metrics = Evaluator(task, strategy, source)(lambda done, total: bar.update())
     flags.max_length = limit
     return metrics
+
+
+def _params(config, name: str, task_name: str, flags: args.FlagValues) -> dict:
+    """`task_params` with the options that the flags give."""
+    options = TASKS[task_name].options if task_name in TASKS else {}
+    given = {option: flags[option].value for option in options if flags[option].present}
+    params = dict(config.task_params)
+    return params | {name: {**params.get(name, {}), **given}} if given else params
 
 
 def _source(task, task_name: str, flags: args.FlagValues):

@@ -7,7 +7,6 @@ On the command line: `python -m export.client --help`. TensorFlow is not importe
 no longer than it must.
 """
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ import grpc
 import numpy as np
 
 from export import protocol, tensors
+from export.client.results import Answer, Classification, Generation, Score, VersionStatus
 
 TIMEOUT = 60.0  # seconds
 
@@ -35,56 +35,6 @@ class ServerError(Exception):
     def __init__(self, code: grpc.StatusCode, message: str):
         super().__init__(f"{code.name}: {message}")
         self.code, self.message = code, message
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What a model wrote.
-
-    Attributes:
-      text: valid UTF-8.
-      text_bytes: the same as the tokens have it; the end may be half a character.
-      finish_reason: "stop" or "length".
-      prompt_tokens, num_tokens: read and written.
-      logprob: of all that was written, natural logarithm.
-      token_logprobs: of each token; empty from a model that does not tell.
-      top_logprobs: for each token, ids of the likeliest tokens -> log-probability; empty unless
-        asked for by the option `logprobs`.
-    """
-
-    text: str
-    text_bytes: bytes
-    finish_reason: str
-    prompt_tokens: int
-    num_tokens: int
-    logprob: float
-    token_logprobs: tuple[float, ...] = ()
-    top_logprobs: tuple[dict[int, float], ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Classification:
-    """Labels of a text with their probabilities, best first."""
-
-    labels: tuple[str, ...]
-    scores: tuple[float, ...]
-
-    @property
-    def label(self) -> str:
-        return self.labels[0]
-
-    @property
-    def score(self) -> float:
-        return self.scores[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class VersionStatus:
-    """The state of a version: START, LOADING, AVAILABLE, UNLOADING or END; and what went wrong."""
-
-    version: int
-    state: str
-    error: str
 
 
 class Client:
@@ -173,6 +123,31 @@ class Client:
         texts = [json.dumps(turns, ensure_ascii=False) for turns in conversations]
         return self._generations("chat", {"messages": texts}, options, timeout)
 
+    def score(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        *,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """How likely completions are after prompts.
+
+        Args:
+          prompts, completions: as many of these as of those; a single string counts as one. Where
+            words begin with a blank, so must the completion.
+          timeout: seconds; None for the client's.
+
+        Returns:
+          One Score a row.
+
+        Raises:
+          ServerError, ValueError: as in `generate`.
+        """
+        texts = {"prompts": prompts, "completions": completions}
+        texts = {k: [v] if isinstance(v, str) else list(v) for k, v in texts.items()}
+        answer = self.predict(texts, "score", timeout=timeout)
+        return list(map(Score, answer["logprob"], answer["num_tokens"]))
+
     def classify(
         self,
         texts: Sequence[str],
@@ -198,6 +173,20 @@ class Client:
             Classification(tuple(label.decode() for label in labels), tuple(scores))
             for labels, scores in zip(answer["labels"], answer["scores"], strict=True)
         ]
+
+    def answer(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str],
+        *,
+        timeout: float | None = None,
+    ) -> list[Answer]:
+        """What of contexts answers questions, one context each; otherwise as `score`."""
+        texts = {"questions": questions, "contexts": contexts}
+        texts = {k: [v] if isinstance(v, str) else list(v) for k, v in texts.items()}
+        found = self.predict(texts, "answer", timeout=timeout)
+        texts = [text.decode() for text in found["text"]]
+        return list(map(Answer, texts, found["start"], found["end"], found["score"]))
 
     def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> np.ndarray:
         """Embeddings of texts: (B, D) float32; arguments and errors as of `classify`."""

@@ -2,9 +2,13 @@
 
     python -m export.client generate --server=localhost:8500 --model_name=NAME --prompt="..."
     python -m export.client chat     --server=localhost:8500 --model_name=NAME --message="..."
+    python -m export.client score    --server=localhost:8500 --model_name=NAME --prompt="..." \\
+        --completion="..." --completion="..."
     python -m export.client classify --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client embed    --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client regress  --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client answer   --server=localhost:8500 --model_name=NAME --question="..." \\
+        --context="..."
     python -m export.client status   --server=localhost:8500 --model_name=NAME
 
 Exit status 0: answered. 1: the server said no, or was not there. 2: misused.
@@ -56,6 +60,20 @@ def _chat(client: Client, values: flags.FlagValues) -> None:
     _print_generations(client.chat(turns, **_options(values)))
 
 
+def _score(client: Client, values: flags.FlagValues) -> None:
+    completions = _given(values, "completion")
+    prompts = _given(values, "prompt")
+    if len(prompts) == 1:
+        prompts *= len(completions)
+    if len(prompts) != len(completions):
+        raise cli.UsageError(
+            f"{len(completions)} --completion for {len(prompts)} --prompt: give one prompt for all "
+            "or one for each"
+        )
+    for text, score in zip(completions, client.score(prompts, completions), strict=True):
+        print(f"{score.logprob:.4f}\t{score.num_tokens}\t{text}")
+
+
 def _classify(client: Client, values: flags.FlagValues) -> None:
     texts = _given(values, "text")
     for text, found in zip(texts, client.classify(texts, values.pair), strict=True):
@@ -76,14 +94,22 @@ def _regress(client: Client, values: flags.FlagValues) -> None:
         print(f"{found:.4f}\t{text}")
 
 
+def _answer(client: Client, values: flags.FlagValues) -> None:
+    questions, (context,) = _given(values, "question"), _given(values, "context")
+    for question, found in zip(
+        questions, client.answer(questions, [context] * len(questions)), strict=True
+    ):
+        print(f"{found.text or '(no answer)'}\t{found.score:.3f}\t{question}")
+
+
 def _status(client: Client, values: flags.FlagValues) -> None:
     for entry in client.status():
         print(f"version {entry.version}: {entry.state} {entry.error}".rstrip())
 
 
 _COMMANDS = {
-    "generate": _generate, "chat": _chat, "classify": _classify, "regress": _regress,
-    "embed": _embed, "status": _status,
+    "generate": _generate, "chat": _chat, "score": _score, "classify": _classify,
+    "regress": _regress, "embed": _embed, "answer": _answer, "status": _status,
 }  # fmt: skip
 
 
@@ -127,10 +153,17 @@ def define_flags() -> None:
     flags.DEFINE_string("ca_file", None, "PEM file; asks with TLS a server that it vouches for.")
     flags.DEFINE_string("key_file", None, "PEM file with a key, for servers that ask for one.")
     flags.DEFINE_string("cert_file", None, "PEM file with the certificate of that key.")
-    flags.DEFINE_multi_string("prompt", None, "generate: text to go on from. Repeatable.")
+    flags.DEFINE_multi_string("prompt", None, "generate, score: text to go on from. Repeatable.")
+    flags.DEFINE_multi_string(
+        "completion", None,
+        "score: text after the prompt; its log-probability and number of tokens are printed. "
+        "Repeatable.",
+    )  # fmt: skip
     flags.DEFINE_string("message", None, "chat: what the user says.")
     flags.DEFINE_string("system", None, "chat: instructions to the model, before the message.")
     flags.DEFINE_multi_string("text", None, "classify, regress, embed: a text. Repeatable.")
+    flags.DEFINE_multi_string("question", None, "answer: a question. Repeatable.")
+    flags.DEFINE_string("context", None, "answer: the text that the answers stand in.")
     flags.DEFINE_multi_string("pair", None, "The second text of each, of a model of pairs.")
     for name, (define, text) in OPTIONS.items():
         define(name, None, f"generate, chat: {text} (default: the model's)")

@@ -124,15 +124,14 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
 def names(model) -> list[str]:
     """What `tensors` names, without making them."""
     family = FAMILIES[model.config.model_type]
-    prefix = "" if model.is_bare else family.prefix
-    return [name for _, _, names in _assignments(model, family, prefix) for name in names]
+    own = _own_prefix(model, family)
+    return [name for _, _, names in _assignments(model, family, own) for name in names]
 
 
 def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor of the model's checkpoint, made one at a time; `family` is as of `read_into`."""
     family = family or FAMILIES[model.config.model_type]
-    prefix = "" if model.is_bare else family.prefix
-    for variable, weight, names in _assignments(model, family, prefix):
+    for variable, weight, names in _assignments(model, family, _own_prefix(model, family)):
         values = np.asarray(variable)
         widths = weight.widths(model.config) if weight.widths else (values.shape[-1],)
         parts = [
@@ -207,9 +206,20 @@ def _tensor_names(weight: Weight, i: int, prefix: str, experts: int = 0) -> tupl
     return tuple(prefix + name.format(i=i) for name in weight.names)
 
 
+def _own_prefix(model, family: Family) -> str:
+    """Of the backbone's tensors in a checkpoint of the model's task."""
+    task = type(model).__name__
+    if model.is_bare:
+        return ""
+    return (
+        family.prefixes.get(task, family.prefix) if task in family.architectures else family.prefix
+    )
+
+
 def _prefix(family: Family, source: TensorSource) -> str:
     """A checkpoint of the backbone alone, such as the first GPT-2, has no prefix."""
-    return family.prefix if any(n.startswith(family.prefix) for n in source.names()) else ""
+    prefixes = (family.prefix, *family.prefixes.values())
+    return next((p for p in prefixes if any(n.startswith(p) for n in source.names())), "")
 
 
 def _stored_shapes(weight: Weight, config: GPTConfig, shape) -> list[tuple[int, ...]]:

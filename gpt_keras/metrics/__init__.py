@@ -6,6 +6,8 @@ from gpt_keras.metrics.masked_language import MaskedLanguageMetrics
 from gpt_keras.metrics.metrics import Metrics
 from gpt_keras.metrics.multi_label import MultiLabelMetrics
 from gpt_keras.metrics.multi_task import MultiTaskMetrics
+from gpt_keras.metrics.multiple_choice import MultipleChoiceMetrics
+from gpt_keras.metrics.question_answering import QuestionAnsweringMetrics
 from gpt_keras.metrics.ranking import RankingMetrics
 from gpt_keras.metrics.regression import RegressionMetrics
 from gpt_keras.metrics.relations import RelationMetrics
@@ -19,6 +21,8 @@ __all__ = [
     "Metrics",
     "MultiLabelMetrics",
     "MultiTaskMetrics",
+    "MultipleChoiceMetrics",
+    "QuestionAnsweringMetrics",
     "RankingMetrics",
     "RegressionMetrics",
     "RelationMetrics",

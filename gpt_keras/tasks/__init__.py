@@ -4,6 +4,8 @@ from gpt_keras import checkpoint
 from gpt_keras.tasks.causal_lm import CausalLM
 from gpt_keras.tasks.masked_lm import MaskedLM
 from gpt_keras.tasks.multi_task import MultiTask
+from gpt_keras.tasks.multiple_choice import MultipleChoice
+from gpt_keras.tasks.question_answerer import QuestionAnswerer
 from gpt_keras.tasks.registry import ALIASES, TASKS
 from gpt_keras.tasks.relation_extractor import RelationExtractor
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
@@ -21,7 +23,7 @@ def of(path) -> type[Task]:
 
 
 __all__ = [
-    "ALIASES", "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor",
-    "SequenceClassifier", "SequenceRegressor", "Task", "TextEmbedder", "TextTask",
-    "TokenClassifier",
+    "ALIASES", "TASKS", "CausalLM", "MaskedLM", "MultiTask", "MultipleChoice", "QuestionAnswerer",
+    "RelationExtractor", "SequenceClassifier", "SequenceRegressor", "Task", "TextEmbedder",
+    "TextTask", "TokenClassifier",
 ]  # fmt: skip

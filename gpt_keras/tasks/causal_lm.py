@@ -2,17 +2,30 @@
 
 import functools
 import os
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import checkpoint, generation, metrics, preprocessing, stop_strings
+from gpt_keras import checkpoint, generation, metrics, preprocessing, scoring, stop_strings
 from gpt_keras.generated import Generated
 from gpt_keras.losses import PLAIN, Loss, head_cross_entropy
 from gpt_keras.options import generation_options
 from gpt_keras.stop_strings import StopStrings
 from gpt_keras.tasks.task import Task
+
+
+class Scores(NamedTuple):
+    """How likely texts are.
+
+    Attributes:
+      logprob: (B,) float32, natural logarithm of each text's probability.
+      num_tokens: (B,) int32, tokens that it is the sum of.
+    """
+
+    logprob: np.ndarray
+    num_tokens: np.ndarray
 
 
 class CausalLM(Task):
@@ -111,6 +124,34 @@ class CausalLM(Task):
         answers = self.decode_answers(generated, self.stop_at(strings)).numpy()
         return [answer.decode(errors="replace") for answer in answers]
 
+    def score(self, prompts, completions, add_special_tokens=True) -> Scores:
+        """How likely completions are after prompts.
+
+        Prompt and completion are tokenized apart, as in training: where words begin with a blank,
+        so must the completion. The end of the text is not counted.
+
+        Args:
+          prompts, completions: lists of str, as many of these as of those.
+          add_special_tokens: as of `generate`, to the prompts.
+
+        Raises:
+          ValueError: no tokenizer; a completion without tokens, or one that is too long together
+            with its prompt; a prompt that is empty where nothing else begins a text.
+        """
+        if isinstance(prompts, str | bytes) or isinstance(completions, str | bytes):
+            raise ValueError("prompts and completions: expected lists of texts")
+        if len(prompts) != len(completions):
+            raise ValueError(
+                f"{len(completions)} completions for {len(prompts)} prompts: give one for each"
+            )
+        tokenizer = self.require_tokenizer()
+        tokenize = tokenizer.encode if add_special_tokens else tokenizer.tokenize
+        prompts, completions = tokenize(list(prompts)), tokenizer.tokenize(list(completions))
+        num_tokens = completions.row_lengths().numpy().astype(np.int32)
+        self._check_scored(prompts.row_lengths().numpy(), num_tokens)
+        batch, starts = scoring.join(prompts, completions, self.config)
+        return Scores(self._logprobs(*batch, starts).numpy(), num_tokens)
+
     def stop_at(self, strings) -> StopStrings | None:
         """Stop strings (B, K) of each row; None for a model that has no tokenizer to find them."""
         return self.tokenizer and StopStrings(strings, self.tokenizer)
@@ -142,6 +183,15 @@ class CausalLM(Task):
 
         return tf.function(generate_tokens, input_signature=specs, autograph=False)
 
+    @functools.cached_property
+    def _logprobs(self):
+        """`scoring.logprobs` as one graph for all batches."""
+        vector = tf.TensorSpec([None], tf.int32)
+        specs = [tf.TensorSpec([None, None], tf.int32), vector, vector]
+        return tf.function(
+            functools.partial(scoring.logprobs, self), input_signature=specs, autograph=False
+        )
+
     def _option_values(self, given, rows):
         known = generation_options(self.config.max_position_embeddings)
         values = {option.name: option.default for option in known}
@@ -165,6 +215,21 @@ class CausalLM(Task):
                 f"prompt {row} has {lengths[row]} tokens and the context {context}: no room for an "
                 "answer; shorten it"
             )
+        self._check_begun(lengths)
+
+    def _check_scored(self, prompts, completions):
+        context = self.config.max_position_embeddings
+        for row in np.flatnonzero(completions == 0)[:1]:
+            raise ValueError(f"completion {row} is empty: there is nothing to score")
+        self._check_begun(prompts)
+        lengths = np.maximum(prompts, 1) + completions
+        for row in np.flatnonzero(lengths > context)[:1]:
+            raise ValueError(
+                f"prompt {row} and its completion have {lengths[row]} tokens and the context "
+                f"{context}; shorten them"
+            )
+
+    def _check_begun(self, lengths):
         if not preprocessing.can_be_empty(self.config) and not np.all(lengths):
             raise ValueError(
                 f"prompt {np.argmin(lengths)} is empty, and no token of this model begins a text"

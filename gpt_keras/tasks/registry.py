@@ -1,6 +1,8 @@
 """Tasks on whole texts, by the names that programs and config.json know them by."""
 
 from gpt_keras.tasks.masked_lm import MaskedLM
+from gpt_keras.tasks.multiple_choice import MultipleChoice
+from gpt_keras.tasks.question_answerer import QuestionAnswerer
 from gpt_keras.tasks.relation_extractor import RelationExtractor
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
 from gpt_keras.tasks.sequence_regressor import SequenceRegressor
@@ -17,6 +19,8 @@ TASKS: dict[str, type[TextTask]] = {
         RelationExtractor,
         TextEmbedder,
         MaskedLM,
+        MultipleChoice,
+        QuestionAnswerer,
     )
 }
 ALIASES = {"ranking": TextEmbedder.NAME}  # other names that programs know them by

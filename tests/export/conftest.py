@@ -145,6 +145,19 @@ def regressor(tokenizer, tmp_path_factory):
     yield from _exported(model, tmp_path_factory.mktemp("regressor"))
 
 
+@pytest.fixture(scope="session")
+def answerer(tokenizer, tmp_path_factory):
+    """An exported QuestionAnswerer with windows of 40 tokens."""
+    options = {"window_length": 40, "doc_stride": 12, "max_answer_length": 5, "null_threshold": 0.5}
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, bos_token_id=0, task_params={"extractive_qa": options},
+        **TINY,
+    )  # fmt: skip
+    keras.utils.set_random_seed(6)
+    model = gpt_keras.QuestionAnswerer(config, tokenizer)
+    yield from _exported(model, tmp_path_factory.mktemp("answerer"))
+
+
 def _exported(model, path, capacity=None):
     saved_model_dir = saved_model.export(model, path, capacity=capacity)
     with verification.load(saved_model_dir) as loaded:

@@ -57,6 +57,22 @@ class Toy(tf.Module):
             "scores": tf.tile([[0.75, 0.25]], [rows, 1]),
         }
 
+    @tf.function(input_signature=[STRINGS, STRINGS])
+    def score(self, prompts, completions):
+        sizes = [tf.strings.length(texts) for texts in (prompts, completions)]
+        return {"logprob": -tf.cast(tf.add(*sizes), tf.float32) / 4, "num_tokens": sizes[1]}
+
+    @tf.function(input_signature=[STRINGS, STRINGS])
+    def answer(self, questions, contexts):
+        there = tf.strings.length(questions) > 1
+        end = tf.where(there, tf.strings.length(contexts, "UTF8_CHAR"), -1)
+        return {
+            "text": tf.where(there, contexts, ""),
+            "start": tf.where(there, 0, -1),
+            "end": end,
+            "score": tf.where(there, 0.75, 0.5),
+        }
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
     def spin(self, n):
         return {"n": tf.while_loop(lambda i: i < n[0], lambda i: [i + 1], [tf.constant(0)])[0]}
@@ -66,7 +82,7 @@ class Toy(tf.Module):
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy")
     toy = Toy()
-    names = ("generate", "chat", "classify", "spin")
+    names = ("generate", "chat", "score", "classify", "answer", "spin")
     tf.saved_model.save(toy, str(path / "1"), {name: getattr(toy, name) for name in names})
     config = model_config.of_one_model("toy", str(path))
     manager = ModelManager(servable.load)
@@ -112,6 +128,18 @@ def test_classify(toy):
     assert len(toy.classify("one text")) == 1
 
 
+def test_score(toy):
+    scores = toy.score(["a", "ab"], ["b", "cde"])
+    assert scores == [client.Score(-0.5, 1), client.Score(-1.25, 3)]
+    assert toy.score("ab", "cde") == scores[1:]
+
+
+def test_answer(toy):
+    found = toy.answer(["who?", "?"], ["é!", "b"])
+    assert found == [client.Answer("é!", 0, 2, 0.75), client.Answer("", -1, -1, 0.5)]
+    assert toy.answer("who?", "é!") == found[:1]
+
+
 def test_predict_and_status(toy):
     answer = toy.predict({"prompts": ["a"]}, "generate", ["text", "top_logprobs"])
     assert answer == {"text": [b"a|4|-1|0.00|[]"], "top_logprobs": [[[0.0] * 3] * 2]}
@@ -124,8 +152,8 @@ def test_predict_and_status(toy):
     [
         (lambda c: c.generate(["a"], top_k=1), "top_k: the model's signature 'generate' has no "
          "such input; it has max_new_tokens, prompts, seed, stop, temperature"),
-        (lambda c: c.predict({}, "x"), "the model has no signature 'x'; it has chat, classify, "
-         "generate, spin"),
+        (lambda c: c.predict({}, "x"), "the model has no signature 'x'; it has answer, chat, "
+         "classify, generate, score, spin"),
         (lambda c: c.generate(["a"], max_new_tokens=1.5), "max_new_tokens=.*: expected int32"),
         (lambda c: c.generate(["a"], max_new_tokens=2**31), "max_new_tokens=.*: out of the range"),
         (lambda c: c.generate(["a"], max_new_tokens="many"), "max_new_tokens=.*: expected int32"),
@@ -184,6 +212,12 @@ def command(*args, server=None):
             ["classify", "--text=a", "--text=b"],
             "bién 0.750  mal 0.250\ta\nbién 0.750  mal 0.250\tb\n",
         ),
+        (["score", "--prompt=a", "--completion=b", "--completion=cde"],
+         "-0.5000\t1\tb\n-1.0000\t3\tcde\n"),
+        (
+            ["answer", "--question=who", "--question=?", "--context=é"],
+            "é\t0.750\twho\n(no answer)\t0.500\t?\n",
+        ),
         (["status", "--version=1"], "version 1: AVAILABLE\n"),
     ],
 )  # fmt: skip
@@ -192,7 +226,7 @@ def test_commands(address, args, out):
     assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
 
 
-COMMANDS = "expected one of generate, chat, classify, regress, embed, status"
+COMMANDS = "expected one of generate, chat, score, classify, regress, embed, answer, status"
 
 
 @pytest.mark.parametrize(
@@ -202,6 +236,8 @@ COMMANDS = "expected one of generate, chat, classify, regress, embed, status"
         (["sing"], 2, f"{COMMANDS}, not 'sing'"),
         (["generate"], 2, "--prompt is missing"),
         (["chat"], 2, "--message is missing"),
+        (["score", "--prompt=a"], 2, "--completion is missing"),
+        (["score", "--prompt=a", "--prompt=b", "--completion=c"], 2, "1 --completion for 2 --prom"),
         (["classify", "text"], 2, "unexpected argument 'text': every option is a --flag=value"),
         (["status", "--version=x"], 2, "flag --version=x: invalid literal"),
         (["generate", "--prompt=a", "--top_k=1"], 1, "top_k: the model's signature 'generate' has"),

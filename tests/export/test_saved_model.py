@@ -71,7 +71,7 @@ def test_the_tokenizer_is_in_it_once(causal_lm):
 def test_warm_up_requests(causal_lm, classifier):
     requests = [log.predict_log.request for log in logs(causal_lm.saved_model_dir)]
     assert [r.model_spec.signature_name for r in requests] == [
-        "serving_default", "generate", "generate_tokens", "stats", "chat",
+        "serving_default", "generate", "generate_tokens", "score", "stats", "chat",
     ]  # fmt: skip
     for request in requests:
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
@@ -175,16 +175,16 @@ def test_tensorflow_loads_it_too(classifier):
 class WithPython(gpt_keras.SequenceClassifier):
     """Leaves the graph, as no server can."""
 
-    def classify_texts(self, texts):
-        labels, scores = super().classify_texts(texts)
+    def classify_texts(self, texts, pairs=None):
+        labels, scores = super().classify_texts(texts, pairs)
         return labels, tf.ensure_shape(tf.py_function(lambda x: x, [scores], tf.float32), [None, 2])
 
 
 class Forgetful(gpt_keras.SequenceClassifier):
     """Says something else in Python than in the graph."""
 
-    def classify_texts(self, texts):
-        labels, scores = super().classify_texts(texts)
+    def classify_texts(self, texts, pairs=None):
+        labels, scores = super().classify_texts(texts, pairs)
         return labels, scores if tf.executing_eagerly() else scores[:, ::-1]
 
 

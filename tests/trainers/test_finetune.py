@@ -269,6 +269,77 @@ def test_two_tasks_on_one_body(command, data_dir, tmp_path, capsys):
         assert (status, message in printed.err) == (2, True), printed.err
 
 
+def test_multiple_choice_before_and_after_training(command, model_dir, tmp_path):
+    """Any language model is asked; what is trained is a language model again."""
+    rng, animals = np.random.default_rng(1), ("cat", "dog", "hat")
+    rows = []
+    for i in range(36):
+        order = [str(animal) for animal in rng.permutation(animals)][: 2 + i % 2]
+        answer = min(order)  # the first by the alphabet
+        rows.append({"question": "the", "choices": order, "answer": answer, "n": i})
+    path, output = tmp_path / "animals.jsonl", tmp_path / "scores.json"
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+    def evaluated(model, **flags):
+        values = {"model": model, "eval_data": path, "output": output, "bootstrap": 0, **flags}
+        arguments = [f"--{name}={value}" for name, value in values.items()]
+        arguments = ["evaluate", "--task=multiple_choice", "--batch_size=8", *arguments]
+        assert args.exit_status(evaluate.main, evaluate.FLAGS, arguments) == 0
+        return json.loads(output.read_text())
+
+    before = evaluated(model_dir)
+    assert before["questions"] == 36
+    assert before["chance"] == pytest.approx(5 / 12)
+    assert before["loss"] > evaluated(model_dir, length_normalization="byte")["loss"] > 1
+    status, printed = command(
+        task="multiple_choice", train_data=path, eval_data=path, global_batch_size=12,
+        num_epochs=8, learning_rate=1e-2, length_normalization="byte", bootstrap=0,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    assert "always the most frequent place" in printed.out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    assert report["accuracy"] == 1
+    assert report["loss"] < before["loss"]
+    trained = tmp_path / "run" / "model"
+    assert tasks.of(trained) is gpt_keras.CausalLM
+    assert evaluated(trained)["loss"] == pytest.approx(report["loss"], rel=1e-4)
+    status, printed = command(task="multiple_choice", train_data=path, output_dir=tmp_path / "bad")
+    assert (status, "3 rows of this data belong together" in printed.err) == (1, True)
+
+
+def test_questions_from_data_to_report(command, tmp_path, capsys):
+    """The animal that the question names sat on what is asked for; or it is not told of."""
+    rng, rows = np.random.default_rng(2), []
+    for i in range(48):
+        animals = rng.permutation(["cat", "dog"])
+        things = rng.permutation(["mat", "hat"])
+        told = [f"the {a} sat on a {t}" for a, t in zip(animals, things, strict=True)]
+        context, asked = " ".join(told[: 1 + i % 4]), str(animals[i % 4 == 0])
+        there = asked in context
+        start = context.rfind(things[0 if asked == animals[0] else 1])
+        answers = {"text": [context[start : start + 3]], "answer_start": [start]} if there else []
+        rows.append({"question": asked, "context": context, "answers": answers, "n": i})
+    rows.append({"question": "cat", "context": "a dog", "answers": "cat"})
+    path, output = tmp_path / "questions.jsonl", tmp_path / "scores.json"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    status, printed = command(
+        task="extractive_qa", train_data=path, eval_data=path, learning_rate=1e-2, num_epochs=20,
+        window_length=16, doc_stride=6, max_answer_length=3, bootstrap=20,
+    )  # fmt: skip
+    assert status == 0, printed.err
+    assert "1 of 49 training samples left out: an answer that is not in its context" in printed.out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]
+    assert report["exact_match"] > 0.9
+    assert report["answerable"]["questions"] + report["unanswerable"]["questions"] == 48
+    arguments = [f"--model={tmp_path / 'run' / 'model'}", "--task=extractive_qa", "--bootstrap=0"]
+    arguments += [f"--eval_data={path}", f"--output={output}", "--max_length=32"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
+    found = json.loads(output.read_text())
+    assert found["f1"] == pytest.approx(report["f1"])
+    assert found["loss"] == pytest.approx(report["loss"], rel=1e-3)
+    capsys.readouterr()
+
+
 def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
     cases = [
         ({"train_data": tmp_path / "none.jsonl"}, 1, "none.jsonl"),

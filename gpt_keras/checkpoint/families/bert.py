@@ -4,6 +4,7 @@ import dataclasses
 
 from gpt_keras.checkpoint.families.family import (
     ACTIVATIONS,
+    QA_OUTPUTS,
     Family,
     Key,
     Weight,
@@ -38,6 +39,7 @@ def _architectures(name: str) -> dict[str, str]:
     return {
         "MaskedLM": f"{name}ForMaskedLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
+        "QuestionAnswerer": f"{name}ForQuestionAnswering",
         "TokenClassifier": f"{name}ForTokenClassification",
         "TextEmbedder": f"{name}Model",
     }
@@ -95,6 +97,7 @@ BERT = Family(
         "SequenceClassifier": (
             *_affine("pooler", "bert.pooler.dense"), *_affine("score", "classifier"),
         ),
+        "QuestionAnswerer": QA_OUTPUTS,
         "MaskedLM": (
             *_affine("transform/dense", "cls.predictions.transform.dense"),
             *_norm("transform/norm", "cls.predictions.transform.LayerNorm"),
@@ -125,6 +128,7 @@ ROBERTA = dataclasses.replace(
         "SequenceClassifier": (
             *_affine("pooler", "classifier.dense"), *_affine("score", "classifier.out_proj"),
         ),
+        "QuestionAnswerer": QA_OUTPUTS,
         "MaskedLM": (
             *_affine("transform/dense", "lm_head.dense"),
             *_norm("transform/norm", "lm_head.layer_norm"),

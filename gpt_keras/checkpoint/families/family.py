@@ -113,8 +113,16 @@ class GGUFKeys:
     implied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# Tasks that have Hugging Face's class and head of another one, and differ by `problem_type`.
-SAME_CLASS = {"SequenceRegressor": "SequenceClassifier"}
+# Tasks that have Hugging Face's class and head of another one: a regressor differs by its
+# `problem_type`, questions with choices by what a language model is asked.
+SAME_CLASS = {"SequenceRegressor": "SequenceClassifier", "MultipleChoice": "CausalLM"}
+
+
+# The head of a `QuestionAnswerer`, which all families call the same.
+QA_OUTPUTS = tuple(
+    Weight(f"score/{ours}", (f"qa_outputs.{theirs}",))
+    for ours, theirs in (("kernel", "weight"), ("bias", "bias"))
+)
 
 
 def token_classifier(name: str) -> tuple[Weight, ...]:
@@ -131,6 +139,7 @@ def heads(tokens: str = "score") -> dict[str, tuple[Weight, ...]]:
     return {
         "SequenceClassifier": (Weight("score/kernel", ("score.weight",)),),
         "TokenClassifier": token_classifier(tokens),
+        "QuestionAnswerer": QA_OUTPUTS,
     }
 
 
@@ -150,6 +159,7 @@ class Family:
       supported: keys that change the computation, and the only values we compute.
       written: entries of config.json that say what is always so of our models.
       prefix: of the backbone's tensors in a checkpoint with a head.
+      prefixes: task -> another prefix, that it has there.
       weights: the variables and their tensors.
       heads: task -> variables of its head and their tensors.
       ignored: ends of tensors' names that hold nothing learned, or nothing that a task of ours has.
@@ -175,6 +185,7 @@ class Family:
     prefix: str
     weights: tuple[Weight, ...]
     heads: Mapping[str, tuple[Weight, ...]] = dataclasses.field(default_factory=heads)
+    prefixes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     former: Mapping[str, str] = dataclasses.field(default_factory=dict)
     positions_behind_padding: bool = False
@@ -183,14 +194,16 @@ class Family:
     gguf: GGUFKeys | None = None
 
 
-def classes(name: str) -> dict[str, str]:
-    """`Family.architectures` of classes that begin with a name."""
-    return {
+def classes(name: str, *missing: str) -> dict[str, str]:
+    """`Family.architectures` of classes that begin with a name, without those of some tasks."""
+    found = {
         "CausalLM": f"{name}ForCausalLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
+        "QuestionAnswerer": f"{name}ForQuestionAnswering",
         "TokenClassifier": f"{name}ForTokenClassification",
         "TextEmbedder": f"{name}Model",
     }
+    return {task: name for task, name in found.items() if task not in missing}
 
 
 # Task that Hugging Face has no class for -> variables of its head and their tensors.

@@ -17,7 +17,7 @@ from gpt_keras.checkpoint.families.llama import BLOCK, LLAMA, QK_NORMS, gguf_lik
 GEMMA = dataclasses.replace(
     LLAMA,
     model_type="gemma",
-    architectures=classes("Gemma"),
+    architectures=classes("Gemma", "QuestionAnswerer"),
     fixed={**LLAMA.fixed, "norm_offset": 1.0, "scale_embeddings": True},
     keys={
         **{k: v for k, v in LLAMA.keys.items() if k != "mlp_bias"},
@@ -46,7 +46,7 @@ GEMMA = dataclasses.replace(
 GEMMA2 = dataclasses.replace(
     GEMMA,
     model_type="gemma2",
-    architectures=classes("Gemma2"),
+    architectures=classes("Gemma2", "QuestionAnswerer"),
     fixed={**GEMMA.fixed, "norm_place": "both"},
     keys={
         **GEMMA.keys,

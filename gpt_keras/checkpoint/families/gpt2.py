@@ -16,6 +16,7 @@ GPT2 = Family(
     architectures={
         "CausalLM": "GPT2LMHeadModel",
         "SequenceClassifier": "GPT2ForSequenceClassification",
+        "QuestionAnswerer": "GPT2ForQuestionAnswering",
         "TokenClassifier": "GPT2ForTokenClassification",
         "TextEmbedder": "GPT2Model",
     },

@@ -47,6 +47,7 @@ LLAMA = Family(
     supported={"partial_rotary_factor": (1.0,)},
     written={"attention_dropout": 0.0, "pretraining_tp": 1},
     prefix="model.",
+    prefixes={"QuestionAnswerer": "transformer."},
     weights=(
         Weight("embedding/table", ("embed_tokens.weight",)),
         Weight("embedding/head", ("lm_head.weight",)),
@@ -104,6 +105,7 @@ MISTRAL = dataclasses.replace(
     LLAMA,
     model_type="mistral",
     architectures=classes("Mistral"),
+    prefixes={},
     keys={
         **_UNBIASED,
         "num_kv_heads": Key(("num_key_value_heads",), int, 8, null=0),
@@ -182,7 +184,7 @@ SMOLLM3 = dataclasses.replace(
 OLMO2 = dataclasses.replace(
     LLAMA,
     model_type="olmo2",
-    architectures={k: v for k, v in classes("Olmo2").items() if k != "TokenClassifier"},
+    architectures=classes("Olmo2", "TokenClassifier", "QuestionAnswerer"),
     fixed={**LLAMA.fixed, "norm_place": "post", "qk_norm": "width"},
     keys={**_ATTENTION_BIAS, "norm_epsilon": Key(("rms_norm_eps",), float, 1e-5)},
     token_ids=(None, 50279, 1),
@@ -201,7 +203,7 @@ OLMO2 = dataclasses.replace(
 PHI3 = dataclasses.replace(
     LLAMA,
     model_type="phi3",
-    architectures=classes("Phi3"),
+    architectures=classes("Phi3", "QuestionAnswerer"),
     fixed={**LLAMA.fixed, "head_dim": 0},
     keys={
         **{k: v for k, v in _UNBIASED.items() if k != "head_dim"},
@@ -230,7 +232,7 @@ PHI3 = dataclasses.replace(
 STARCODER2 = dataclasses.replace(
     LLAMA,
     model_type="starcoder2",
-    architectures=classes("Starcoder2"),
+    architectures=classes("Starcoder2", "QuestionAnswerer"),
     fixed={"norm": "layer", "gated": False},
     keys={
         **LLAMA.keys,
