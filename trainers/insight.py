@@ -95,9 +95,9 @@ class Insight:
             "of_gemm_peak": gflops / self.peak,
             "memory_gb": self._process.memory_info().rss / 1e9,
         }
-        if isinstance(self.step.task, CausalLM):
+        if isinstance(self.step.task, CausalLM) and "loss_mask" in batch:
             values["perplexity"] = math.exp(min(result.loss, 700.0))
-        if self._token_bytes is not None:
+        if self._token_bytes is not None and "loss_mask" in batch:
             values["bits_per_byte"] = self._bits_per_byte(batch, result.loss)
         losses = zip(self.step.sources, result.source_losses, strict=True)
         values |= {f"loss_of/{name}": loss for name, loss in losses if math.isfinite(loss)}

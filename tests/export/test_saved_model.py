@@ -194,7 +194,7 @@ class Forgetful(gpt_keras.SequenceClassifier):
         (WithPython, r"TensorFlow Serving would not run this model: op EagerPyFunc in function "),
         (
             Forgetful,
-            r"answers otherwise than the Python model: classify\(\{'texts': \['The capital of",
+            r"answers otherwise than the Python model: classify\(\{'texts': \['The weather is",
         ),
     ],
 )

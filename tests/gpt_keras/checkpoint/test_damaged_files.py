@@ -138,7 +138,7 @@ def test_gguf(model, tmp_path):
     fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
     types = [field.offset + 8 + len(field.name) for field in fields]
     read = check(path, lambda rng: path.write_bytes(damaged(whole, reader.data_offset, rng, types)))
-    assert CASES // 20 < read < CASES  # some damage hits what does not matter
+    assert CASES // 40 < read < CASES  # some damage hits what does not matter
 
 
 def test_safetensors(model, tmp_path):
@@ -159,4 +159,4 @@ def test_safetensors(model, tmp_path):
             file = sorted(texts)[rng.integers(len(texts))]
             file.write_text(damaged_json(texts[file], rng), "utf-8")
 
-    assert CASES // 20 < check(path, change) < CASES
+    assert CASES // 40 < check(path, change) < CASES

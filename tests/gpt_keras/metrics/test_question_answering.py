@@ -109,9 +109,7 @@ def test_the_best_window_of_a_question_answers_it():
     assert updated(order=[4, 2, 0, 3, 1]).result() == pytest.approx(metrics.result())
 
 
-@pytest.mark.parametrize(
-    ("threshold", "exact"), [(-3.5, 1 / 3), (-2.5, 2 / 3), (0.5, 1), (1.5, 2 / 3)]
-)
+@pytest.mark.parametrize(("threshold", "exact"), [(-3.5, 1 / 3), (-2.5, 1), (0.5, 1), (1.5, 2 / 3)])
 def test_threshold(threshold, exact):
     assert updated(threshold).result()["exact_match"] == pytest.approx(exact)
 
