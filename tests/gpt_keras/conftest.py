@@ -79,9 +79,9 @@ def _check_dynamic_shapes(layer, inputs, outputs):
     graph = tf.function(lambda *args: layer(*args), input_signature=free)
     assert graph.get_concrete_function().output_shapes.rank == outputs.shape.rank
     difference = tf.cast(graph(*inputs), "float32") - tf.cast(outputs, "float32")
-    # bfloat16 keeps 8 bits: graph and eager sums may fall on neighbouring numbers.
+    # bfloat16 keeps 8 bits: graph and eager sums of several products may end two numbers apart.
     size = np.abs(tf.cast(outputs, "float32")).max()
-    assert np.abs(difference).max() <= (1e-5 if layer.compute_dtype == "float32" else size / 128)
+    assert np.abs(difference).max() <= (1e-5 if layer.compute_dtype == "float32" else size / 64)
 
 
 def _check_training_step(layer, inputs):
