@@ -48,6 +48,7 @@ setup(
     ],
     extras_require={
         "tune": ["optuna>=5.0,<6"],  # trainers.tune
+        "baselines": ["python-crfsuite>=0.9.11"],  # examples.crf_baseline
         "wandb": ["wandb>=0.31,<1"],  # --wandb_project
         "test": [
             "check-jsonschema>=0.39",  # carries the schema of docker-compose.yml

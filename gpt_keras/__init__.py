@@ -6,15 +6,25 @@ import os as _os
 _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from gpt_keras.config import GPTConfig, RotaryConfig
-from gpt_keras.tasks import CausalLM, MaskedLM, SequenceClassifier, SequenceRegressor, TextEmbedder
+from gpt_keras.tasks import (
+    CausalLM,
+    MaskedLM,
+    RelationExtractor,
+    SequenceClassifier,
+    SequenceRegressor,
+    TextEmbedder,
+    TokenClassifier,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     "CausalLM",
     "GPTConfig",
     "MaskedLM",
+    "RelationExtractor",
     "RotaryConfig",
     "SequenceClassifier",
     "SequenceRegressor",
     "TextEmbedder",
+    "TokenClassifier",
 ]

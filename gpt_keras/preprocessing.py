@@ -40,12 +40,29 @@ class Rows(NamedTuple):
       types: (N,) int32, their token types.
       row_splits: (n + 1,) int64, where each begins and the last ends.
       num_truncated: texts that lost their end.
+      starts, ends, text_ids: (N,) int32, see `Offsets`; None where nobody asked for them.
     """
 
     values: np.ndarray
     types: np.ndarray
     row_splits: np.ndarray
     num_truncated: int
+    starts: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    text_ids: np.ndarray | None = None
+
+
+class Offsets(NamedTuple):
+    """Where tokens stand, (B, None) int32 each.
+
+    Attributes:
+      starts, ends: bytes of the text, see `tokenizers.Tokens`; 0 for a token that is in none.
+      text_ids: 0 for a token of the first text, 1 of the second, -1 for one that is in none.
+    """
+
+    starts: tf.RaggedTensor
+    ends: tf.RaggedTensor
+    text_ids: tf.RaggedTensor
 
 
 class Encoded(NamedTuple):
@@ -55,14 +72,18 @@ class Encoded(NamedTuple):
       tokens: (B, None) int32, at least one in each row.
       types: (B, None) int32, their token types, see `GPTConfig.token_types`.
       truncated: (B,) bool, lost an end.
+      offsets: where the tokens stand, or None where nobody asked for it.
     """
 
     tokens: tf.RaggedTensor
     types: tf.RaggedTensor
     truncated: tf.Tensor
+    offsets: Offsets | None = None
 
 
-def encode(texts, tokenizer, max_length: int, filler: int, pairs=None) -> Encoded:
+def encode(
+    texts, tokenizer, max_length: int, filler: int, pairs=None, with_offsets=False
+) -> Encoded:
     """Texts with the tokenizer's special tokens, cut to `max_length`; `filler` for an empty one.
 
     Training, Python and serving have their tokens from here. Of two texts the longer loses its
@@ -74,6 +95,7 @@ def encode(texts, tokenizer, max_length: int, filler: int, pairs=None) -> Encode
       max_length: tokens.
       filler: see `filler`.
       pairs: (B,) string, a second text for each, or None.
+      with_offsets: whether to say where the tokens stand.
 
     Raises:
       ValueError: `max_length` has no room for the special tokens and one of a text.
@@ -85,19 +107,30 @@ def encode(texts, tokenizer, max_length: int, filler: int, pairs=None) -> Encode
             f"--max_length={max_length}: the tokenizer adds {around.num_tokens} special tokens to "
             "a text; give it more"
         )
-    tokens = [tokenizer.tokenize(text) for text in (texts, pairs) if text is not None]
-    lengths = [text.row_lengths() for text in tokens]  # (B,) each
+    given = [text for text in (texts, pairs) if text is not None]
+    if with_offsets:
+        columns = [tokenizer.tokenize_with_offsets(text) for text in given]
+    else:
+        columns = [(tokenizer.tokenize(text),) for text in given]
+    lengths = [ids.row_lengths() for ids, *_ in columns]  # (B,) each
     truncated = tf.add_n(lengths) > room
     if pairs is None:
-        tokens = [tokens[0][:, :room]]
+        columns = [[column[:, :room] for column in columns[0]]]
     else:
-        tokens = [
-            _first(text, size) for text, size in zip(tokens, _share(*lengths, room), strict=True)
+        columns = [
+            [_first(column, size) for column in text]
+            for text, size in zip(columns, _share(*lengths, room), strict=True)
         ]
+    tokens, *places = zip(*columns, strict=True)
     types = around.types(*tokens)
-    tokens = around.ids(*tokens)
-    empty = tf.cast(tokens.row_lengths() == 0, tokens.row_splits.dtype)
-    return Encoded(_fill(tokens, empty, filler), _fill(types, empty, 0), truncated)
+    ids = around.ids(*tokens)
+    empty = tf.cast(ids.row_lengths() == 0, ids.row_splits.dtype)
+    offsets = None
+    if with_offsets:
+        starts, ends = (_fill(around.beside(*x, special=0), empty, 0) for x in places)
+        which = [x.with_values(tf.fill(tf.shape(x.values), i)) for i, x in enumerate(tokens)]
+        offsets = Offsets(starts, ends, _fill(around.beside(*which, special=-1), empty, -1))
+    return Encoded(_fill(ids, empty, filler), _fill(types, empty, 0), truncated, offsets)
 
 
 def _share(first, second, room: int):
@@ -128,20 +161,24 @@ def _fill(tokens, empty, filler):
     return tf.concat([tokens, fillers], axis=1)
 
 
-def encode_all(texts: Sequence[str], tokenizer, max_length: int, filler: int, pairs=None) -> Rows:
+def encode_all(
+    texts: Sequence[str], tokenizer, max_length: int, filler: int, pairs=None, with_offsets=False
+) -> Rows:
     """`encode` of any number of texts, in pieces."""
     pairs = pairs or [None] * len(texts)
-    values, types, lengths, truncated = [_NONE], [_NONE], [np.zeros(0, np.int64)], 0
+    lengths, truncated = [np.zeros(0, np.int64)], 0
+    columns = [[_NONE] * (5 if with_offsets else 2)]
     for chunk in chunks(list(zip(texts, pairs, strict=True))):
         first, second = zip(*chunk, strict=True)
         second = None if second[0] is None else tf.constant(second)
-        encoded = encode(tf.constant(first), tokenizer, max_length, filler, second)
-        values.append(encoded.tokens.values.numpy())
-        types.append(encoded.types.values.numpy())
+        encoded = encode(tf.constant(first), tokenizer, max_length, filler, second, with_offsets)
+        found = (encoded.tokens, encoded.types, *(encoded.offsets or ()))
+        columns.append([column.values.numpy() for column in found])
         lengths.append(encoded.tokens.row_lengths().numpy())
         truncated += int(encoded.truncated.numpy().sum())
     row_splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    return Rows(np.concatenate(values), np.concatenate(types), row_splits, truncated)
+    values, types, *places = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return Rows(values, types, row_splits, truncated, *places)
 
 
 def chunks(texts: Sequence):

@@ -66,8 +66,9 @@ def _viable_length(skeleton: tf.Tensor, rule: grammar.Rule) -> tf.Tensor:
 
 def _expected_after(prefix: tf.Tensor, rule: grammar.Rule) -> tuple[tf.Tensor, tf.Tensor]:
     """What could have come next, () string, and whether any string could, () bool."""
-    symbols = [grammar.STRING, *_WORD_OF, *"[]{},:"]
-    answers = ["a string"] + [f"`{_WORD_OF.get(symbol, symbol)}`" for symbol in symbols[1:]]
+    symbols = [grammar.STRING, *_WORD_OF, *"[]{},:", "1"]
+    answers = ["a string"] + [f"`{_WORD_OF.get(symbol, symbol)}`" for symbol in symbols[1:-1]]
+    answers.append("an integer")
     viable = tf.strings.regex_full_match(tf.strings.join([prefix, symbols]), rule.prefix)
     string_expected = viable[0]
     is_word = tf.constant([symbol in _WORD_OF for symbol in symbols])

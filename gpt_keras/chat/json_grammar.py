@@ -80,6 +80,14 @@ def _array(item: Rule) -> Rule:
 
 
 @functools.cache
+def spans() -> Rule:
+    """An array of arrays of two integers."""
+    digits = "(?:0|[1-9][0-9]{0,8})"
+    integer = _seq(Rule(digits, f"{digits}?"), _SPACE)
+    return _seq(_SPACE, _array(_seq(_token("["), integer, _token(","), integer, _token("]"))))
+
+
+@functools.cache
 def strings() -> Rule:
     """An array of strings."""
     return _seq(_SPACE, _array(_ANY_STRING))

@@ -37,6 +37,31 @@ def parse_strings(texts: tf.Tensor, name: str = "stop") -> tf.RaggedTensor:
         return _ragged(pieces.strings, pieces.is_string, pieces.row_splits)
 
 
+def parse_spans(texts: tf.Tensor, name: str) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+    """Reads one JSON array of pairs of integers a row.
+
+    Args:
+      texts: (B,) string, each like `[[0, 3], [13, 19]]`; integers of nine digits at most.
+      name: what error messages call the input.
+
+    Returns:
+      the first ones and the second ones, both (B, None) int32 with the same row splits.
+
+    Raises:
+      tf.errors.InvalidArgumentError: see `parse_strings`.
+    """
+    with tf.name_scope("parse_spans"):
+        pieces = _checked_pieces(texts, grammar.spans(), name)
+        with tf.control_dependencies([pieces.strings]):
+            raw = tf.identity(pieces.raw)  # without strings each row is one piece
+        digits = tf.strings.split(tf.strings.regex_replace(raw, "[^0-9]+", " "))
+        numbers = tf.reshape(tf.strings.to_number(digits.values, tf.int32), (-1, 2))
+        return tuple(
+            tf.RaggedTensor.from_row_splits(column, digits.row_splits // 2, validate=False)
+            for column in tf.unstack(numbers, axis=1)
+        )
+
+
 def parse_messages(
     texts: tf.Tensor, name: str = "messages"
 ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:

@@ -183,7 +183,7 @@ def whole(path: str) -> Iterator[str]:
 
 def _config_dict(model) -> dict:
     config = model.config
-    values = hf_config.to_dict(config, type(model).__name__)
+    values = hf_config.to_dict(config, type(model).__name__, model.is_ours)
     if config.pad_token_id is None and config.id2label:
         # Hugging Face finds the token to pool by looking for the padding.
         pad = getattr(model.tokenizer, "pad_token_id", None)

@@ -10,8 +10,10 @@ from gpt_keras.checkpoint.fields import REQUIRED, Fields
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
-OUR_TASKS = ("MultiTask",)  # that Hugging Face has no class for
-WITH_LABELS = ("SequenceClassifier", "SequenceRegressor")  # tasks whose labels config.json names
+# Of which Hugging Face may have no class.
+OUR_TASKS = ("MultiTask", "TokenClassifier", "RelationExtractor")
+# Tasks whose labels config.json names.
+WITH_LABELS = ("SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor")
 # What Hugging Face's classes for sequence classification do, by `problem_type`.
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 REGRESSION = "regression"
@@ -126,12 +128,13 @@ def _task_params(fields: Fields) -> dict[str, dict]:
     return params
 
 
-def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
+def to_dict(config: GPTConfig, task: str, is_ours: bool = False) -> dict[str, Any]:
     """config.json of a model.
 
     Args:
       config: its architecture.
       task: name of the task's class, such as "CausalLM".
+      is_ours: Hugging Face's class of the task would compute something else.
 
     Raises:
       ValueError: the family cannot express the configuration; names the field.
@@ -145,7 +148,8 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
     named = SAME_CLASS.get(task, task)
     if named not in family.architectures and task not in OUR_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
-    architecture = family.architectures.get(named) or _ours(task)
+    architecture = family.architectures.get(named)
+    architecture = _ours(task) if is_ours or architecture is None else architecture
     values = {"architectures": [architecture], "model_type": family.model_type}
     for field, key in family.keys.items():
         value = getattr(config, field)
@@ -168,9 +172,10 @@ def to_dict(config: GPTConfig, task: str) -> dict[str, Any]:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
         params = config.task_params.get("classification", {})
-        values["problem_type"] = (
-            REGRESSION if task == "SequenceRegressor" else params.get("problem_type", SINGLE)
-        )
+        if named == "SequenceClassifier":
+            values["problem_type"] = (
+                REGRESSION if task == "SequenceRegressor" else params.get("problem_type", SINGLE)
+            )
     back = from_fields(Fields(values, "config.json"))
     check_same(config, back, f"model_type={config.model_type!r}")
     return values

@@ -102,7 +102,7 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
     D, last = config.hidden_size, config.num_layers - 1
     large = {
         "embedding/table": (D, config.vocab_size),
-        "embedding/positions": (config.max_position_embeddings, D),
+        "embedding/positions": (config.position_offset + config.max_position_embeddings, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's

@@ -6,6 +6,8 @@ from gpt_keras.metrics.metrics import Metrics
 from gpt_keras.metrics.multi_label import MultiLabelMetrics
 from gpt_keras.metrics.multi_task import MultiTaskMetrics
 from gpt_keras.metrics.regression import RegressionMetrics
+from gpt_keras.metrics.relations import RelationMetrics
+from gpt_keras.metrics.tagging import TaggingMetrics
 
 __all__ = [
     "ClassificationMetrics",
@@ -14,4 +16,6 @@ __all__ = [
     "MultiLabelMetrics",
     "MultiTaskMetrics",
     "RegressionMetrics",
+    "RelationMetrics",
+    "TaggingMetrics",
 ]

@@ -5,11 +5,13 @@ from gpt_keras.tasks.causal_lm import CausalLM
 from gpt_keras.tasks.masked_lm import MaskedLM
 from gpt_keras.tasks.multi_task import MultiTask
 from gpt_keras.tasks.registry import TASKS
+from gpt_keras.tasks.relation_extractor import RelationExtractor
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
 from gpt_keras.tasks.sequence_regressor import SequenceRegressor
 from gpt_keras.tasks.task import Task
 from gpt_keras.tasks.text_embedder import TextEmbedder
 from gpt_keras.tasks.text_task import TextTask
+from gpt_keras.tasks.token_classifier import TokenClassifier
 
 
 def of(path) -> type[Task]:
@@ -19,6 +21,6 @@ def of(path) -> type[Task]:
 
 
 __all__ = [
-    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "SequenceClassifier", "SequenceRegressor",
-    "Task", "TextEmbedder", "TextTask",
+    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor", "SequenceClassifier",
+    "SequenceRegressor", "Task", "TextEmbedder", "TextTask", "TokenClassifier",
 ]  # fmt: skip

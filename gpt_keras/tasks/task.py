@@ -29,6 +29,7 @@ class Task(ConfigModel):
     METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
     is_bare = False  # a checkpoint of it is one of the backbone
+    is_ours = False  # Hugging Face's class of its name would compute something else
 
     def __init__(
         self,

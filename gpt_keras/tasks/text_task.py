@@ -35,12 +35,14 @@ class Served(NamedTuple):
       example: name -> one text, a small request.
       call: which of TensorFlow Serving's calls on `tf.Example`s may ask it too, besides Predict:
         "classify" (outputs `labels` and `scores`), "regress" (output `value`) or "".
+      fixed: inputs that are of a form, not any text: those of `example` are one that fits all.
     """
 
     function: Callable[..., Mapping[str, tf.Tensor]]
     inputs: Mapping[str, str]
     example: Mapping[str, str]
     call: str = ""
+    fixed: tuple[str, ...] = ()
 
 
 class TextTask(Task, abc.ABC):

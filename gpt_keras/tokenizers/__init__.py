@@ -8,7 +8,7 @@ from gpt_keras.tokenizers.byte_level_bpe import ByteLevelBPE
 from gpt_keras.tokenizers.json_tokenizer import FILE
 from gpt_keras.tokenizers.sentence_piece import SentencePiece, bpe_json
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE
-from gpt_keras.tokenizers.tokenizer import Tokenizer
+from gpt_keras.tokenizers.tokenizer import Tokenizer, Tokens
 from gpt_keras.tokenizers.train import train_byte_level_bpe, train_sentence_piece
 from gpt_keras.tokenizers.unigram import Unigram
 from gpt_keras.tokenizers.utf8 import is_valid_utf8
@@ -19,6 +19,7 @@ __all__ = [
     "SentencePiece",
     "SentencePieceBPE",
     "Tokenizer",
+    "Tokens",
     "Unigram",
     "WordPiece",
     "bpe_json",

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import ragged, tables, utf8
+from gpt_keras.tokenizers import offsets, ragged, tables, utf8
 from gpt_keras.tokenizers.merges import Merges
 
 _LEADS = np.array([0, 0, 0xC0, 0xE0, 0xF0], np.int32)  # of UTF-8, by the number of bytes
@@ -43,6 +43,10 @@ class CharEncoder(tf.Module):
             max(vocab.values()) + 1,
         )
         self._pairs = _pair_table({left + right for left, right in merges})
+        bytes_alone = set(byte_tokens()) if self._byte_ids is not None else ()
+        self._sizes = offsets.size_table(
+            {i: 1 if t in bytes_alone else len(t.encode()) for t, i in vocab.items()}
+        )
         merge = tf.function(self._merge, [tf.TensorSpec([None], tf.string)], autograph=False)
         tokens = [token for token in vocab if token]
         self._words = tables.own_words(
@@ -59,6 +63,22 @@ class CharEncoder(tf.Module):
           (values (v,) int32, splits (W + 1,) int64).
         """
         return tables.encode_words(self._words, words, self._merge)
+
+    def spans(self, words, values, splits):
+        """Where in the words each token stands, see `offsets.end_to_end`."""
+        sizes = tf.gather(self._sizes, values)
+        model = self._model
+        if self._byte_ids is None and model.unk_token is not None:
+            if self._unknown_merges:
+                raise ValueError(
+                    f"offsets with merges of the unknown token {model.unk_token!r}: unsupported"
+                )
+            code_points, code_splits = utf8.to_code_points(words)
+            symbols = tf.cast(tables.gather_dense(self._chars, code_points), tf.int32) - 1
+            kept = self._kept(symbols, ragged.row_ids(code_splits))
+            unknown = offsets.unknown_sizes(symbols < 0, kept, utf8.lengths(code_points))
+            sizes = offsets.put_unknown(sizes, values, model.unk_id, unknown)
+        return offsets.end_to_end(words, splits, sizes)
 
     def is_joined(self, code_points):
         """(C,) bool: whether a word may go on from the character before into this one.
@@ -103,8 +123,7 @@ class CharEncoder(tf.Module):
 
     def _fall_back(self, code_points, symbols, owners):
         """Symbols and owners with the bytes of unknown characters in their place."""
-        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
-        lengths = tf.where(symbols < 0, lengths, 1)
+        lengths = tf.where(symbols < 0, utf8.lengths(code_points), 1)
         ends = tf.concat([[0], tf.cumsum(lengths)], 0)
         chars = ragged.row_ids(ends)  # (S,), the character of each new symbol
         place = tf.range(tf.size(chars, tf.int64)) - tf.gather(ends, chars)

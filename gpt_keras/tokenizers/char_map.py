@@ -29,7 +29,7 @@ class CharMap:
         return tf.cond(
             tf.reduce_any(rows > 0),
             lambda: self.replace(code_points, splits, rows),
-            lambda: (code_points, splits),
+            lambda: unchanged(code_points, splits),
         )
 
     def rows(self, code_points):
@@ -37,11 +37,17 @@ class CharMap:
         return tf.cast(tables.gather_dense(self._rows, code_points), tf.int32)
 
     def replace(self, code_points, splits, rows):
-        """Code points and splits with other sequences, (C,) int32 of `row_of`, in their places."""
+        """A step: with other sequences, (C,) int32 of `row_of`, in the place of code points."""
         lengths = tf.gather(self._lengths, rows)
         ends = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,)
         owners = ragged.row_ids(ends)
         rows = tf.gather(rows, owners)
         place = tf.range(tf.size(owners, tf.int64)) - tf.gather(ends, owners)
         new = tf.gather(self._pool, tf.gather(self._starts, rows) + tf.where(rows > 0, place, 0))
-        return tf.where(rows > 0, new, tf.gather(code_points, owners)), tf.gather(ends, splits)
+        new = tf.where(rows > 0, new, tf.gather(code_points, owners))
+        return new, tf.gather(ends, splits), owners
+
+
+def unchanged(code_points, splits):
+    """The step of a `normalizer.Normalizer` that does nothing."""
+    return code_points, splits, tf.range(tf.size(code_points, tf.int64))

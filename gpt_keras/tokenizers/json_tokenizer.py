@@ -8,9 +8,10 @@ import types
 import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import ragged, tokenizer_config, tokenizer_json, utf8
-from gpt_keras.tokenizers.added_tokens import AddedTokenFinder
-from gpt_keras.tokenizers.tokenizer import Tokenizer, as_ids, as_texts
+from gpt_keras.tokenizers import offsets, ragged, tokenizer_config, tokenizer_json, utf8
+from gpt_keras.tokenizers.added_tokens import AddedTokenFinder, Parts
+from gpt_keras.tokenizers.byte_alphabet import ALPHABET
+from gpt_keras.tokenizers.tokenizer import Tokenizer, Tokens, as_ids, as_texts
 
 FILE = "tokenizer.json"
 
@@ -50,6 +51,12 @@ class JsonTokenizer(Tokenizer):
         self.post_processor = tokenizer_config.post_processor(
             self._config, self._spec.post_processor
         )
+        around = self.post_processor
+        self._trim = (
+            offsets.Trim(self._tokens, ALPHABET[ord(" ")], around.has_prefix)
+            if around.trims
+            else None
+        )
         self._normalizer = self._spec.normalizer
         self._finder, self._normalized_finder = self._finders()
         self._decoded = self._tokens | {i: token.content for token, i in self._written}
@@ -61,6 +68,7 @@ class JsonTokenizer(Tokenizer):
         signature = [tf.TensorSpec([None], tf.string)]
         self._encode = tf.function(self._encode_with_special, signature, autograph=False)
         self._encode_plain = tf.function(self._encode_as_text, signature, autograph=False)
+        self._locate = tf.function(self._encode_located, autograph=False, reduce_retracing=True)
         self._decode = tf.function(self._decode_ids, autograph=False)
 
     @abc.abstractmethod
@@ -68,9 +76,9 @@ class JsonTokenizer(Tokenizer):
         """(splitter, encoder).
 
         The splitter takes (C,) int32 code points, (P + 1,) int64 row splits of P texts and (P,)
-        bool, those that stand at the beginning of a row, and returns words, (W,) string, and their
-        (P + 1,) row splits. The encoder takes the words and returns values, (v,) int32, and
-        (W + 1,) int64 row splits.
+        bool, those that stand at the beginning of a row, and returns `Words`. The encoder takes
+        the texts of words and returns values, (v,) int32, and (W + 1,) int64 row splits; its
+        `spans` takes all three and returns where the values stand, see `offsets.end_to_end`.
         """
 
     @abc.abstractmethod
@@ -151,30 +159,70 @@ class JsonTokenizer(Tokenizer):
     def _encode_as_text(self, texts):
         return self._encode_texts(texts, allow_special=False)
 
+    @tf.autograph.experimental.do_not_convert
+    def tokenize_with_offsets(self, texts, allow_special=True):
+        *flat, splits = self._locate(as_texts(texts), allow_special)
+        return Tokens(*(tf.RaggedTensor.from_row_splits(x, splits, validate=False) for x in flat))
+
     def _encode_texts(self, texts, allow_special):
         """(values (v,) int32, splits (B + 1,) int64) of (B,) string."""
-        parts = utf8.replace_invalid(texts)  # (P,)
-        ids = tf.fill(tf.shape(parts), -1)  # (P,), of those that are tokens
-        splits = tf.range(tf.size(parts, out_type=tf.int64) + 1)
+        parts, words = self._cut(texts, allow_special)
+        values, splits = self._encode_words(words.texts, allow_special)
+        splits = tf.gather(splits, words.splits)  # (P + 1,)
+        values, splits = _insert(values, splits, parts.ids >= 0, parts.ids)
+        return values, tf.gather(splits, parts.splits)
+
+    def _cut(self, texts, allow_special):
+        """(B,) string -> `Parts`, and the `Words` of those that are text."""
+        parts = Parts.whole(utf8.replace_invalid(texts))
         if self._finder is not None:
-            parts, ids, splits = self._finder(parts, ids, splits, allow_special)
-        text = self._normalizer(*utf8.to_code_points(tf.where(ids < 0, parts, "")))
+            parts = self._finder(parts, allow_special)
+        code_points, splits, origin = self._normalizer(*parts.code_points())
+        parts = parts._replace(sources=tf.gather(parts.sources, origin))
         if self._normalized_finder is not None:
-            parts, ids, splits = self._normalized_finder(
-                utf8.from_splits(*text), ids, splits, allow_special
-            )
-            text = utf8.to_code_points(tf.where(ids < 0, parts, ""))
-        is_first_part = ragged.mark(splits[:-1], tf.size(parts))
-        words, word_splits = self._splitter(*text, is_first_part)
-        values, value_splits = self._encode_words(words, allow_special)
-        value_splits = tf.gather(value_splits, word_splits)  # (P + 1,)
-        values, value_splits = _insert(values, value_splits, ids)
-        return values, tf.gather(value_splits, splits)
+            parts = parts._replace(texts=utf8.from_splits(code_points, splits))
+            parts = self._normalized_finder(parts, allow_special)
+            code_points, splits = parts.code_points()
+        is_first_part = ragged.mark(parts.splits[:-1], tf.size(parts.ids))
+        return parts, self._splitter(code_points, splits, is_first_part)
+
+    def _encode_located(self, texts, allow_special):
+        """(ids, starts, ends (v,) int32, splits (B + 1,) int64) of (B,) string."""
+        parts, words = self._cut(texts, allow_special)
+        values, splits = self._encode_words(words.texts, allow_special)
+        starts, limits = self._spans(words.texts, values, splits, allow_special)
+        # From the bytes of words to the code points of words, to those of the texts.
+        lengths = utf8.lengths(words.code_points)
+        owners = ragged.row_ids(tf.concat([[0], tf.cumsum(lengths)], 0))
+        sources = tf.gather(parts.sources, words.origin)
+        owners = tf.concat([owners, owners[-1:]], 0)  # what stands for nothing may be at the end
+        begins = tf.gather(sources, tf.gather(owners, starts))
+        last = tf.gather(sources, tf.gather(owners, tf.maximum(limits - 1, 0)))
+        ends = tf.where(limits > starts, last + 1, begins)
+        located = tf.stack([tf.cast(values, tf.int64), begins, ends], axis=1)  # (v, 3)
+        added = tf.stack([tf.cast(parts.ids, tf.int64), parts.begins, parts.ends], axis=1)
+        splits = tf.gather(splits, words.splits)
+        located, splits = _insert(located, splits, parts.ids >= 0, added)
+        splits = tf.gather(splits, parts.splits)
+        ids, begins, ends = tf.unstack(located, axis=1)
+        # From code points of all texts to bytes of each.
+        places = utf8.boundaries(texts)
+        rows = ragged.row_ids(splits)
+        if self._trim is not None:
+            firsts = tf.gather(places.row_splits, rows) - rows
+            begins, ends = self._trim(ids, begins, ends, splits, firsts)
+        begins, ends = (tf.gather(places.values, x + rows) for x in (begins, ends))
+        return *(tf.cast(x, tf.int32) for x in (ids, begins, ends)), splits
 
     def _encode_words(self, words, allow_special):
         """Ids of words; for those whose vocabulary could give special tokens inside of them."""
         del allow_special
         return self._encoder(words)
+
+    def _spans(self, words, values, splits, allow_special):
+        """Where in the words the ids of `_encode_words` stand, see `offsets.end_to_end`."""
+        del allow_special
+        return self._encoder.spans(words, values, splits)
 
     @tf.autograph.experimental.do_not_convert
     def detokenize(self, ids, skip_special_tokens=False, continues=False):
@@ -233,13 +281,17 @@ class JsonTokenizer(Tokenizer):
         tokenizer_config.write(config, directory)
 
 
-def _insert(values, splits, ids):
-    """Rows of tokens, with those (P,) `ids` that are not -1 in the place of the rows there."""
-    known = tf.where(ids >= 0)[:, 0]
+def _insert(values, splits, is_known, added):
+    """Rows of tokens, with those of (P, ...) `added` that are known in the place of the rows there.
+
+    Args:
+      values: (v, ...); splits: (P + 1,) int64; is_known: (P,) bool.
+    """
+    known = tf.where(is_known)[:, 0]
 
     def insert():
         rows = ragged.Rows(values, splits[:-1], splits[1:])
         each = tf.range(tf.size(known, out_type=tf.int64) + 1)
-        return rows.replace(known, each[:-1], tf.gather(ids, known), each).to_splits()
+        return rows.replace(known, each[:-1], tf.gather(added, known), each).to_splits()
 
     return tf.cond(tf.size(known) > 0, insert, lambda: (values, splits))

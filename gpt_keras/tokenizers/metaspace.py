@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from gpt_keras.tokenizers import normalizer, ragged, tables, unicode_data, utf8
+from gpt_keras.tokenizers import ragged, tables, unicode_data
+from gpt_keras.tokenizers.words import Words, put_before
 
 MARK = "▁"
 _SPACE, _MARK = 1, 2
@@ -33,11 +34,13 @@ class Metaspace:
                 is_first_part &= splits[1:] > splits[:-1]  # an empty one has no place of its own
                 begins = tf.boolean_mask(splits[:-1], is_first_part)
                 missing &= ragged.mark(begins, tf.size(code_points))
-            starts = tf.where(first)[:, 0]
-            code_points, splits, places = normalizer.insert(code_points, splits, missing, MARK)
-            starts = tf.gather(places - tf.cast(missing, tf.int64), starts)
-            first = ragged.mark(starts, tf.size(code_points))
-        return code_points, splits, first | (code_points == ord(MARK)) if self.splits else first
+            code_points, splits, first, origin = put_before(
+                code_points, splits, first, missing, MARK
+            )
+        else:
+            origin = tf.range(tf.size(code_points, tf.int64))
+        first = first | (code_points == ord(MARK)) if self.splits else first
+        return code_points, splits, first, origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Split:
             first |= found
         if self.after:
             first |= ragged.previous(found, False)
-        return code_points, splits, first
+        return code_points, splits, first, tf.range(tf.size(code_points, tf.int64))
 
 
 class WhiteSpace:
@@ -79,7 +82,8 @@ class WhiteSpace:
         first |= (classes == _MARK) | (ragged.previous(classes, 0) > 0)
         kept = classes != _SPACE
         splits = tf.gather(tf.concat([[0], tf.cumsum(tf.cast(kept, tf.int64))], 0), splits)
-        return tf.boolean_mask(code_points, kept), splits, tf.boolean_mask(first, kept)
+        origin = tf.where(kept)[:, 0]
+        return tf.gather(code_points, origin), splits, tf.gather(first, origin), origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +107,16 @@ class CharSplitter:
           is_first_part: (P,) bool, those at the beginning of a row.
 
         Returns:
-          words, (W,) string, of all texts, and (P + 1,) int64 row splits into them.
+          see `Words`.
         """
         first = ragged.mark(splits[:-1], tf.size(code_points))
+        origin = tf.range(tf.size(code_points, tf.int64))
         for step in self.steps:
-            code_points, splits, first = step(code_points, splits, first, is_first_part)
+            code_points, splits, first, places = step(code_points, splits, first, is_first_part)
+            origin = tf.gather(origin, places)
         if self.is_joined is not None:
             first |= ~self.is_joined(code_points)
-        starts = tf.where(first)[:, 0]  # (W,)
-        words = utf8.from_code_points(code_points, starts)
-        return words, tf.searchsorted(starts, splits, out_type=tf.int64)
+        return Words.cut(code_points, splits, first, origin)
 
 
 def from_json(node, where) -> tuple:

@@ -1,4 +1,7 @@
-"""What a `tokenizer.json` does to texts before it cuts them into words, on flat code points."""
+"""What a `tokenizer.json` does to texts before it cuts them into words, on flat code points.
+
+Each step says of every code point which one of those before it comes from, as the reference has it.
+"""
 
 import dataclasses
 import json
@@ -6,7 +9,7 @@ import json
 import tensorflow as tf
 
 from gpt_keras.tokenizers import precompiled, ragged, tables, unicode_data, utf8
-from gpt_keras.tokenizers.char_map import CharMap
+from gpt_keras.tokenizers.char_map import CharMap, unchanged
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 PATTERNS = (" {2,}",)
@@ -25,20 +28,24 @@ class Normalizer(tf.Module):
         """
         Args:
           steps: functions of (C,) int32 code points and (B + 1,) int64 row splits that return the
-            same.
+            same, (D,) and (B + 1,), and (D,) int64: the index in the old ones of what each new one
+            was made of.
         """
         super().__init__(name="normalizer")
         self.steps = tuple(steps)
 
     def __call__(self, code_points, splits):
+        """A step too."""
+        origin = tf.range(tf.size(code_points, tf.int64))
         for step in self.steps:
-            code_points, splits = step(code_points, splits)
+            code_points, splits, places = step(code_points, splits)
+            origin = tf.gather(origin, places)
         # Which a step that goes through several functions may have forgotten.
-        return tf.ensure_shape(code_points, [None]), tf.ensure_shape(splits, [None])
+        return *(tf.ensure_shape(x, [None]) for x in (code_points, splits)), origin
 
     def of_texts(self, texts):
         """(B,) string of (B,) valid UTF-8 string."""
-        return utf8.from_splits(*self(*utf8.to_code_points(texts)))
+        return utf8.from_splits(*self(*utf8.to_code_points(texts))[:2])
 
 
 class Form(tf.Module):
@@ -70,33 +77,37 @@ class Form(tf.Module):
         return tf.cond(
             tf.reduce_any(tables.gather_dense(self._doubtful, code_points)),
             lambda: self._normalize(code_points, splits),
-            lambda: (code_points, splits),
+            lambda: unchanged(code_points, splits),
         )
 
     def _normalize(self, code_points, splits):
-        code_points, splits = self._decompose(code_points, splits)
+        code_points, splits, origin = self._decompose(code_points, splits)
         rows = ragged.row_ids(splits)
         classes = tables.gather_dense(self._classes, code_points)
         order = _canonical_order(classes, rows)
         code_points, classes = tf.gather(code_points, order), tf.gather(classes, order)
+        # How many old code points each one stands for: 0 where one has become several. The
+        # reference goes by these numbers alone, in the new order, so we do.
+        used = tf.gather(tf.cast(ragged.previous(origin, -1) != origin, tf.int64), order)
         if self._pairs is not None:
-            code_points, rows = self._compose(code_points, classes, rows)
+            code_points, rows, used = self._compose(code_points, classes, rows, used)
             splits = ragged.row_splits(rows, tf.size(splits, tf.int64) - 1)
-        return code_points, splits
+        origin = tf.cumsum(used) - tf.maximum(used, 1)
+        return code_points, splits, origin
 
-    def _compose(self, code_points, classes, rows):
+    def _compose(self, code_points, classes, rows, used):
         """Joins starters with what follows them, as long as there is something to join."""
         vector = tf.TensorShape([None])
-        code_points, _, rows, _ = tf.while_loop(
-            lambda code_points, classes, rows, goes_on: goes_on,
+        code_points, _, rows, used, _ = tf.while_loop(
+            lambda *state: state[-1],
             self._round,
-            (code_points, classes, rows, True),
-            shape_invariants=(vector, vector, vector, tf.TensorShape([])),
+            (code_points, classes, rows, used, True),
+            shape_invariants=(*[vector] * 4, tf.TensorShape([])),
             parallel_iterations=1,
         )
-        return code_points, rows
+        return code_points, rows, used
 
-    def _round(self, code_points, classes, rows, _):
+    def _round(self, code_points, classes, rows, used, _):
         """Each starter takes the first code point that it composes with, unless one takes it.
 
         Marks that a starter passed over in a round before are looked at again, in vain: what it
@@ -118,12 +129,12 @@ class Form(tf.Module):
         first_mark = tf.math.segment_min(tf.where(chosen & ~is_head, place, size), group)
         chosen &= is_head | (place == tf.gather(first_mark, group))
         taken = tf.where(chosen)[:, 0]
-        code_points = tf.tensor_scatter_nd_update(
-            code_points, tf.gather(base, taken)[:, tf.newaxis], tf.gather(composite, taken)
-        )
+        takers = tf.gather(base, taken)[:, tf.newaxis]
+        code_points = tf.tensor_scatter_nd_update(code_points, takers, tf.gather(composite, taken))
+        used = tf.tensor_scatter_nd_add(used, takers, tf.gather(used, taken))
         kept = tf.where(~chosen)[:, 0]
-        code_points, classes, rows = (tf.gather(x, kept) for x in (code_points, classes, rows))
-        return code_points, classes, rows, tf.size(taken) > 0
+        state = (tf.gather(x, kept) for x in (code_points, classes, rows, used))
+        return *state, tf.size(taken) > 0
 
 
 def _canonical_order(classes, rows):
@@ -144,14 +155,14 @@ class Prepend:
 
     def __call__(self, code_points, splits):
         at = ragged.mark(splits[:-1], tf.size(code_points))
-        return insert(code_points, splits, at, self.char)[:2]
+        return insert(code_points, splits, at, self.char)
 
 
 def insert(code_points, splits, at, char):
     """Puts a character before the code points of the flat rows that `at`, (C,) bool, marks.
 
     Returns:
-      code points, splits, and (C,) int64, where each old code point now is.
+      as a step of a `Normalizer`; what is put before a code point comes from it.
     """
     shifts = tf.cumsum(tf.cast(at, tf.int64))
     size = tf.size(code_points, out_type=tf.int64)
@@ -160,8 +171,9 @@ def insert(code_points, splits, at, char):
     moved = tf.scatter_nd(
         places[:, tf.newaxis], code_points - ord(char), size[tf.newaxis] + shifts[-1:]
     )
+    origin = tf.searchsorted(places, tf.range(size + shifts[-1]), out_type=tf.int64)
     # A row's first code point moves by what is put before it: as much as shifts the one before.
-    return moved + ord(char), splits + tf.gather(shifts, splits), places
+    return moved + ord(char), splits + tf.gather(shifts, splits), origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +186,24 @@ class Replace:
     def __call__(self, code_points, splits):
         texts = utf8.from_splits(code_points, splits)
         rewrite = self.content.replace("\\", r"\\")
-        return utf8.to_code_points(tf.strings.regex_replace(texts, self.pattern, rewrite))
+        new = tf.strings.regex_replace(texts, self.pattern, rewrite)
+        return *utf8.to_code_points(new), self._origin(texts)
+
+    def _origin(self, texts):
+        """(D,) int64: what is put for a match comes from the last code point of it."""
+        marked = tf.strings.regex_replace(texts, self.pattern, utf8.MARK + rb"\0" + utf8.MARK)
+        parts = tf.strings.split(marked, utf8.MARK)  # text, match, text, ..., text
+        sizes = tf.cast(tf.strings.length(parts.values, unit="UTF8_CHAR"), tf.int64)
+        limits = tf.cumsum(sizes)
+        place = tf.ragged.range(parts.row_lengths()).values
+        is_match = place % 2 == 1
+        sizes = tf.where(is_match, tf.constant(len(self.content), tf.int64), sizes)  # new ones
+        splits = tf.concat([[0], tf.cumsum(sizes)], 0)
+        owners = ragged.row_ids(splits)
+        after = tf.gather(splits[1:], owners) - tf.range(splits[-1])  # 1 for the last of a part
+        return tf.gather(limits, owners) - tf.where(
+            tf.gather(is_match, owners), tf.ones_like(after), after
+        )
 
 
 def from_json(node, where: str) -> Normalizer:

@@ -47,6 +47,11 @@ class Template:
         ]
         return _join(self.prefix.types, self.separator.types, self.suffix.types, texts)
 
+    def beside(self, *texts: tf.RaggedTensor, special: int) -> tf.RaggedTensor:
+        """Numbers (B, None) of the tokens of the texts, and `special` for each token it adds."""
+        parts = (self.prefix, self.separator, self.suffix)
+        return _join(*((special,) * len(part.ids) for part in parts), texts)
+
 
 @dataclasses.dataclass(frozen=True)
 class PostProcessor:
@@ -55,10 +60,14 @@ class PostProcessor:
     Attributes:
       single: to a text.
       pair: to two texts that a model takes together.
+      trims: whether the offsets of tokens leave out the blanks that these begin and end with.
+      has_prefix: whether a blank that begins a text may have been put there, for `trims`.
     """
 
     single: Template = Template()
     pair: Template = Template()
+    trims: bool = False
+    has_prefix: bool = False
 
 
 def from_json(node: dict | None, ids, where: str) -> PostProcessor:
@@ -74,6 +83,14 @@ def from_json(node: dict | None, ids, where: str) -> PostProcessor:
         token that is not in the vocabulary.
     """
     nodes = (node["processors"] if node and node["type"] == "Sequence" else [node]) if node else []
+    trimming = [part for part in nodes if part["type"] in ("ByteLevel", "RobertaProcessing")]
+    trimming = [part for part in trimming if part.get("trim_offsets", True)]
+    if len(trimming) > 1:
+        raise ValueError(f"{where}: post_processor trims offsets twice: unsupported; once will do")
+    trims = {
+        "trims": bool(trimming),
+        "has_prefix": bool(trimming) and bool(trimming[0].get("add_prefix_space", True)),
+    }
     nodes = [part for part in nodes if part["type"] != "ByteLevel"]  # moves offsets alone
     if len(nodes) > 1 or (nodes and nodes[0]["type"] not in _PARSERS):
         raise ValueError(
@@ -81,9 +98,9 @@ def from_json(node: dict | None, ids, where: str) -> PostProcessor:
             f"supported are ByteLevel and one of {', '.join(_PARSERS)}"
         )
     if not nodes:
-        return PostProcessor()
+        return PostProcessor(**trims)
     try:
-        found = _PARSERS[nodes[0]["type"]](nodes[0])
+        found = dataclasses.replace(_PARSERS[nodes[0]["type"]](nodes[0]), **trims)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     for template in (found.single, found.pair):

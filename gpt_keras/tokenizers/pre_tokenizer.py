@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import char_classes, normalizer, ragged, tables, utf8, word_splitting
+from gpt_keras.tokenizers import char_classes, ragged, tables, word_splitting
+from gpt_keras.tokenizers.words import Words, put_before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,23 +34,22 @@ class PreTokenizer:
           is_first_part: what other splitters need to know.
 
         Returns:
-          words, (W,) string, of all texts, and (B + 1,) int64 row splits into them.
+          see `Words`.
         """
         first = ragged.mark(splits[:-1], tf.size(code_points))
         classes = _classes(code_points)
         if self.digits is not None:
             first |= self._digit_cuts(classes)
+        origin = tf.range(tf.size(code_points, tf.int64))
         if self.add_prefix_space:
             missing = first & (code_points != ord(" "))
-            code_points, splits, places = normalizer.insert(code_points, splits, missing, " ")
-            starts = tf.boolean_mask(places - tf.cast(missing, tf.int64), first)
-            first = ragged.mark(starts, tf.size(code_points))
+            code_points, splits, first, origin = put_before(
+                code_points, splits, first, missing, " "
+            )
             classes = _classes(code_points)
         classes = tf.where(classes == char_classes.DIGIT, np.uint8(char_classes.OTHER), classes)
         starts = word_splitting.WORD_STARTS[self.pattern](code_points, classes, first)
-        starts = tf.where(starts)[:, 0]  # (W,)
-        words = utf8.from_code_points(code_points, starts)
-        return words, tf.searchsorted(starts, splits, out_type=tf.int64)
+        return Words.cut(code_points, splits, starts, origin)
 
     def _digit_cuts(self, classes):
         """(C,) bool: where `Digits` starts a part, besides the first code point of a text."""

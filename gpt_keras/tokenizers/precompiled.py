@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
-from gpt_keras.tokenizers.char_map import CharMap
+from gpt_keras.tokenizers.char_map import CharMap, unchanged
 
 CONTROL, EXTEND, JOINER, PREPEND, PICTURE, SPACING = range(1, 7)
 """Classes of characters that decide where a cluster ends, see `unicode_data.clusters`."""
@@ -59,9 +59,21 @@ class Precompiled(tf.Module):
         )
         return tf.cond(
             tf.reduce_any(rows > 0),
-            lambda: self._map.replace(code_points, splits, rows),
-            lambda: (code_points, splits),
+            lambda: self._replace(code_points, splits, rows),
+            lambda: unchanged(code_points, splits),
         )
+
+    def _replace(self, code_points, splits, rows):
+        new, new_splits, owners = self._map.replace(code_points, splits, rows)
+        # The characters that stand for a cluster come from its own, one after the other.
+        size = tf.size(code_points, tf.int64)
+        stays = (rows != self._map.row_of[()]) | ragged.mark(splits[:-1], size)
+        last = tf.concat([tf.where(stays)[1:, 0], size[tf.newaxis]], 0) - 1
+        last = tf.gather(last, tf.maximum(tf.cumsum(tf.cast(stays, tf.int64)) - 1, 0))
+        begins = tf.where(ragged.previous(owners, -1) != owners)[:, 0]
+        place = tf.range(tf.size(owners, tf.int64))
+        place -= tf.gather(begins, tf.searchsorted(begins, place, side="right") - 1)
+        return new, new_splits, tf.minimum(owners + place, tf.gather(last, owners))
 
     def _of_clusters(self, code_points, splits, rows, classes):
         """`rows`, (C,) int32 of `CharMap.rows`, with those of clusters that are looked up whole."""
@@ -70,8 +82,7 @@ class Precompiled(tf.Module):
         begins = first | ~_joined(code_points, classes, first)
         starts = tf.where(begins)[:, 0]  # (G,)
         limits = tf.concat([starts[1:], size[tf.newaxis]], 0)
-        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
-        offsets = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,), in bytes
+        offsets = tf.concat([[0], tf.cumsum(utf8.lengths(code_points))], 0)  # (C + 1,), in bytes
         num_bytes = tf.gather(offsets, limits) - tf.gather(offsets, starts)
         whole = tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1))[:, 0]
         starts, limits = tf.gather(starts, whole), tf.gather(limits, whole)  # (g,)

@@ -43,7 +43,7 @@ class Rows:
     """n rows, each a range of a pool of values.
 
     Attributes:
-      pool: (v,) int32.
+      pool: (v, ...).
       starts, limits: (n,) int64, where each row begins and ends.
     """
 
@@ -53,7 +53,7 @@ class Rows:
 
     def replace(self, at, index, values, splits) -> "Rows":
         """Other rows at `at`, (m,) int64: rows `index`, (m,) int64, of (values, splits)."""
-        splits += tf.size(self.pool, out_type=tf.int64)
+        splits += tf.shape(self.pool, tf.int64)[0]
         at = at[:, tf.newaxis]
         return Rows(
             tf.concat([self.pool, values], 0),
@@ -62,6 +62,6 @@ class Rows:
         )
 
     def to_splits(self):
-        """(values (w,) int32, splits (n + 1,) int64)."""
+        """(values (w, ...), splits (n + 1,) int64)."""
         picked = tf.ragged.range(self.starts, self.limits)
         return tf.gather(self.pool, picked.values), picked.row_splits

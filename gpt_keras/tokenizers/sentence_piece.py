@@ -15,6 +15,7 @@ from sentencepiece import sentencepiece_model_pb2
 from gpt_keras.tokenizers import (
     normalizer,
     post_processor,
+    ragged,
     tokenizer_config,
     tokenizer_json,
     utf8,
@@ -23,6 +24,7 @@ from gpt_keras.tokenizers.char_encoder import byte_tokens
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE, decoder_from_json
+from gpt_keras.tokenizers.words import Words
 
 FILE = "tokenizer.model"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
@@ -80,6 +82,17 @@ class PieceEncoder(tf.Module):
         # of eager kernels is cleared.
         ids = tf_text.SentencepieceTokenizer(self.data, out_type=tf.int32).tokenize(words)
         return ids.values, tf.cast(ids.row_splits, tf.int64)
+
+    def spans(self, words, values, splits):
+        """Where in the words each token stands, see `offsets.end_to_end`, as SentencePiece has it.
+
+        Of the bytes that a character falls into the last one stands for it.
+        """
+        op = tf_text.SentencepieceTokenizer(self.data, out_type=tf.int32)
+        _, starts, limits = op.tokenize_with_offsets(words)
+        shifts = tf.cumsum(tf.cast(tf.strings.length(words), tf.int64), exclusive=True)
+        shifts = tf.gather(shifts, ragged.row_ids(splits))
+        return tf.cast(starts.values, tf.int64) + shifts, tf.cast(limits.values, tf.int64) + shifts
 
 
 def read(path: str, config: dict) -> JsonTokenizer:
@@ -338,4 +351,6 @@ def _named(proto, config):
 def _whole_texts(code_points, splits, is_first_part):
     """A splitter that leaves texts whole."""
     del is_first_part
-    return utf8.from_splits(code_points, splits), tf.range(tf.size(splits, tf.int64))
+    places = tf.range(tf.size(code_points, tf.int64))
+    texts, rows = utf8.from_splits(code_points, splits), tf.range(tf.size(splits, tf.int64))
+    return Words(texts, rows, code_points, places)

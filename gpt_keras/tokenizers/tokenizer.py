@@ -2,10 +2,26 @@
 
 import abc
 import os
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from gpt_keras.tokenizers.post_processor import PostProcessor
+
+
+class Tokens(NamedTuple):
+    """Tokens of texts, and where in them they stand.
+
+    Attributes:
+      ids: (B, None) int32.
+      starts, ends: (B, None) int32, bytes of the text as it was given, see
+        `utf8.char_positions`. Tokens that share a character all have the whole of it; one that
+        stands for nothing has an empty range.
+    """
+
+    ids: tf.RaggedTensor
+    starts: tf.RaggedTensor
+    ends: tf.RaggedTensor
 
 
 class Tokenizer(tf.Module, abc.ABC):
@@ -49,6 +65,14 @@ class Tokenizer(tf.Module, abc.ABC):
 
         Raises:
           ValueError: not a batch of strings.
+        """
+
+    @abc.abstractmethod
+    def tokenize_with_offsets(self, texts, allow_special=True) -> Tokens:
+        """As `tokenize`, with where in the texts the tokens stand, as Hugging Face has it.
+
+        Raises:
+          ValueError: see `tokenize`.
         """
 
     @tf.autograph.experimental.do_not_convert

@@ -82,7 +82,8 @@ def post_processor(fields: dict, given: PostProcessor) -> PostProcessor:
 
     As in transformers 5: `add_bos_token` and `add_eos_token` are for directories without that file.
     """
-    return PostProcessor() if fields.get("tokenizer_class") in _PLAIN else given
+    plain = PostProcessor(trims=given.trims, has_prefix=given.has_prefix)
+    return plain if fields.get("tokenizer_class") in _PLAIN else given
 
 
 def chat_template(fields: dict, where: str) -> str | None:

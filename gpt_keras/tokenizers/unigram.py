@@ -21,3 +21,6 @@ class Unigram(SentencePieceBPE):
 
     def _encode_words(self, words, allow_special):
         return self._encoder(words, allow_special)
+
+    def _spans(self, words, values, splits, allow_special):
+        return self._encoder.spans(words, allow_special)

@@ -61,15 +61,29 @@ class Viterbi(tf.Module):
         Returns:
           (values (v,) int32, splits (W + 1,) int64).
         """
+        rows = self._rows(words, allow_special, lambda ids, places: ids)
+        return rows.to_splits()
+
+    def spans(self, words, allow_special):
+        """Where in the words each token stands, see `offsets.end_to_end`."""
+        rows = self._rows(words, allow_special, lambda ids, places: places)
+        places, splits = rows.to_splits()  # (v, 2)
+        shifts = tf.cumsum(tf.cast(tf.strings.length(words), tf.int64), exclusive=True)
+        places += tf.gather(shifts, ragged.row_ids(splits))[:, tf.newaxis]
+        return tf.unstack(places, 2, axis=1)
+
+    def _rows(self, words, allow_special, choose):
+        """`ragged.Rows` of each word, of what is chosen of ids (v,) and places (v, 2)."""
         words, index = tf.unique(words, out_idx=tf.int64)
-        values, splits = tf.cond(
+        ids, places, splits = tf.cond(
             tf.size(words) > 0,
             lambda: self._encode(words, self._scores if allow_special else self._plain),
-            lambda: (tf.zeros([0], tf.int32), tf.zeros([1], tf.int64)),
+            lambda: (tf.zeros([0], tf.int32), tf.zeros([0, 2], tf.int64), tf.zeros([1], tf.int64)),
         )
-        values, splits = tf.ensure_shape(values, [None]), tf.ensure_shape(splits, [None])
+        ids, places = tf.ensure_shape(ids, [None]), tf.ensure_shape(places, [None, 2])
+        splits = tf.ensure_shape(splits, [None])
         starts, limits = tf.gather(splits[:-1], index), tf.gather(splits[1:], index)
-        return ragged.Rows(values, starts, limits).to_splits()
+        return ragged.Rows(choose(ids, places), starts, limits)
 
     def _encode(self, words, scores):
         code_points, splits = utf8.to_code_points(words)  # (C,), (U + 1,)
@@ -85,8 +99,12 @@ class Viterbi(tf.Module):
         ids = tf.gather(self._ids, nodes + 1)
         # A token that does not count stands where an unknown character is.
         ids = tf.where(tf.math.is_inf(tf.gather(scores, nodes + 1)), -1, ids)
-        ids, rows = self._unknown(code_points, starts, ends, ids, rows)
-        return ids, ragged.row_splits(rows, tf.size(words, tf.int64))
+        bytes_before = tf.concat([[0], tf.cumsum(utf8.lengths(code_points))], 0)  # (C + 1,)
+        places = tf.stack([tf.gather(bytes_before, x) for x in (starts, ends + 1)], axis=1)
+        ids, places, rows = self._unknown(code_points, places, ids, rows)
+        words_before = tf.gather(bytes_before, tf.gather(splits, rows))
+        places -= words_before[:, tf.newaxis]
+        return ids, places, ragged.row_splits(rows, tf.size(words, tf.int64))
 
     def _tokens_from(self, code_points, limits):
         """(C, L) int32: the node that the 1, 2, ... L characters from each on lead to, or -1."""
@@ -162,28 +180,29 @@ class Viterbi(tf.Module):
         )  # fmt: skip
         return tf.scatter_nd(places.concat()[:, tf.newaxis], choices.concat(), C[tf.newaxis])
 
-    def _unknown(self, code_points, starts, ends, ids, rows):
-        """Ids and words of tokens, with what unknown characters become: a run of them is one.
+    def _unknown(self, code_points, places, ids, rows):
+        """Ids, places and words, with what unknown characters become: a run of them is one.
 
         Args:
           code_points: (C,) int32.
-          starts, ends: (t,) int64, first and last character of each token.
+          places: (t, 2) int64, first and last byte of each token, and one more.
           ids: (t,) int32, -1 for an unknown character.
           rows: (t,) int64, the word of each.
         """
         unknown = (ids < 0) | (ids == self._unk_id)
         follows = ragged.previous(unknown, False) & (ragged.previous(rows, -1) == rows)
         goes_on = ragged.following(unknown, False) & (ragged.following(rows, -1) == rows)
+        first, last = tf.unstack(places, axis=1)
+        runs = tf.cumsum(tf.cast(~(unknown & follows), tf.int64)) - 1  # (t,)
+        places = tf.stack([tf.math.segment_min(first, runs), tf.math.segment_max(last, runs)], 1)
+        places = tf.gather(places, runs)
         if self._byte_ids is None:
             kept = tf.where(~(unknown & goes_on))[:, 0]
             ids = tf.where(unknown, self._unk_id, ids)
-            return tf.gather(ids, kept), tf.gather(rows, kept)
+            return tuple(tf.gather(x, kept) for x in (ids, places, rows))
         # The unknown token itself, spelled out, is in the vocabulary unless it is part of a run.
         falls = unknown & ((ids < 0) | follows | goes_on)
-        lengths = 1 + sum(tf.cast(code_points >= least, tf.int64) for least in utf8.LONGER)
-        offsets = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,), in bytes
-        first = tf.gather(offsets, starts)
-        counts = tf.where(falls, tf.gather(offsets, ends + 1) - first, 1)
+        counts = tf.where(falls, last - first, 1)
         splits = tf.concat([[0], tf.cumsum(counts)], 0)
         owners = ragged.row_ids(splits)
         place = tf.range(tf.size(owners, tf.int64)) - tf.gather(splits, owners)
@@ -191,7 +210,7 @@ class Viterbi(tf.Module):
         codes = tf.cast(tf.io.decode_raw(text[0], tf.uint8), tf.int32)
         fallen = tf.gather(self._byte_ids, tf.gather(codes, tf.gather(first, owners) + place))
         ids = tf.where(tf.gather(falls, owners), fallen, tf.gather(ids, owners))
-        return ids, tf.gather(rows, owners)
+        return ids, tf.gather(places, owners), tf.gather(rows, owners)
 
 
 def _path(starts, rows, splits):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from gpt_keras.tokenizers import ragged, tables, utf8
+from gpt_keras.tokenizers import offsets, ragged, tables, utf8
 from gpt_keras.tokenizers.byte_alphabet import ALPHABET, to_bytes
 from gpt_keras.tokenizers.merges import Merges
 
@@ -42,6 +42,9 @@ class WordEncoder(tf.Module):
             size,
         )
         self._joined = _joined_bytes([token_bytes[token] for token in merged], self._is_unknown)
+        self._sizes = offsets.size_table(
+            {model.vocab[t]: len(content or b"") for t, content in token_bytes.items()}
+        )
         merge = tf.function(self._merge, [tf.TensorSpec([None], tf.string)], autograph=False)
         tokens = [token for token, content in token_bytes.items() if content]
         self._words = tables.own_words(
@@ -63,6 +66,22 @@ class WordEncoder(tf.Module):
           (values (v,) int32, splits (W + 1,) int64).
         """
         return tables.encode_words(self._words, words, self._encode_in_pieces)
+
+    def spans(self, words, values, splits):
+        """Where in the words each token stands, see `offsets.end_to_end`.
+
+        As in the reference, bytes that vanish shift what comes after them in their word.
+        """
+        sizes = tf.gather(self._sizes, values)
+        if self._unknown_id is not None and self._is_unknown.any():
+            codes, owners = self._codes(words)
+            unknown = offsets.unknown_sizes(
+                tf.gather(self._is_unknown, codes),
+                self._kept(codes, owners),
+                tf.ones_like(codes, tf.int64),
+            )
+            sizes = offsets.put_unknown(sizes, values, self._unknown_id, unknown)
+        return offsets.end_to_end(words, splits, sizes)
 
     def _encode_in_pieces(self, words):
         """(values, splits) of words that are not in the table."""
@@ -88,15 +107,19 @@ class WordEncoder(tf.Module):
 
     def _merge(self, pieces):
         """Encodes (P,) pieces, none empty, byte by byte."""
-        codes = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(pieces), tf.uint8), tf.int32)
-        lengths = tf.cast(tf.strings.length(pieces), tf.int64)
-        owners = ragged.row_ids(tf.concat([[0], tf.cumsum(lengths)], 0))
+        codes, owners = self._codes(pieces)
         if self._is_unknown.any():
             kept = tf.where(self._kept(codes, owners))[:, 0]
             codes, owners = tf.gather(codes, kept), tf.gather(owners, kept)
         symbols = tf.gather(self._byte_ids, codes)
         symbols, owners = self._merges(symbols, owners)
         return symbols, ragged.row_splits(owners, tf.size(pieces, out_type=tf.int64))
+
+    def _codes(self, pieces):
+        """The bytes of (P,) pieces, (S,) int32, and the piece of each, (S,) int64."""
+        codes = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(pieces), tf.uint8), tf.int32)
+        lengths = tf.cast(tf.strings.length(pieces), tf.int64)
+        return codes, ragged.row_ids(tf.concat([[0], tf.cumsum(lengths)], 0))
 
     def _kept(self, codes, owners):
         """(S,) bool: bytes that become a symbol. Those that the vocabulary lacks vanish, or become

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from gpt_keras.tokenizers import metaspace, tables, tokenizer_json
+from gpt_keras.tokenizers import metaspace, offsets, tables, tokenizer_json
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 
 # What `cleanup` of the decoder takes the blank from, one after the other. Source: `cleanup` in
@@ -71,12 +71,24 @@ class LongestPieces(tf.Module):
             token_out_type=tf.int64,
             unknown_token=model.unk_token,
         )
+        self._sizes = offsets.size_table(
+            {i: len(token.removeprefix(model.prefix).encode()) for token, i in model.vocab.items()}
+        )
         tokens = [token for token in model.vocab if 0 < len(token) <= model.max_chars]
         self._words = tables.own_words(tokens, [model.vocab[token] for token in tokens], None)
 
     def __call__(self, words):
         """(W,) string -> (values (v,) int32, splits (W + 1,) int64)."""
         return tables.encode_words(self._words, words, self._cut)
+
+    def spans(self, words, values, splits):
+        """Where in the words each token stands, see `offsets.end_to_end`."""
+        sizes = tf.gather(self._sizes, values)
+        # The unknown token stands for a whole word.
+        unknown = tf.cast(tf.strings.length(words), tf.int64)
+        unknown = tf.boolean_mask(unknown, tf.gather(values, splits[:-1]) == self._unk_id)
+        sizes = offsets.put_unknown(sizes, values, self._unk_id, unknown)
+        return offsets.end_to_end(words, splits, sizes)
 
     def _cut(self, words):
         is_long = tf.strings.length(words, unit="UTF8_CHAR") > self._max_chars

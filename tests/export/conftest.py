@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -75,6 +76,31 @@ def classifier(tokenizer, tmp_path_factory):
     keras.utils.set_random_seed(4)
     model = gpt_keras.SequenceClassifier(config, tokenizer)
     yield from _exported(model, tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def tagger(tokenizer, tmp_path_factory):
+    """An exported TokenClassifier with a conditional random field."""
+    config = gpt_keras.GPTConfig(
+        vocab_size=tokenizer.vocab_size, id2label=("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+        task_params={"token_classification": {"crf": True}}, **TINY,
+    )  # fmt: skip
+    keras.utils.set_random_seed(6)
+    model = gpt_keras.TokenClassifier(config, tokenizer)
+    for weight in model.crf.weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    yield from _exported(model, tmp_path_factory.mktemp("tagger"))
+
+
+@pytest.fixture(scope="session")
+def relation_extractor(tokenizer, tmp_path_factory):
+    """An exported RelationExtractor with two relations."""
+    labels = ("none", "lives_in", "works_for")
+    config = gpt_keras.GPTConfig(vocab_size=tokenizer.vocab_size, id2label=labels, **TINY)
+    keras.utils.set_random_seed(7)
+    model = gpt_keras.RelationExtractor(config, tokenizer)
+    model.score.bias.assign([-0.5, 0.2, 0.2])
+    yield from _exported(model, tmp_path_factory.mktemp("relation_extractor"))
 
 
 @pytest.fixture(scope="session")

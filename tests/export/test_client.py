@@ -195,8 +195,8 @@ def test_commands(address, args, out):
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        ([], 2, "expected one of generate, chat, classify, status, not nothing"),
-        (["sing"], 2, "expected one of generate, chat, classify, status, not 'sing'"),
+        ([], 2, "expected one of generate, chat, classify, embed, status, not nothing"),
+        (["sing"], 2, "expected one of generate, chat, classify, embed, status, not 'sing'"),
         (["generate"], 2, "--prompt is missing"),
         (["chat"], 2, "--message is missing"),
         (["classify", "text"], 2, "unexpected argument 'text': every option is a --flag=value"),

@@ -93,17 +93,19 @@ def test_causal_lm(causal_lm):
         assert second["top_logprobs"][0] == [-np.inf]  # as the stock server writes it
 
 
-@pytest.mark.parametrize("batching", ["continuous", "none"])
 @pytest.mark.parametrize(
-    "experts",
+    ("batching", "experts"),
     [
-        {"model_type": "mixtral", "num_experts": 5, "experts_per_token": 2,
-         "normalize_experts": True, "sliding_window": 9},
-        {"model_type": "qwen3_moe", "num_experts": 7, "experts_per_token": 3, "qk_norm": "head"},
+        ("continuous", {
+            "model_type": "mixtral", "num_experts": 5, "experts_per_token": 2,
+            "normalize_experts": True, "sliding_window": 9,
+        }),
+        ("none", {
+            "model_type": "qwen3_moe", "num_experts": 7, "experts_per_token": 3, "qk_norm": "head",
+        }),
     ],
-    ids=lambda experts: experts["model_type"],
 )  # fmt: skip
-def test_mixtures_of_experts(tokenizer, tmp_path, experts, batching):
+def test_mixtures_of_experts(tokenizer, tmp_path, batching, experts):
     config = gpt_keras.GPTConfig(
         vocab_size=tokenizer.vocab_size, bos_token_id=0, hidden_size=24, num_layers=2, num_heads=4,
         num_kv_heads=2, intermediate_size=16, max_position_embeddings=64, initializer_range=0.3,

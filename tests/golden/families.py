@@ -128,6 +128,14 @@ CASES = {
         "pad_token_id": 1, "type_vocab_size": 1, **LABELS}),
     "roberta_embedder": ("RobertaModel", {"pad_token_id": 1, "intermediate_size": 33}),
     "xlm_roberta": ("XLMRobertaForMaskedLM", {"pad_token_id": 1, "type_vocab_size": 1}),
+    "llama_tagger": ("LlamaForTokenClassification", {"num_key_value_heads": 2, **LABELS}),
+    "qwen3_tagger": ("Qwen3ForTokenClassification", {
+        "num_key_value_heads": 3, "head_dim": 10, **LABELS}),
+    "gpt2_tagger": ("GPT2ForTokenClassification", LABELS),
+    "gpt_neox_tagger": ("GPTNeoXForTokenClassification", {"rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.4}, **LABELS}),
+    "bert_tagger": ("BertForTokenClassification", LABELS),
+    "roberta_tagger": ("RobertaForTokenClassification", {"pad_token_id": 1, **LABELS}),
     "llama_embedder": ("LlamaModel", {"num_key_value_heads": 2}),
 }  # fmt: skip
 
@@ -136,6 +144,8 @@ def task_of(architecture: str) -> str:
     """Name of our class for one of transformers."""
     if architecture.endswith("ForSequenceClassification"):
         return "SequenceClassifier"
+    if architecture.endswith("ForTokenClassification"):
+        return "TokenClassifier"
     if architecture.endswith("ForMaskedLM"):
         return "MaskedLM"
     is_bare = architecture.endswith("Model") and not architecture.endswith("LMHeadModel")
@@ -155,11 +165,14 @@ def padded(vocab_size: int, side: str):
     return np.where(mask, token_ids, 0), mask
 
 
-def targets_of(token_ids, mask, is_classifier: bool):
-    """A class for each row, or the token after each (3, 10); -100 where one of both is padding."""
+def targets_of(token_ids, mask, is_classifier: bool, classes: int = 83):
+    """A class for each row, or the token after each (3, 10); -100 where one of both is padding.
+
+    With fewer classes than tokens, as of a tagger, what the token leaves when divided by them.
+    """
     if is_classifier:
         return np.array([4, 0, 1])
-    return np.where(mask[:, 1:] & mask[:, :-1], token_ids[:, 1:], -100)
+    return np.where(mask[:, 1:] & mask[:, :-1], token_ids[:, 1:] % classes, -100)
 
 
 def weight(name: str, shape) -> np.ndarray:

@@ -60,7 +60,8 @@ def logits_of(model, token_ids, mask):
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     if "roberta" in config.model_type:
         positions += config.pad_token_id + 1
-    takes_first = types is not None and "id2label" in config.to_diff_dict() and not mask[:, 0].all()
+    of_rows = "ForSequence" in type(model).__name__
+    takes_first = types is not None and of_rows and not mask[:, 0].all()
     if takes_first:
         rows = []
         for ids, real, kind in zip(token_ids, mask, types, strict=True):
@@ -89,7 +90,7 @@ def expected(model, side: str) -> dict:
     """Token ids, mask, targets, logits, loss and gradients by transformers."""
     token_ids, mask = families.padded(model.config.vocab_size, side)
     logits = logits_of(model, token_ids, mask)
-    targets = families.targets_of(token_ids, mask, logits.ndim == 2)
+    targets = families.targets_of(token_ids, mask, logits.ndim == 2, logits.shape[-1])
     predicted = logits if logits.ndim == 2 else logits[:, :-1].flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(predicted, torch.tensor(targets).flatten())
     model.zero_grad()

@@ -116,7 +116,8 @@ def test_families_as_transformers_computed_them(family):
         "SequenceClassifier",
         "TextEmbedder",
     )
-    targets = families.targets_of(token_ids, mask, is_one_a_row)
+    classes = golden["logits"].shape[-1]
+    targets = families.targets_of(token_ids, mask, is_one_a_row, classes)
     loss, logits, found = gradients(model, token_ids, mask, targets)
     assert_close(logits[mask] if logits.ndim == 3 else logits, golden["logits"], 1e-5)
     assert loss == pytest.approx(float(golden["loss"]), rel=1e-5)

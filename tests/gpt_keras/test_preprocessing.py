@@ -84,32 +84,51 @@ def both(tmp_path_factory):
 def test_encode_is_hugging_faces(both, max_length):
     ours, theirs = both
     theirs.enable_truncation(max_length, strategy="longest_first")
-    found = preprocessing.encode(SENTENCES, ours, max_length, 7)
+    found = preprocessing.encode(SENTENCES, ours, max_length, 7, with_offsets=True)
     expected = [theirs.encode(text) for text in SENTENCES]
     assert found.tokens.to_list() == [one.ids for one in expected]
     assert found.types.to_list() == [one.type_ids for one in expected]
     assert found.truncated.numpy().tolist() == [bool(one.overflowing) for one in expected]
+    check_offsets(found.offsets, expected, SENTENCES)
     pairs = list(itertools.product(SENTENCES, SENTENCES))
     first, second = zip(*pairs, strict=True)
-    found = preprocessing.encode(first, ours, max_length, 7, second)
+    found = preprocessing.encode(first, ours, max_length, 7, second, with_offsets=True)
     expected = [theirs.encode(*pair) for pair in pairs]
     assert found.tokens.to_list() == [one.ids for one in expected]
     assert found.types.to_list() == [one.type_ids for one in expected]
+    check_offsets(found.offsets, expected, first, second)
     theirs.no_truncation()
     lengths = np.array([len(theirs.encode(*pair)) for pair in pairs])
     assert found.truncated.numpy().tolist() == (lengths > max_length).tolist()
+
+
+def check_offsets(offsets, expected, *texts):
+    """Equal to the reference's, which are in characters."""
+    rows = zip(*(column.to_list() for column in offsets), expected, *texts, strict=True)
+    for starts, ends, text_ids, one, *given in rows:
+        assert text_ids == [-1 if i is None else i for i in one.sequence_ids]
+        wanted = [
+            tuple(len(given[max(i, 0)][:place].encode()) for place in pair)
+            for pair, i in zip(one.offsets, text_ids, strict=True)
+        ]
+        assert [*zip(starts, ends, strict=True)] == wanted
 
 
 def test_encode_in_pieces_is_encode(both, monkeypatch):
     ours, _ = both
     monkeypatch.setattr(preprocessing, "CHUNK_BYTES", 30)
     for pairs in (None, SENTENCES[::-1]):
-        expected = preprocessing.encode(SENTENCES, ours, 9, 7, pairs)
-        found = preprocessing.encode_all(SENTENCES, ours, 9, 7, pairs)
+        expected = preprocessing.encode(SENTENCES, ours, 9, 7, pairs, with_offsets=True)
+        found = preprocessing.encode_all(SENTENCES, ours, 9, 7, pairs, with_offsets=True)
+        for name in preprocessing.Offsets._fields:
+            np.testing.assert_array_equal(
+                getattr(found, name), getattr(expected.offsets, name).values
+            )
         np.testing.assert_array_equal(found.values, expected.tokens.values)
         np.testing.assert_array_equal(found.types, expected.types.values)
         np.testing.assert_array_equal(found.row_splits, expected.tokens.row_splits)
         assert found.num_truncated == expected.truncated.numpy().sum()
+    assert preprocessing.encode_all(SENTENCES, ours, 9, 7).starts is None
     nothing = preprocessing.encode_all([], ours, 9, 7)
     assert (len(nothing.values), nothing.row_splits.tolist()) == (0, [0])
 

@@ -8,6 +8,7 @@ from gpt_keras.checkpoint.families.family import (
     Key,
     Weight,
     qkv_widths,
+    token_classifier,
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/bert/
@@ -37,6 +38,7 @@ def _architectures(name: str) -> dict[str, str]:
     return {
         "MaskedLM": f"{name}ForMaskedLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
+        "TokenClassifier": f"{name}ForTokenClassification",
         "TextEmbedder": f"{name}Model",
     }
 
@@ -99,6 +101,7 @@ BERT = Family(
             Weight("transform/bias", ("cls.predictions.bias",)),
         ),
         "TextEmbedder": _affine("pooler", "bert.pooler.dense"),
+        "TokenClassifier": token_classifier("classifier"),
     },
     # Whether one sentence follows another is no task of ours, and a tied head is there twice.
     ignored=(
@@ -128,6 +131,7 @@ ROBERTA = dataclasses.replace(
             Weight("transform/bias", ("lm_head.bias",)),
         ),
         "TextEmbedder": _affine("pooler", "roberta.pooler.dense"),
+        "TokenClassifier": token_classifier("classifier"),
     },
     ignored=(".position_ids", "lm_head.decoder.weight", "lm_head.decoder.bias"),
 )  # fmt: skip

@@ -117,8 +117,21 @@ class GGUFKeys:
 SAME_CLASS = {"SequenceRegressor": "SequenceClassifier"}
 
 
-def _score() -> dict[str, tuple[Weight, ...]]:
-    return {"SequenceClassifier": (Weight("score/kernel", ("score.weight",)),)}
+def token_classifier(name: str) -> tuple[Weight, ...]:
+    """The head of a `TokenClassifier` whose layer has this name; Hugging Face knows no CRF."""
+    return (
+        Weight("score/kernel", (f"{name}.weight",)),
+        Weight("score/bias", (f"{name}.bias",)),
+        *(Weight(f"crf/{x}", (f"crf.{x}",), transposed=False) for x in ("moves", "first", "last")),
+    )
+
+
+def heads(tokens: str = "score") -> dict[str, tuple[Weight, ...]]:
+    """`Family.heads` of decoders, with the name of the layer of a token classifier."""
+    return {
+        "SequenceClassifier": (Weight("score/kernel", ("score.weight",)),),
+        "TokenClassifier": token_classifier(tokens),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +174,7 @@ class Family:
     written: Mapping[str, Any]
     prefix: str
     weights: tuple[Weight, ...]
-    heads: Mapping[str, tuple[Weight, ...]] = dataclasses.field(default_factory=_score)
+    heads: Mapping[str, tuple[Weight, ...]] = dataclasses.field(default_factory=heads)
     ignored: tuple[str, ...] = ()
     former: Mapping[str, str] = dataclasses.field(default_factory=dict)
     positions_behind_padding: bool = False
@@ -175,8 +188,19 @@ def classes(name: str) -> dict[str, str]:
     return {
         "CausalLM": f"{name}ForCausalLM",
         "SequenceClassifier": f"{name}ForSequenceClassification",
+        "TokenClassifier": f"{name}ForTokenClassification",
         "TextEmbedder": f"{name}Model",
     }
+
+
+# Task that Hugging Face has no class for -> variables of its head and their tensors.
+OUR_HEADS = {
+    "RelationExtractor": tuple(
+        Weight(f"{layer}/{variable}", (f"{layer}.{tensor}",))
+        for layer in ("pair", "score")
+        for variable, tensor in (("kernel", "weight"), ("bias", "bias"))
+    ),
+}
 
 
 def heads_apart(rows, num_heads: int):

@@ -1,6 +1,13 @@
 """GPT-2."""
 
-from gpt_keras.checkpoint.families.family import ACTIVATIONS, Family, GGUFKeys, Key, Weight
+from gpt_keras.checkpoint.families.family import (
+    ACTIVATIONS,
+    Family,
+    GGUFKeys,
+    Key,
+    Weight,
+    heads,
+)
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt2/
 # Its Conv1D keeps a matrix as (inputs, outputs), and c_attn joins query, key and value already.
@@ -9,6 +16,7 @@ GPT2 = Family(
     architectures={
         "CausalLM": "GPT2LMHeadModel",
         "SequenceClassifier": "GPT2ForSequenceClassification",
+        "TokenClassifier": "GPT2ForTokenClassification",
         "TextEmbedder": "GPT2Model",
     },
     fixed={
@@ -60,6 +68,7 @@ GPT2 = Family(
         Weight("final_norm/scale", ("ln_f.weight",)),
         Weight("final_norm/bias", ("ln_f.bias",)),
     ),
+    heads=heads(tokens="classifier"),
     ignored=(".attn.bias", ".attn.masked_bias"),  # causal masks that old versions stored
     # https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py, class GPT2Model
     gguf=GGUFKeys(

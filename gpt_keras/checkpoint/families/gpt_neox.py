@@ -8,6 +8,7 @@ from gpt_keras.checkpoint.families.family import (
     RotaryKeys,
     Weight,
     classes,
+    heads,
 )
 
 # https://github.com/huggingface/transformers/blob/main/src/transformers/models/gpt_neox/
@@ -58,6 +59,7 @@ GPT_NEOX = Family(
         Weight("final_norm/scale", ("final_layer_norm.weight",)),
         Weight("final_norm/bias", ("final_layer_norm.bias",)),
     ),
+    heads=heads(tokens="classifier"),
     # Masks and frequencies that old versions stored.
     ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
     rotary=RotaryKeys(theta_key="rotary_emb_base", fraction_key="rotary_pct", fraction=0.25),

@@ -182,7 +182,7 @@ SMOLLM3 = dataclasses.replace(
 OLMO2 = dataclasses.replace(
     LLAMA,
     model_type="olmo2",
-    architectures=classes("Olmo2"),
+    architectures={k: v for k, v in classes("Olmo2").items() if k != "TokenClassifier"},
     fixed={**LLAMA.fixed, "norm_place": "post", "qk_norm": "width"},
     keys={**_ATTENTION_BIAS, "norm_epsilon": Key(("rms_norm_eps",), float, 1e-5)},
     token_ids=(None, 50279, 1),

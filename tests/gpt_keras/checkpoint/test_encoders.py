@@ -109,7 +109,7 @@ def test_positions_behind_the_padding(tmp_path):
         ("bert", {"is_decoder": True}, "is_decoder=True: unsupported"),
         ("bert", {"position_embedding_type": "relative_key"}, "='relative_key': unsupported"),
         ("bert", {"tie_word_embeddings": False}, "tie_word_embeddings=False: unsupported"),
-        ("bert", {"architectures": ["BertForTokenClassification"]}, "BertForTokenClassification"),
+        ("bert", {"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice"),
         ("roberta", {"hidden_act": "relu"}, "hidden_act='relu': unsupported"),
         ("roberta", {"pad_token_id": -1}, "pad_token_id=-1: expected one"),
     ],

@@ -239,7 +239,7 @@ def test_gpt_neox():
     [
         (LLAMA, {"model_type": "t5"}, "model_type='t5': unsupported; supported are llama, gpt2"),
         (LLAMA, {"model_type": 3}, "model_type=3: expected a string"),
-        (LLAMA, {"architectures": ["LlamaForTokenClassification"]}, "supported are LlamaForCausal"),
+        (LLAMA, {"architectures": ["LlamaForMaskedLM"]}, "supported are LlamaForCausal"),
         (LLAMA, {"architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM'"),
         (LLAMA, {"hidden_size": "24"}, "hidden_size='24': expected an integer"),
         (LLAMA, {"hidden_size": True}, "hidden_size=True: expected an integer"),

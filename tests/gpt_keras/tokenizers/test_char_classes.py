@@ -37,6 +37,6 @@ def test_all_code_points_after_the_table_are_other():
     text = "!" + "".join(code_points(len(char_classes.table()) - 1, 0x110000))
     assert len(BYTE_LEVEL.pre_tokenize_str(text)) == 1
     assert len(DIGITS.pre_tokenize_str(text)) == 1
-    words, _ = pre_tokenizer.NAMED["digits_gpt2"](*utf8.to_code_points(tf.constant([text])))
+    words, *_ = pre_tokenizer.NAMED["digits_gpt2"](*utf8.to_code_points(tf.constant([text])))
     assert words.numpy().tolist() == [text.encode()]
     assert char_classes.table()[-1] == char_classes.OTHER
