@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 GGUF := data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 PYTEST := $(BIN)/python -m pytest -n 2 --dist=loadgroup --timeout=600
-ORDINARY := "not slow and not oracle and not skew"
+ORDINARY := "not slow and not oracle and not skew and not llama_cpp"
 
-.PHONY: help setup data test test-slow test-oracle test-skew conformance conformance-model fuzz lint format demo demo-pretrain demo-zh bench soak golden wheel constraints clean
+.PHONY: help setup data test test-slow test-oracle test-skew test-llama-cpp conformance conformance-model fuzz lint format demo demo-pretrain demo-zh bench soak golden wheel constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,15 @@ test-oracle: $(VENV)/.bench-ready data  ## live against torch and transformers
 
 test-skew: setup data .venv-2.20/.ready  ## exports of this TensorFlow answer the same in 2.20
 	OTHER_PYTHON=.venv-2.20/bin/python $(PYTEST) --timeout=1800 -m skew
+
+# llama.cpp as a wheel of its own, which brings no Python that we need.
+.venv-llamacpp/.ready:
+	$(PYTHON) -m venv .venv-llamacpp
+	.venv-llamacpp/bin/pip install --quiet --disable-pip-version-check --no-deps xllamacpp==2026.10.11549
+	touch $@
+
+test-llama-cpp: setup data .venv-llamacpp/.ready  ## llama.cpp reads the GGUF files that are written here
+	LLAMA_CPP_PYTHON=.venv-llamacpp/bin/python $(PYTEST) --timeout=1800 -m llama_cpp tests/gpt_keras/checkpoint
 
 # Without TARGET it is the local server that is tested.
 conformance: setup  ## does a server behave as the stock one? TARGET=host:port REST_TARGET=host:port
@@ -103,4 +112,4 @@ constraints: $(VENV)/.bench-ready  ## pin what is installed now
 	  $(BIN)/pip freeze --exclude-editable --exclude pip --exclude wheel | sed 's/^torch==\([0-9.]*\).*/torch==\1/' | grep -v ' @ ' | sort -f; } > constraints.txt
 
 clean:  ## remove what the targets made, but not data/
-	rm -rf $(VENV) .venv-2.20 build dist *.egg-info models runs bench
+	rm -rf $(VENV) .venv-2.20 .venv-llamacpp build dist *.egg-info models runs bench

@@ -98,13 +98,13 @@ def verify(directory, model, entries, template=None, context=None) -> None:
 
 
 def _compare_text_task(loaded, model):
-    """Each signature's answer to each of TEXTS alone, beside that of the Python function."""
+    """Each signature's answer to its example and to each of TEXTS, beside the Python function's."""
     for name, served in model.signatures().items():
-        for text in TEXTS:
-            # Several inputs get different texts.
-            begin = TEXTS.index(text)
+        requests = [{key: [value] for key, value in served.example.items()}]
+        for begin in range(len(TEXTS)):  # several inputs get different texts
             given = {key: [TEXTS[(begin + i) % len(TEXTS)]] for i, key in enumerate(served.inputs)}
-            given |= {key: [served.example[key]] for key in served.fixed}
+            requests.append(given | {key: [served.example[key]] for key in served.fixed})
+        for given in requests:
             expected = served.function(**{key: tf.constant(value) for key, value in given.items()})
             got = loaded.run(name, given)
             for key, value in expected.items():

@@ -137,7 +137,11 @@ class AugmentedBatches(ExampleBatches):
 def varies(source) -> bool:
     """Whether a sample of these batches, perhaps of several tasks, differs between epochs."""
     parts = getattr(source, "sources", {"": source}).values()
-    return any(isinstance(part, AugmentedBatches) for part in parts)
+    return any(isinstance(part, AugmentedBatches) or _is_masked_anew(part) for part in parts)
+
+
+def _is_masked_anew(source) -> bool:
+    return isinstance(source, ExampleBatches) and bool(source.examples.masking and source.shuffle)
 
 
 def augmented(

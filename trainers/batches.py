@@ -35,7 +35,10 @@ class BatchSource(Protocol):
 
     - of a task on whole texts: `padding_mask` (B, T) bool, `weight` (B,) float32, `sample_id`
       (B,) int32, the row's number, and the task's targets by name, (B, ...) or (B, T). Filler
-      rows, which complete the last batch of an epoch, have sample_id -1, one token and zeros;
+      rows, which complete the last batch of an epoch, have sample_id -1, one token and zeros.
+      Where `Examples.masking` hides tokens, by (seed, epoch, sample), also `masked_at` and
+      `targets` (B, P) int32, where those asked for stand and which they are, and `loss_mask` (B, P)
+      float32, 1 where there is one;
     - of a language model: `segment_ids` (B, T) int32 (1, 2, ... along the row, 0 padding),
       `loss_mask` (B, T) float32, the weight of predicting the token AT this position from those
       before it (0 on the first of a segment), `sample_id` (B,) int32, the row's number. Filler
@@ -152,11 +155,34 @@ class ExampleBatches:
             batch[name][: len(rows)] = values[rows]
         batch["sample_id"] = np.full(B, -1, np.int32)
         batch["sample_id"][: len(rows)] = rows
+        if examples.masking is not None:
+            batch |= self._masked(batch, epoch)
         if self.mixup:
             kept = [_share(self.mixup, self.seed, epoch, int(row)) for row in rows]
             batch["mixup"] = np.ones(B, np.float32)
             batch["mixup"][: len(rows)] = kept
         return batch
+
+    def _masked(self, batch: Batch, epoch: int) -> Batch:
+        """What masking changes of a batch, and adds: where which tokens are asked for."""
+        masking, token_ids = self.examples.masking, batch["token_ids"].copy()
+        B, P = len(token_ids), masking.places(token_ids.shape[1])
+        masked_at, targets = np.zeros((2, B, P), np.int32)
+        loss_mask = np.zeros((B, P), np.float32)
+        lengths = batch["padding_mask"].sum(axis=1)
+        for at, (row, length) in enumerate(zip(batch["sample_id"], lengths, strict=True)):
+            if row < 0:
+                continue
+            # To evaluate, the same places whatever the seed.
+            key = (self.seed, epoch, row) if self.shuffle else (0, 0, row)
+            token_ids[at, :length], places = masking(
+                batch["token_ids"][at, :length], np.random.default_rng(key)
+            )
+            masked_at[at, : len(places)] = places
+            targets[at, : len(places)] = batch["token_ids"][at, places]
+            loss_mask[at, : len(places)] = 1
+        return {"token_ids": token_ids, "masked_at": masked_at, "targets": targets,
+                "loss_mask": loss_mask}  # fmt: skip
 
 
 class PackedBatches:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from gpt_keras.config import GPTConfig
+from gpt_keras.tasks import ALIASES
 from gpt_keras.tasks import TASKS as TEXT_TASKS
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.text_task import TextTask
 from trainers import shards
 from trainers.args import FlagValues, UsageError
 from trainers.batches import BatchSource, ExampleBatches, PackedBatches, choose_bucket_lengths
@@ -31,9 +33,10 @@ TASKS = (*LANGUAGE_COLUMNS, *TEXT_TASKS)
 
 def task_flag(flags: FlagValues, text: str) -> None:
     """Defines --task."""
-    absl_flags.DEFINE_string("task", None, f"<{'|'.join(TASKS)}>: {text}", flag_values=flags)
+    names = (*TASKS, *ALIASES)
+    absl_flags.DEFINE_string("task", None, f"<{'|'.join(names)}>: {text}", flag_values=flags)
     absl_flags.register_validator(
-        "task", _are_tasks, f"expected one of {', '.join(TASKS)}", flag_values=flags
+        "task", _are_tasks, f"expected one of {', '.join(names)}", flag_values=flags
     )
 
 
@@ -52,7 +55,13 @@ def parse_tasks(value: str) -> dict[str, str]:
       What the run calls each -> which task it is.
     """
     names = (part.partition(":") for part in value.split(","))
-    return {name: task or name for name, _, task in names}
+    return {name: ALIASES.get(task or name, task or name) for name, _, task in names}
+
+
+def longest(value: str, path: str) -> int:
+    """Tokens of the longest text that a model takes for all tasks of --task."""
+    kinds = {TEXT_TASKS.get(task, TextTask) for task in parse_tasks(value).values()}
+    return min(kind.longest(path) for kind in kinds)
 
 
 def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[dict]:
@@ -206,22 +215,27 @@ def batch_source(
     shuffle: bool,
     seed: int = 0,
     pad_id: int = 0,
+    replicas: int = 1,
 ) -> BatchSource:
     """Batches of the features, with --length_buckets or --max_length and --packing.
 
     Args:
       features: see `make_features`.
       flags: those of `trainers.data_flags`.
-      global_batch_size: rows of a batch, over all replicas and accumulation steps.
+      global_batch_size: rows of a batch, over all replicas and accumulation steps; to evaluate,
+        a few more where a group of rows would be cut.
       shuffle: True to train, False to evaluate.
       seed: of the shuffling.
       pad_id: see `gpt_keras.preprocessing.filler`; what it is does not matter, since it is masked.
+      replicas: that a batch is shared among, in whole groups.
 
     Raises:
       ValueError: a batch to train on larger than the data.
     """
     options = {"seed": seed, "shuffle": shuffle, "pad_id": pad_id}
     if isinstance(features, Examples):
+        if not shuffle:  # to evaluate, as many more as fill the last group
+            global_batch_size += -global_batch_size % (features.group * replicas)
         lengths = choose_bucket_lengths(features.lengths, flags.length_buckets)
         lengths = [min(length, flags.max_length) for length in lengths]
         options["mixup"] = flags.mixup if shuffle and "mixup" in flags else 0.0
@@ -230,11 +244,29 @@ def batch_source(
     return PackedBatches(rows, global_batch_size, **options)
 
 
-def run_source(features, flags: FlagValues, *, shuffle: bool, pad_id: int) -> BatchSource:
-    """`batch_source` of a run: --global_batch_size rows to train on; to evaluate, a micro-batch."""
+def run_source(
+    features, flags: FlagValues, *, shuffle: bool, pad_id: int, replicas: int = 1
+) -> BatchSource:
+    """`batch_source` of a run: --global_batch_size rows to train on; to evaluate, a micro-batch.
+
+    Raises:
+      UsageError: a micro-batch of a replica would cut groups of rows.
+    """
     rows = flags.global_batch_size if shuffle else micro_batch_size(flags)
+    group, parts = getattr(features, "group", 1), flags.gradient_accumulation_steps * replicas
+    if shuffle and group > 1 and rows % (group * parts):
+        raise UsageError(
+            f"--global_batch_size={rows}: {group} rows of this data belong together, and {parts} "
+            f"micro-batches are made of a batch; give a multiple of {group * parts}"
+        )
     return batch_source(
-        features, flags, global_batch_size=rows, shuffle=shuffle, seed=flags.seed, pad_id=pad_id
+        features,
+        flags,
+        global_batch_size=rows,
+        shuffle=shuffle,
+        seed=flags.seed,
+        pad_id=pad_id,
+        replicas=replicas,
     )
 
 

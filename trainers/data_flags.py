@@ -2,11 +2,12 @@
 
 import functools
 import itertools
+from collections.abc import Iterable
 
 from absl import flags as absl_flags
 
 from gpt_keras.tasks import TASKS
-from gpt_keras.tasks.text_task import Option
+from gpt_keras.tasks.text_task import Option, TextTask
 from trainers.args import FlagValues
 from trainers.packing import PACKINGS
 from trainers.records import TEXT_UNITS
@@ -59,7 +60,12 @@ def _columns() -> dict[str, str]:
 
 def task_flags(flags: FlagValues) -> None:
     """Options of tasks."""
-    for name, (option, used_by) in _options().items():
+    option_flags(flags, TASKS.values())
+
+
+def option_flags(flags: FlagValues, tasks: Iterable[type[TextTask]]) -> None:
+    """Options of these tasks."""
+    for name, (option, used_by) in _options(tasks).items():
         text = f"--task={','.join(used_by)}: {option.help}"
         if option.choices:
             absl_flags.DEFINE_enum(name, option.default, option.choices, text, flag_values=flags)
@@ -71,10 +77,10 @@ def task_flags(flags: FlagValues) -> None:
         define(name, option.default, text, flag_values=flags)
 
 
-def _options() -> dict[str, tuple[Option, list[str]]]:
+def _options(tasks) -> dict[str, tuple[Option, list[str]]]:
     """Name of an option -> what it is, and the tasks that have it."""
     found: dict[str, tuple[Option, list[str]]] = {}
-    for task in TASKS.values():
+    for task in tasks:
         for name, option in task.options.items():
             known, used_by = found.setdefault(name, (option, []))
             assert known == option, f"--{name} is two different things"

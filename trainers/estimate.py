@@ -167,8 +167,11 @@ def largest_batch(source: BatchSource) -> Batch:
     """The first batch, blown up to the largest shape that there is; what it says is of no use."""
     rows, length = max(source.shapes, key=math.prod)
     batch = source.batch(0)
+    short = batch["token_ids"].shape[1]
     return {
-        name: np.ones((rows, length)[: value.ndim], value.dtype) for name, value in batch.items()
+        # What is not as long as the texts, such as the labels of each, stays as it is.
+        name: np.ones((rows, *(length if n == short else n for n in value.shape[1:])), value.dtype)
+        for name, value in batch.items()
     }
 
 

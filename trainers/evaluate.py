@@ -65,7 +65,7 @@ def evaluate(name: str, flags: args.FlagValues):
     """The metrics of the model that a flag names."""
     path = flags[name].value
     limit = flags.max_length
-    flags.max_length = min(limit, checkpoint.read_config(path).max_position_embeddings)
+    flags.max_length = min(limit, data.longest(flags.task, path))
     (name_of_task, task_name), *more = data.parse_tasks(flags.task).items()
     if more:
         raise args.UsageError(f"--task={flags.task}: name one task to evaluate")

@@ -67,8 +67,7 @@ def main(flags: args.FlagValues) -> None:
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
     strategy = start(flags)
-    context = checkpoint.read_config(flags.model).max_position_embeddings
-    flags.max_length = min(flags.max_length, context)
+    flags.max_length = min(flags.max_length, data.longest(flags.task, flags.model))
     folder = RunFolder(flags, strategy.extended.should_checkpoint)
     if broadcast(strategy, np.int32(folder.finished)):
         print(f"this run is finished: the model is in {folder.file('model')}")
@@ -183,7 +182,11 @@ class FineTuner:
         """Batches of the training, eval or test data of all tasks; None without any."""
         sources = {
             task.name: data.run_source(
-                getattr(task, name), self.flags, shuffle=shuffle, pad_id=self.filler
+                getattr(task, name),
+                self.flags,
+                shuffle=shuffle,
+                pad_id=self.filler,
+                replicas=self.strategy.num_replicas_in_sync,
             )
             for task in self.tasks
             if getattr(task, name)

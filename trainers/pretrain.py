@@ -2,11 +2,13 @@
 
     python -m trainers.pretrain --train_data='data/shakespeare/*.txt' --output_dir=runs/shakespeare
 
-The model is a `llama` of the size that the flags say. Bits per byte on held-out documents tell how
-well it compresses text it has not seen; they compare across tokenizers. The finished model is
-`<output_dir>/model`, a Hugging Face directory.
+The model is a `llama` of the size that the flags say, or with --objective=masked_lm a `bert`, which
+sees a text from both sides and finds tokens that are hidden in it. Bits per byte on held-out
+documents tell how well the former compresses text it has not seen; they compare across tokenizers.
+The finished model is `<output_dir>/model`, a Hugging Face directory.
 """
 
+import dataclasses
 import functools
 import os
 
@@ -14,10 +16,13 @@ import keras
 import numpy as np
 from absl import flags as absl_flags
 
-from gpt_keras import CausalLM, GPTConfig, checkpoint, preprocessing, tokenizers
+from gpt_keras import CausalLM, GPTConfig, MaskedLM, checkpoint, preprocessing, tokenizers
+from gpt_keras.checkpoint.families import FAMILIES
+from gpt_keras.tasks import Task
 from trainers import args, data
 from trainers.agreement import agree, digest, start
-from trainers.data_flags import data_flags, train_data_flags
+from trainers.batches import BatchSource, ExampleBatches
+from trainers.data_flags import data_flags, option_flags, train_data_flags
 from trainers.features import END_OF_TEXT
 from trainers.files import save_folder
 from trainers.fit import Data, continue_samples, describe, dry_run, dtype_policy, fit, fit_flags
@@ -29,18 +34,26 @@ from trainers.optimizer import optimizer_flags
 from trainers.run_folder import RunFolder
 from trainers.strategy import broadcast, strategy_flags, wait_for_all
 
+OBJECTIVES = {"causal_lm": CausalLM, "masked_lm": MaskedLM}
+MASK = "<mask>"  # of a tokenizer that is trained
+TOKEN_TYPES = 2  # of a bert, as there are of its family
+
 
 def pretrain_flags(flags: args.FlagValues) -> None:
     """Tokenizer and size of the model."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
+    absl_flags.DEFINE_enum(
+        "objective", "causal_lm", list(OBJECTIVES), "what is learned: the next token, or tokens "
+        "hidden in a text that is seen from both sides", flag_values=flags,
+    )  # fmt: skip
     absl_flags.DEFINE_string(
         "tokenizer", "", "directory with tokenizer.json or .model; empty: train byte-level BPE on "
         "the training data, or take the one that made the shards", flag_values=flags,
     )  # fmt: skip
     integer("vocab_size", 4096, "tokens of a tokenizer that is trained", lower_bound=257)
     absl_flags.DEFINE_string(
-        "config", "", "directory with a config.json that says the architecture; empty: a llama of "
-        "the sizes below", flag_values=flags,
+        "config", "", "directory with a config.json that says the architecture; empty: a llama, "
+        "or to find hidden tokens a bert, of the sizes below", flag_values=flags,
     )  # fmt: skip
     integer("num_layers", 6, "Transformer blocks")
     integer("hidden_size", 384, "width of the model")
@@ -48,13 +61,18 @@ def pretrain_flags(flags: args.FlagValues) -> None:
     integer("num_kv_heads", 0, "key/value heads; 0: as many as query heads", lower_bound=0)
     integer(
         "intermediate_size", 0, "width of the feed-forward; 0: 8/3 of hidden_size, up to the next "
-        "multiple of 32", lower_bound=0,
+        "multiple of 32; of a bert 4 times hidden_size", lower_bound=0,
     )  # fmt: skip
 
 
+def masked_lm_flags(flags: args.FlagValues) -> None:
+    """Hidden tokens."""
+    option_flags(flags, [MaskedLM])
+
+
 FLAGS = (
-    pretrain_flags, train_data_flags, data_flags, shards_flags, fit_flags, loop_flags,
-    insight_flags, optimizer_flags, strategy_flags, card_flags,
+    pretrain_flags, masked_lm_flags, train_data_flags, data_flags, shards_flags, fit_flags,
+    loop_flags, insight_flags, optimizer_flags, strategy_flags, card_flags,
 )  # fmt: skip
 
 
@@ -73,12 +91,18 @@ def main(flags: args.FlagValues) -> None:
         return
     keras.utils.set_random_seed(flags.seed)
     mixture = open_mixture(flags.train_data, flags.tokenizer, flags.verify_shards)
+    if mixture is not None and flags.objective != "causal_lm":
+        raise args.UsageError(
+            f"--objective={flags.objective}: --train_data names shards, which are for causal_lm; "
+            "give files of texts"
+        )
     tokenizer, config, texts = (
         read_texts(flags, folder) if mixture is None else read_shards(mixture, flags, folder)
     )
     agree(strategy, lambda: {"the architecture": str(config), **digests(texts, mixture, flags)})
     with strategy.scope():
-        task = CausalLM(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
+        kind = OBJECTIVES[flags.objective]
+        task = kind(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
     print(describe(task, texts, flags))
     if flags.dry_run:
         dry_run(task, texts, flags, strategy)
@@ -102,7 +126,7 @@ def main(flags: args.FlagValues) -> None:
 
 def read_texts(flags: args.FlagValues, folder: RunFolder):
     """Tokenizer, architecture and batches, out of files of texts."""
-    train_records, eval_records = data.load_split("causal_lm", flags)
+    train_records, eval_records = data.load_split(flags.objective, flags)
     tokenizer = load_tokenizer(flags, folder, train_records)
     config = make_config(flags, tokenizer)
     texts = Data(
@@ -131,9 +155,16 @@ def digests(texts: Data, mixture: Mixture | None, flags: args.FlagValues) -> dic
     prepared = mixture and digest(mixture.digests)
     held_out = prepared if prepared and not flags.eval_data else None
     return {
-        "the digest of --train_data": prepared or digest(texts.train.rows),
-        "the digest of the eval data": held_out or digest(texts.eval and texts.eval.rows),
+        "the digest of --train_data": prepared or digest(_content(texts.train)),
+        "the digest of the eval data": held_out or digest(texts.eval and _content(texts.eval)),
     }
+
+
+def _content(source: BatchSource):
+    """What batches are made of; the same records may lie at another place on another machine."""
+    if isinstance(source, ExampleBatches):
+        return dataclasses.replace(source.examples, records=())
+    return source.rows
 
 
 def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict]):
@@ -143,11 +174,15 @@ def load_tokenizer(flags: args.FlagValues, folder: RunFolder, records: list[dict
         return tokenizers.load(path)
     print(f"training a tokenizer of {flags.vocab_size} tokens")
     texts = (record.get("text") or record["prompt"] + record["completion"] for record in records)
-    return tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
+    if flags.objective == "causal_lm":
+        return tokenizers.train_byte_level_bpe(texts, flags.vocab_size, [END_OF_TEXT])
+    return tokenizers.train_byte_level_bpe(
+        texts, flags.vocab_size, [END_OF_TEXT, MASK], mask_token=MASK
+    )
 
 
 def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:
-    """Architecture: that of --config with the tokenizer's ids, or a llama of the flags' sizes."""
+    """Architecture: that of --config with the tokenizer's ids, or one of the flags' sizes."""
     vocabulary = {
         "vocab_size": tokenizer.vocab_size,
         "bos_token_id": tokenizer.bos_token_id,
@@ -156,31 +191,44 @@ def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:
     }
     if flags.config:
         config = checkpoint.read_config(flags.config)
-        return config.replace(dropout=flags.dropout, **vocabulary)
+        config = config.replace(dropout=flags.dropout, **vocabulary)
+        return data.configure(flags.objective, config, flags)
+    sizes = {
+        "hidden_size": flags.hidden_size, "num_layers": flags.num_layers,
+        "num_heads": flags.num_heads, "max_position_embeddings": flags.max_length,
+        "dropout": flags.dropout, **vocabulary,
+    }  # fmt: skip
+    if flags.objective == "masked_lm":
+        if flags.num_kv_heads not in (0, flags.num_heads):
+            raise args.UsageError("--num_kv_heads: a bert has as many as query heads; leave it out")
+        config = GPTConfig(
+            model_type="bert",
+            activation="gelu",
+            token_types=TOKEN_TYPES,
+            norm_epsilon=1e-12,
+            intermediate_size=flags.intermediate_size or 4 * flags.hidden_size,
+            **{**FAMILIES["bert"].fixed, **sizes},
+        )
+        return data.configure(flags.objective, config, flags)
     return GPTConfig(
-        hidden_size=flags.hidden_size,
-        num_layers=flags.num_layers,
-        num_heads=flags.num_heads,
         num_kv_heads=flags.num_kv_heads,
         intermediate_size=flags.intermediate_size or -(-flags.hidden_size * 8 // 3 // 32) * 32,
-        max_position_embeddings=flags.max_length,
-        dropout=flags.dropout,
-        **vocabulary,
+        **sizes,
     )
 
 
 def make_source(records, tokenizer, config: GPTConfig, flags: args.FlagValues, shuffle: bool):
-    """Batches of packed documents; None without any."""
+    """Batches of packed documents, or of texts to hide tokens in; None without any."""
     if records is None:
         return None
     filler = preprocessing.filler(config)
-    features = data.make_features("causal_lm", records, tokenizer, flags)
+    features = data.make_features(flags.objective, records, tokenizer, flags, config)
     return data.run_source(features, flags, shuffle=shuffle, pad_id=filler)
 
 
-def show_samples(task: CausalLM, flags: args.FlagValues) -> None:
-    """Prints what the finished model makes of --sample_prompts."""
-    if not flags.sample_prompts:
+def show_samples(task: Task, flags: args.FlagValues) -> None:
+    """Prints what the finished model makes of --sample_prompts, if it is one to continue texts."""
+    if not flags.sample_prompts or not isinstance(task, CausalLM):
         return
     texts = continue_samples(task, flags, 128)
     for prompt, text in zip(flags.sample_prompts, texts, strict=True):

@@ -16,7 +16,7 @@ import sys
 import tensorflow as tf
 from absl import flags as absl_flags
 
-from gpt_keras.tasks import TASKS, CausalLM
+from gpt_keras.tasks import ALIASES, TASKS, CausalLM
 from trainers import args
 from trainers.run_folder import RunFolder
 from trainers.search_space import Dimension, parse_space
@@ -121,8 +121,8 @@ def main(flags: args.FlagValues) -> None:
 
 def objective_of(trainer: Trainer):
     """The metrics of the trainer's task, of which KEY is what early stopping watches."""
-    task = TASKS.get(trainer.flags.task) if "task" in trainer.flags else None
-    return (task or CausalLM).METRICS
+    name = trainer.flags.task if "task" in trainer.flags else None
+    return TASKS.get(ALIASES.get(name, name), CausalLM).METRICS
 
 
 def objective(flags: args.FlagValues, trainer: Trainer) -> tuple[str, str]:

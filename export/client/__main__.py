@@ -83,8 +83,7 @@ def _status(client: Client, values: flags.FlagValues) -> None:
 
 _COMMANDS = {
     "generate": _generate, "chat": _chat, "classify": _classify, "regress": _regress,
-    "embed": _embed,
-    "status": _status,
+    "embed": _embed, "status": _status,
 }  # fmt: skip
 
 

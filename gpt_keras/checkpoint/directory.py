@@ -44,9 +44,9 @@ class SafetensorsSource:
             self.where = single
             self._add(single)
         elif os.path.isfile(index):
-            shards = set(Fields.read(index).get("weight_map", dict).values())
+            shards = set(map(str, Fields.read(index).get("weight_map", dict).values()))
             for shard in sorted(shards):
-                path = os.path.join(directory, os.path.basename(str(shard)))
+                path = os.path.join(directory, os.path.basename(shard))
                 if not os.path.isfile(path):
                     raise ValueError(f"{path}: missing; {index} names it as a shard")
                 self._add(path)

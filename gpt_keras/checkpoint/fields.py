@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REQUIRED = object()
+MOST = 300  # letters of a value in an error
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a string",
           dict: "an object", list: "a list"}  # fmt: skip
 
@@ -40,12 +41,16 @@ class Fields:
             raise ValueError(
                 f"{path}:{error.lineno}: malformed JSON at column {error.colno}: {error.msg}"
             ) from None
+        except (ValueError, RecursionError) as error:  # thousands of digits or brackets
+            raise ValueError(f"{path}: malformed JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}")
         return cls(values, path)
 
     def error(self, key: str, remedy: str) -> ValueError:
-        return ValueError(f"{self.where}: {key}={self.values.get(key)!r}: {remedy}")
+        value = repr(self.values.get(key))
+        value = value if len(value) < MOST else f"{value[:MOST]}..."
+        return ValueError(f"{self.where}: {key}={value}: {remedy}")
 
     def get(self, key: str, kind: type, default: Any = REQUIRED) -> Any:
         """The value of `key`, checked to be of `kind`; null counts as absent."""
@@ -55,7 +60,10 @@ class Fields:
                 raise ValueError(f"{self.where}: {key} is missing: expected {_NAMES[kind]}")
             return default
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise self.error(key, "expected a number that a float can hold") from None
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"expected {_NAMES[kind]}")
         return value

@@ -133,10 +133,11 @@ class Header:
             block, size = gguf.GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError):
             raise ValueError(f"tensor {name} is of an unknown type: {kind}") from None
-        if math.prod(shape[-1:]) % block:
+        row = math.prod(shape[-1:])
+        if row % block:
             raise ValueError(
-                f"truncated or damaged GGUF file: tensor {name} has rows of {shape[-1]} numbers, "
-                f"which are no whole {kind.name} blocks of {block}"
+                f"truncated or damaged GGUF file: tensor {name} has rows of {row} numbers, which "
+                f"are no whole {kind.name} blocks of {block}"
             )
         self._at, count = start + offset, math.prod(shape) // block * size
         return TensorInfo(

@@ -7,7 +7,12 @@ from typing import Protocol
 import numpy as np
 
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
-from gpt_keras.checkpoint.families.family import SAME_CLASS, heads_apart, heads_together
+from gpt_keras.checkpoint.families.family import (
+    OUR_HEADS,
+    SAME_CLASS,
+    heads_apart,
+    heads_together,
+)
 from gpt_keras.config import GPTConfig
 
 
@@ -103,6 +108,7 @@ def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None =
     large = {
         "embedding/table": (D, config.vocab_size),
         "embedding/positions": (config.position_offset + config.max_position_embeddings, D),
+        "embedding/types": (config.token_types, D),
         "block_{i}/attention/out/kernel": (config.num_heads * config.head_dim, D),
         "block_{i}/feed_forward/down/kernel": (config.intermediate_size, D),
         "block_{i}/feed_forward/down": (1, config.intermediate_size, D),  # the first expert's
@@ -162,7 +168,8 @@ def _assignments(model, family: Family, prefix: str):
         yield variable, weight, _tensor_names(weight, i, prefix, model.config.num_experts)
     heads = {variable.path: variable for variable in model.weights}
     for weight in _head(model, family):
-        yield heads[weight.variable], weight, _head_names(weight, family, prefix)
+        if weight.variable in heads:  # some have options
+            yield heads[weight.variable], weight, _head_names(weight, family, prefix)
 
 
 def _head(model, family: Family) -> tuple[Weight, ...]:
@@ -170,7 +177,7 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     parts = getattr(model, "tasks", {})
     if not parts:
         task = type(model).__name__
-        return family.heads.get(SAME_CLASS.get(task, task), ())
+        return {**OUR_HEADS, **family.heads}.get(SAME_CLASS.get(task, task), ())
     return tuple(
         dataclasses.replace(
             weight,
@@ -234,7 +241,7 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family, pre
 
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
-    heads = {n for head in family.heads.values() for w in head
+    heads = {n for head in {**OUR_HEADS, **family.heads}.values() for w in head
              for n in _head_names(w, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
     of_several = tuple(f".{head}" for head in heads)  # behind the task's name

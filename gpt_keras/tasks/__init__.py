@@ -4,7 +4,7 @@ from gpt_keras import checkpoint
 from gpt_keras.tasks.causal_lm import CausalLM
 from gpt_keras.tasks.masked_lm import MaskedLM
 from gpt_keras.tasks.multi_task import MultiTask
-from gpt_keras.tasks.registry import TASKS
+from gpt_keras.tasks.registry import ALIASES, TASKS
 from gpt_keras.tasks.relation_extractor import RelationExtractor
 from gpt_keras.tasks.sequence_classifier import SequenceClassifier
 from gpt_keras.tasks.sequence_regressor import SequenceRegressor
@@ -16,11 +16,12 @@ from gpt_keras.tasks.token_classifier import TokenClassifier
 
 def of(path) -> type[Task]:
     """The class of the task that a model directory or file says it is of."""
-    every = (CausalLM, MaskedLM, MultiTask, TextEmbedder, *TASKS.values())
+    every = (CausalLM, MultiTask, *TASKS.values())
     return {task.__name__: task for task in every}[checkpoint.read_task(path)]
 
 
 __all__ = [
-    "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor", "SequenceClassifier",
-    "SequenceRegressor", "Task", "TextEmbedder", "TextTask", "TokenClassifier",
+    "ALIASES", "TASKS", "CausalLM", "MaskedLM", "MultiTask", "RelationExtractor",
+    "SequenceClassifier", "SequenceRegressor", "Task", "TextEmbedder", "TextTask",
+    "TokenClassifier",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gpt_keras.masking import Masking
+
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
@@ -23,6 +25,8 @@ class Examples:
         whole groups are shuffled.
       num_truncated: rows cut at the length limit.
       skipped: reason -> records left out for it.
+      masking: hides some tokens of each row, others in each epoch, see `batches.ExampleBatches`;
+        None for a task that sees all.
       options: values of the task's options that these data decide.
     """
 
@@ -36,6 +40,7 @@ class Examples:
     group: int = 1
     num_truncated: int = 0
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    masking: Masking | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

@@ -13,6 +13,19 @@ def text_of(record: Mapping[str, Any], name: str = "text") -> str:
     return value
 
 
+def texts_of(record: Mapping[str, Any], name: str) -> list[str]:
+    """A value that is a text or a list of texts; none where the record has none of that name.
+
+    Raises:
+      ValueError: it is another thing, or one of the list is.
+    """
+    value = record.get(name)
+    if value is None:
+        return []
+    values = value if isinstance(value, list) else [value]
+    return [text_of({**record, name: one}, name) for one in values]
+
+
 def label_of(record: Mapping[str, Any], name: str = "label") -> str:
     """A label: a name, or an integer. Raises ValueError where it is another thing."""
     value = record[name]

@@ -1,11 +1,13 @@
 """TextTask: what every task that says something of whole texts has in common."""
 
 import abc
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from gpt_keras import checkpoint
 from gpt_keras.config import GPTConfig
 from gpt_keras.tasks.examples import Examples
 from gpt_keras.tasks.task import Task
@@ -74,6 +76,11 @@ class TextTask(Task, abc.ABC):
         """A configuration with values of `options`; those of other tasks are dropped."""
         params = {**config.task_params.get(cls.NAME, {}), **values}
         return config.replace(task_params={cls.NAME: params} if params else {})
+
+    @classmethod
+    def longest(cls, path: str | os.PathLike) -> int:
+        """Tokens of the longest text that the model of a directory or file takes."""
+        return checkpoint.read_config(path).max_position_embeddings
 
     @classmethod
     @abc.abstractmethod

@@ -98,6 +98,7 @@ class JsonTokenizer(Tokenizer):
                     f"{where}: {name} {token!r} is not in the vocabulary: add it to {FILE}"
                 )
             setattr(self, f"{name}_id", None if token is None else self._ids[token])
+        self.mask_token_id = self._ids.get(named.get(tokenizer_config.MASK))
         self.chat_template = tokenizer_config.chat_template(self._config, where)
 
     def _finders(self):

@@ -33,7 +33,7 @@ class Tokenizer(tf.Module, abc.ABC):
     Attributes:
       vocab_size: one more than the highest id.
       special_tokens: dict string -> id.
-      bos_token_id, eos_token_id, pad_token_id, unk_token_id: int or None.
+      bos_token_id, eos_token_id, pad_token_id, unk_token_id, mask_token_id: int or None.
       chat_template: Jinja source, or None.
       post_processor: the special tokens around a text, or around two, see there.
       token_bytes: (vocab_size,) string tensor, the bytes that each id stands for; "" for none.
@@ -45,6 +45,7 @@ class Tokenizer(tf.Module, abc.ABC):
     eos_token_id: int | None
     pad_token_id: int | None
     unk_token_id: int | None
+    mask_token_id: int | None = None
     chat_template: str | None
     post_processor: PostProcessor
     token_bytes: tf.Tensor

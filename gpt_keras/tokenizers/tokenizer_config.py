@@ -8,11 +8,16 @@ from gpt_keras.tokenizers.post_processor import PostProcessor
 FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+MASK = "mask_token"
 # Classes of transformers that name tokens by default, as old directories leave to them.
 _GPT2 = "<|endoftext|>"
 _DEFAULTS = {
     kind: {"bos_token": _GPT2, "eos_token": _GPT2, "unk_token": _GPT2}
     for kind in ("GPT2Tokenizer", "GPT2TokenizerFast")
+} | {
+    f"{kind}Tokenizer{fast}": {MASK: token}
+    for kind, token in (("Bert", "[MASK]"), ("Roberta", "<mask>"), ("XLMRoberta", "<mask>"))
+    for fast in ("", "Fast")
 }
 
 # Those that put no tokens around a text, whatever `tokenizer.json` says.
@@ -55,7 +60,7 @@ def _read_object(path):
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise ValueError(f"{path}: not valid JSON: {error}; get the file anew") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(fields).__name__}")
@@ -66,7 +71,7 @@ def named_tokens(fields: dict, where: str) -> dict[str, str]:
     """Which string is the "bos_token" and so on, of those that are named."""
     default = _DEFAULTS.get(fields.get("tokenizer_class"), {})
     tokens = {}
-    for name in NAMES:
+    for name in (*NAMES, MASK):
         token = fields.get(name, default.get(name))
         if isinstance(token, dict):
             token = token.get("content")

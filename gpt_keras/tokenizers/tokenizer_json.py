@@ -139,7 +139,7 @@ def parse(text: str | bytes, where: str) -> TokenizerJson:
     """
     try:
         fields = json.loads(text, parse_float=serde.to_float)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON: {error}; get the file anew") from error
     try:
         return _parse(fields, text.encode() if isinstance(text, str) else text, where)

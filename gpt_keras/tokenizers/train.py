@@ -23,6 +23,7 @@ def train_byte_level_bpe(
     pre_tokenizer="gpt2",
     add_prefix_space=False,
     min_frequency=2,
+    mask_token=None,
     chat_template=None,
 ) -> ByteLevelBPE:
     """Learns a vocabulary and merges with Hugging Face `tokenizers`; equal input, equal result.
@@ -36,6 +37,7 @@ def train_byte_level_bpe(
       pre_tokenizer: a key of `pre_tokenizer.NAMED`.
       add_prefix_space: put a blank before a text that does not begin with one.
       min_frequency: a pair that is rarer is not merged.
+      mask_token: which of the special tokens stands for one that a model is to find, or None.
       chat_template: Jinja source or None.
 
     Raises:
@@ -60,6 +62,8 @@ def train_byte_level_bpe(
     )
     model.train_from_iterator(blocks, trainer)
     config = dict.fromkeys(tokenizer_config.NAMES[:3], special_tokens[0]) if special_tokens else {}
+    if mask_token is not None:
+        config[tokenizer_config.MASK] = mask_token
     if chat_template is not None:
         config["chat_template"] = chat_template
     return ByteLevelBPE(model.to_str(pretty=True), config, "trained tokenizer")

@@ -115,6 +115,20 @@ def embedder(tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def masked_lm(tmp_path_factory):
+    """An exported MaskedLM."""
+    tokenizer = tokenizers.train_byte_level_bpe(
+        CORPUS, 320, ("<|endoftext|>", "<mask>"), mask_token="<mask>"
+    )
+    bert = {**TINY, **FAMILIES["bert"].fixed, "activation": "gelu", "token_types": 2}
+    config = gpt_keras.GPTConfig(vocab_size=tokenizer.vocab_size, model_type="bert", **bert)
+    keras.utils.set_random_seed(6)
+    yield from _exported(
+        gpt_keras.MaskedLM(config, tokenizer), tmp_path_factory.mktemp("masked_lm")
+    )
+
+
+@pytest.fixture(scope="session")
 def tiny():
     """Fields of a small architecture."""
     return TINY

@@ -192,11 +192,14 @@ def test_commands(address, args, out):
     assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
 
 
+COMMANDS = "expected one of generate, chat, classify, regress, embed, status"
+
+
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        ([], 2, "expected one of generate, chat, classify, embed, status, not nothing"),
-        (["sing"], 2, "expected one of generate, chat, classify, embed, status, not 'sing'"),
+        ([], 2, f"{COMMANDS}, not nothing"),
+        (["sing"], 2, f"{COMMANDS}, not 'sing'"),
         (["generate"], 2, "--prompt is missing"),
         (["chat"], 2, "--message is missing"),
         (["classify", "text"], 2, "unexpected argument 'text': every option is a --flag=value"),

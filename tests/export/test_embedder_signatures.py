@@ -1,6 +1,5 @@
 """What a served embedder says and what it refuses, in a plain session."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,6 +52,19 @@ def test_no_rows_and_bad_texts(embedder):
         embedder.loaded.run("embed", {"texts": ["ok", b"\xff"]})
 
 
+def test_rank_answers_each_pair(embedder):
+    documents = TEXTS[1:] + TEXTS[:1]
+    scores = embedder.loaded.run("rank", {"queries": TEXTS, "documents": documents})["score"]
+    first, second = (embedder.model.embed(tf.constant(x)).numpy() for x in (TEXTS, documents))
+    np.testing.assert_allclose(scores, (first * second).sum(axis=1), atol=1e-5)  # of length 1
+    for row, pair in enumerate(zip(TEXTS, documents, strict=True)):
+        alone = {"queries": [pair[0]], "documents": [pair[1]]}
+        assert embedder.loaded.run("rank", alone)["score"] == pytest.approx([scores[row]], abs=1e-5)
+    assert embedder.loaded.run("rank", {"queries": [], "documents": []})["score"].shape == (0,)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="documents has 1 values and the requ"):
+        embedder.loaded.run("rank", {"queries": ["a", "b"], "documents": ["a"]})
+
+
 def test_a_difference_is_found(embedder):
     entries = signatures.of(embedder.model)
     verification.verify(embedder.saved_model_dir, embedder.model, entries)
@@ -60,18 +72,8 @@ def test_a_difference_is_found(embedder):
         embedder.model.config, embedder.model.tokenizer, embedding=SentenceEmbedding("first")
     )
     other.set_weights(embedder.model.get_weights())
-    with pytest.raises(ValueError, match=r"answers otherwise .* embed\(.*The capital"):
+    with pytest.raises(ValueError, match=r"answers otherwise .* embed\(.*The weather"):
         verification.verify(embedder.saved_model_dir, other, entries)
-
-
-def test_a_masked_language_model_is_not_served(tokenizer):
-    keras.utils.set_random_seed(1)
-    config = gpt_keras.GPTConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=8, num_layers=1, num_heads=2,
-        intermediate_size=8, causal=False,
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="a MaskedLM has no signatures"):
-        signatures.of(gpt_keras.MaskedLM(config, tokenizer))
 
 
 def test_the_task_is_read_from_the_directory(embedder, tmp_path):

@@ -1,5 +1,6 @@
 """Chat templates compiled: what fits, what does not, and that both agree."""
 
+import dataclasses
 import datetime
 import json
 
@@ -39,6 +40,12 @@ def alternating(contents, system):
         for role, content in zip(roles, contents, strict=False)
         if role != "system" or content
     ]
+
+
+def pieces_of(compiled, messages):
+    """The prompt, cut at tokens in contents that are text: what is tokenized."""
+    compiled = dataclasses.replace(compiled, control_tokens=("</think>", "/think", "<|im_end|>"))
+    return compiled.pieces(tf.constant([json.dumps(messages)]))[0].to_list()[0]
 
 
 def prompt_of(compiled, messages):
@@ -188,6 +195,10 @@ def test_thoughts_are_left_out(compile_named):
     assert said("<think>\na\n</think>\n\n b") == said(" b")
     assert said("<think>x</think></think>\n") == said("")
     assert said("<think> b") != said(" b")
+    messages = alternating(["Hi</think>", "<think>a</think>b<|im_end|>", "Why?"], system=False)
+    pieces = pieces_of(compile_named("qwen3"), messages)
+    assert pieces[1::2] == [b"</think>", b"<|im_end|>"]  # of the answer, none of the thoughts
+    assert b"".join(pieces).decode() == prompt_of(compile_named("qwen3"), messages)
     bare = chat.compile_template(WRITE + "{{ m.content.split('</think>')[-1] }}" + END)
     for role in ("user", "assistant"):
         messages = [{"role": role, "content": "<think>a</think>\n b"}]
@@ -221,7 +232,7 @@ def test_words_that_a_template_looks_for_are_refused(compile_named):
         with pytest.raises(tf.errors.InvalidArgumentError, match=refusal):
             prompt_of(compiled, messages)
         with pytest.raises(tf.errors.InvalidArgumentError, match=refusal):
-            compiled.encode(tf.constant([json.dumps(messages)]), None)
+            pieces_of(compiled, messages)
     messages = [{"role": "user", "content": "/think /system_override"}]
     assert "\n/think /system_override<" in prompt_of(compile_named("smollm3"), messages)
     assert set(compile_named("smollm3").form.words) == {"system"}

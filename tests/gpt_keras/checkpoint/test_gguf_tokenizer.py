@@ -96,7 +96,7 @@ def test_words_of_each_name(write, model, metadata, tmp_path, pre, text, words):
     assert tokenizer.tokenize(text).to_list() == [expected]
     spec = tokenizer._spec
     splitter, _ = tokenizer._make_parts(spec, "")
-    found, _ = splitter(*spec.normalizer(*utf8.to_code_points(tf.constant([text]))))
+    found = splitter(*spec.normalizer(*utf8.to_code_points(tf.constant([text])))).texts
     assert [word.decode() for word in found.numpy()] == words
 
 

@@ -1,10 +1,14 @@
 """MaskedLM: logits of the token at each place."""
 
+import pathlib
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from gpt_keras import MaskedLM
+from gpt_keras import MaskedLM, tokenizers
 
+MINILM = pathlib.Path(__file__).parents[3] / "data" / "minilm"
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 37, (2, 9)).astype(np.int32)
 
@@ -41,3 +45,133 @@ def test_each_place_sees_both_sides_but_no_padding(config):
 def test_a_causal_model_is_none(tiny):
     with pytest.raises(ValueError, match=r"causal=True: a model .* use CausalLM"):
         MaskedLM(tiny)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    texts = ["the cat sat on the mat", "a dog ran fast", "今天🙂"] * 4
+    return tokenizers.train_byte_level_bpe(texts, 300, ["<e>", "<mask>"], mask_token="<mask>")
+
+
+@pytest.fixture
+def encoder(tiny, tokenizer):
+    return MaskedLM(tiny.replace(causal=False, vocab_size=tokenizer.vocab_size), tokenizer)
+
+
+def test_long_texts_become_several_rows(encoder, tokenizer):
+    records = [
+        {"text": "the cat sat on the mat " * 3, "where": "x:1"},
+        {"text": "", "where": "x:2"},
+        {"text": "a dog", "where": "x:3"},
+    ]
+    found = MaskedLM.examples(records, tokenizer, encoder.config, 10)
+    pieces = np.split(found.values, found.row_splits[1:-1])
+    assert {len(piece) for piece in pieces[:-2]} == {10}
+    texts = [
+        tokenizer.detokenize([np.concatenate(some).tolist()])[0].numpy().decode()
+        for some in (pieces[:-1], pieces[-1:])
+    ]
+    assert texts == [records[0]["text"], "a dog"]
+    assert found.record_ids.tolist() == [0] * (len(pieces) - 1) + [2]
+    assert found.skipped == {"empty": 1}
+    with pytest.raises(ValueError, match="nothing to learn: all of 1 texts are empty"):
+        MaskedLM.examples(records[1:2], tokenizer, encoder.config, 10)
+
+
+def test_loss_is_of_the_places_asked_for(encoder):
+    token_ids = np.random.default_rng(1).integers(2, 40, (3, 9)).astype(np.int32)
+    batch = {
+        "token_ids": token_ids, "padding_mask": np.arange(9) < np.array([9, 6, 1])[:, None],
+        "masked_at": np.array([[1, 8], [5, 0], [0, 0]], np.int32),
+        "targets": np.array([[3, 4], [5, 0], [0, 0]], np.int32),
+        "loss_mask": np.array([[1, 1], [1, 0], [0, 0]], np.float32),
+    }  # fmt: skip
+    loss = encoder.batch_loss(batch, encoder.features(batch))
+    logits = encoder(token_ids, padding_mask=batch["padding_mask"])
+    likely = tf.nn.log_softmax(logits).numpy()
+    expected = [-likely[0, 1, 3] - likely[0, 8, 4], -likely[1, 5, 5], 0]
+    np.testing.assert_allclose(loss.rows[:, 0], expected, rtol=1e-4)
+    assert loss.rows.numpy()[:, 1].tolist() == [2, 1, 0]
+    np.testing.assert_allclose(loss.total, np.sum(expected), rtol=1e-5)
+    assert loss.outputs.numpy().tolist() == [[0], [0], [0]]
+    best = {**batch, "targets": batch["targets"].copy()}
+    best["targets"][0, 1] = likely[0, 8].argmax()
+    assert encoder.batch_loss(best, encoder.features(best)).outputs.numpy()[0, 0] == 1
+
+
+TEXTS = [
+    "the <mask> sat", "<mask> ran <mask>", "no mask", "", "今天🙂<mask>", "a dog " * 40 + "<mask>",
+]  # fmt: skip
+
+
+def test_fill_mask(encoder, tokenizer):
+    """What the logits at the first mask say, whatever the neighbours are."""
+    together = {name: value.numpy() for name, value in encoder.fill_mask(TEXTS).items()}
+    assert together["num_masks"].tolist() == [1, 2, 0, 0, 1, 0]  # the last one is cut
+    for row, text in enumerate(TEXTS):
+        ids = tokenizer.tokenize([text])[0].numpy()[:32]
+        tokens, texts = together["tokens"][row], together["texts"][row]
+        if 1 not in ids:
+            assert set(tokens) == set(texts) == {b""}
+            assert not together["scores"][row].any()
+            continue
+        place = ids.tolist().index(1)
+        likely = tf.nn.softmax(encoder(ids[None])[0, place]).numpy()
+        best = np.argsort(-likely)[:5]
+        np.testing.assert_allclose(together["scores"][row], likely[best], rtol=1e-4)
+        for i, token in enumerate(best):
+            said = tokenizer.token_bytes[int(token)].numpy()
+            assert tokens[i].decode() == said.decode("utf-8", "replace")
+            filled = text.encode().replace(b"<mask>", said, 1).decode("utf-8", "replace")
+            assert texts[i].decode() == filled
+        alone = encoder.fill_mask([text])
+        np.testing.assert_array_equal(alone["tokens"][0], tokens)
+        np.testing.assert_allclose(alone["scores"][0], together["scores"][row], rtol=1e-4)
+    assert encoder.fill_mask(tf.constant([], tf.string))["tokens"].shape == (0, 5)
+
+
+def test_refused(tiny, tokenizer):
+    config = tiny.replace(causal=False, vocab_size=tokenizer.vocab_size)
+    plain = tokenizers.train_byte_level_bpe(["a"], 260)
+    with pytest.raises(ValueError, match="the tokenizer has no mask token: name one of its tokens"):
+        MaskedLM(config, plain).signatures()
+    for name, value in (("mask_rate", 0.0), ("fill_top_k", 10**6)):
+        with pytest.raises(ValueError, match=f"--{name}={value}: give a number from"):
+            MaskedLM(config.replace(task_params={"masked_lm": {name: value}}))
+
+
+needs_minilm = pytest.mark.skipif(
+    not MINILM.exists(), reason="no data/minilm: run `python -m examples.fetch_data minilm`"
+)
+
+
+@needs_minilm
+def test_fill_mask_with_word_pieces():
+    """The head is new, so the words are random; what goes around the text is not in the texts."""
+    model = MaskedLM.from_pretrained(MINILM)
+    found = model.fill_mask(["Paris is the [MASK] of France [MASK]."])
+    assert found["num_masks"].numpy().tolist() == [2]
+    for text in found["texts"][0].numpy():
+        assert text.startswith(b"paris is the")
+        assert b"of france [MASK]" in text
+        assert b"[CLS]" not in text
+        assert b"[SEP]" not in text
+
+
+@pytest.mark.oracle
+@needs_minilm
+def test_fill_mask_as_transformers_has_it(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    MaskedLM.from_pretrained(MINILM).save_pretrained(tmp_path / "model")
+    pipeline = transformers.pipeline("fill-mask", str(tmp_path / "model"), device="cpu")
+    texts = ["Paris is the [MASK] of France.", "[MASK]", "She [MASK]s: naïve café 天"]
+    ours = MaskedLM.from_pretrained(tmp_path / "model").fill_mask(texts)
+    for row, text in enumerate(texts):
+        theirs = pipeline(text)
+        said = [x.decode() for x in ours["tokens"][row].numpy()]
+        assert said == [found["token_str"] for found in theirs]
+        np.testing.assert_allclose(
+            ours["scores"][row], [found["score"] for found in theirs], rtol=1e-3
+        )
+        filled = [x.decode() for x in ours["texts"][row].numpy()]
+        assert filled == [found["sequence"] for found in theirs]
