@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import chat, entity_pairs, metrics, preprocessing, words
+from gpt_keras import chat, entity_pairs, metrics, pieces, preprocessing, words
 from gpt_keras.chat.refusal import refused_if
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
@@ -181,9 +181,17 @@ class RelationExtractor(TextTask):
         )  # fmt: skip
         token_ids = words.first_tokens(marks, encoded.offsets[:2])[1].values
         at = _turned(token_ids, is_turned)  # (R, 2)
-        batch = preprocessing.pad(encoded.tokens, filler)
-        heads, tails = tf.unstack(tf.maximum(at, 0), axis=1)
-        logits = self(batch.token_ids, heads, tails, padding_mask=batch.padding_mask)
+        token_ids, lengths = preprocessing.pad(encoded.tokens, filler)
+
+        def logits_of(ids, sizes, heads, tails):
+            longest = tf.reduce_max(sizes)  # of these, whatever the others have
+            mask = tf.sequence_mask(sizes, longest)
+            return [self(ids[:, :longest], heads, tails, padding_mask=mask)]
+
+        inputs = [token_ids, lengths, *tf.unstack(tf.maximum(at, 0), axis=1)]
+        (logits,) = pieces.map_rows(
+            logits_of, inputs, [tf.TensorSpec([None, len(config.id2label)], tf.float32)]
+        )
         scores = ops.softmax(logits)  # (R, C)
         labels = tf.argmax(scores, axis=1)
         kept = tf.where((labels > 0) & tf.reduce_all(at >= 0, axis=1))[:, 0]

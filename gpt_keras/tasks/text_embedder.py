@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -78,16 +78,13 @@ class TextEmbedder(TextTask):
         }
         self.embedding = dataclasses.replace(embedding, **given)
 
-    @classmethod
-    def from_pretrained(cls, path, *args, **kwargs) -> Self:
-        """As `Task.from_pretrained`; what the directory has for a head is left aside."""
-        model = super().from_pretrained(path, *args, **kwargs)
-        model._set_embedding(checkpoint.read_sentence_embedding(path))
+    def read_settings(self, path: str) -> None:
+        """Sets `embedding` to what `modules.json` says, but for what the options say."""
+        self._set_embedding(checkpoint.read_sentence_embedding(path))
         # From here on `modules.json` says it, and nothing else.
-        params = model.config.task_params.get(cls.NAME, {})
+        params = self.config.task_params.get(self.NAME, {})
         params = {k: v for k, v in params.items() if k not in ("pooling", "normalize")}
-        model.config = model.config.replace(task_params={cls.NAME: params} if params else {})
-        return model
+        self.config = self.config.replace(task_params={self.NAME: params} if params else {})
 
     @classmethod
     def longest(cls, path: str | os.PathLike) -> int:

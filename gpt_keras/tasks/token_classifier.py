@@ -228,6 +228,7 @@ class TokenClassifier(TextTask):
         scores = tf.math.unsorted_segment_sum(scores, spans, count) / sizes
 
         def of_rows(values):
+            values = tf.ensure_shape(values, [None])
             return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
 
         starts = of_rows(tf.gather(tf.gather(starts.values, inside), at))
