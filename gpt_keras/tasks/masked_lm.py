@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics, preprocessing
+from gpt_keras import metrics, pieces, preprocessing
 from gpt_keras.layers import ACTIVATIONS, ConfigLayer, Norm, Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.masking import Masking, ordinary_tokens, word_starts
@@ -188,10 +188,17 @@ class MaskedLM(TextTask):
         token_ids, real = batch["token_ids"], batch["padding_mask"]
         is_mask = (token_ids == mask) & real  # (B, T)
         num_masks = tf.math.count_nonzero(is_mask, axis=1, dtype=tf.int32)  # (B,)
-        at = tf.argmax(tf.cast(is_mask, tf.int32), axis=1, output_type=tf.int32)  # (B,)
-        hidden = tf.gather(self.backbone(**batch), at, batch_dims=1)  # (B, D)
-        logits = self.logits(hidden)[:, : tokenizer.vocab_size]
-        scores, tokens = tf.math.top_k(tf.nn.softmax(logits), min(k, tokenizer.vocab_size))
+        at = _first(is_mask)  # (B,)
+
+        def best(**some):
+            is_mask = (some["token_ids"] == mask) & some["padding_mask"]  # (b, t)
+            hidden = tf.gather(self.backbone(**some), _first(is_mask), batch_dims=1)  # (b, D)
+            logits = self.logits(hidden)[:, : tokenizer.vocab_size]
+            return tf.math.top_k(tf.nn.softmax(logits), k)
+
+        k = min(k, tokenizer.vocab_size)
+        empty = [tf.zeros([0, k]), tf.zeros([0, k], tf.int32)]
+        scores, tokens = pieces.map_batch(best, batch, empty)  # (B, k)
         there = (num_masks > 0)[:, None]  # (B, 1)
         filled = _filled(token_ids, real, at, tokens, tokenizer)
         words = tokenizer.detokenize(tf.reshape(tokens, (-1, 1)))  # (B * k,)
@@ -237,6 +244,11 @@ def _one_by_one(rows, ordinary, mask_id):
 
 def _rows(tokens: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(tokens.values.numpy(), tokens.row_splits.numpy()[1:-1])
+
+
+def _first(is_mask):
+    """(B, T) bool -> (B,) int32, the first place that is true, or 0."""
+    return tf.argmax(tf.cast(is_mask, tf.int32), axis=1, output_type=tf.int32)
 
 
 def _filled(token_ids, real, at, tokens, tokenizer):

@@ -243,20 +243,21 @@ class QuestionAnswerer(TextTask):
         return {"text": text, **found, "score": tf.where(answered, sure, 1 - sure)}
 
     def _spans_of(self, split: windows.Windows) -> Spans:
-        """The best answers of windows, some windows after the other."""
+        """The best answers of windows."""
         filler = preprocessing.filler(self.config)
         token_ids, lengths = preprocessing.pad(split.tokens, filler)
-        dense = [token_ids, lengths, split.starts.to_tensor(), split.ends.to_tensor()]
+        dense = [token_ids, split.starts.to_tensor(), split.ends.to_tensor()]
         if self.config.token_types:
             dense.append(split.types.to_tensor())
 
-        def best(ids, sizes, starts, ends, types=None):
-            mask = tf.sequence_mask(sizes, tf.shape(ids)[1])
-            logits = self(ids, padding_mask=mask, token_type_ids=types)
+        def best(rows, longest):
+            ids, starts, ends, *types = (tf.gather(x, rows)[:, :longest] for x in dense)
+            mask = tf.sequence_mask(tf.gather(lengths, rows), longest)
+            logits = self(ids, padding_mask=mask, token_type_ids=types[0] if types else None)
             return self.best_spans(logits, starts, ends, self._null(mask))
 
-        dtypes = (tf.float32, tf.int32, tf.int32, tf.float32)
-        return Spans(*pieces.map_rows(best, dense, [tf.TensorSpec([None], x) for x in dtypes]))
+        empty = [tf.zeros([0], x) for x in (tf.float32, tf.int32, tf.int32, tf.float32)]
+        return Spans(*pieces.map_rows(best, lengths, empty))
 
 
 def _tokens_of(answer, starts, ends) -> tuple[int, int] | None:

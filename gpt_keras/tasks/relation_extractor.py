@@ -183,15 +183,18 @@ class RelationExtractor(TextTask):
         at = _turned(token_ids, is_turned)  # (R, 2)
         token_ids, lengths = preprocessing.pad(encoded.tokens, filler)
 
-        def logits_of(ids, sizes, heads, tails):
-            longest = tf.reduce_max(sizes)  # of these, whatever the others have
-            mask = tf.sequence_mask(sizes, longest)
+        ends_of = tf.maximum(at, 0)  # (R, 2)
+
+        def logits_of(rows, longest):
+            ids, mask = (
+                tf.gather(token_ids, rows),
+                tf.sequence_mask(tf.gather(lengths, rows), longest),
+            )
+            heads, tails = tf.unstack(tf.gather(ends_of, rows), axis=1)
             return [self(ids[:, :longest], heads, tails, padding_mask=mask)]
 
-        inputs = [token_ids, lengths, *tf.unstack(tf.maximum(at, 0), axis=1)]
-        (logits,) = pieces.map_rows(
-            logits_of, inputs, [tf.TensorSpec([None, len(config.id2label)], tf.float32)]
-        )
+        empty = tf.zeros([0, len(config.id2label)])
+        (logits,) = pieces.map_rows(logits_of, lengths, [empty])
         scores = ops.softmax(logits)  # (R, C)
         labels = tf.argmax(scores, axis=1)
         kept = tf.where((labels > 0) & tf.reduce_all(at >= 0, axis=1))[:, 0]

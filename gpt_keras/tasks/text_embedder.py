@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import checkpoint, metrics, preprocessing
+from gpt_keras import checkpoint, metrics, pieces, preprocessing
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.pooling import SentenceEmbedding
@@ -211,8 +211,10 @@ class TextEmbedder(TextTask):
         context, fill = self.config.max_position_embeddings, preprocessing.filler(self.config)
         length = min(self.embedding.max_length or context, context)
         tokens = preprocessing.encode(texts, self.require_tokenizer(), length, fill).tokens
-        batch = preprocessing.pad(tokens, fill)
-        return self(batch.token_ids, padding_mask=batch.padding_mask)
+        padded = preprocessing.pad(tokens, fill)
+        batch = {"token_ids": padded.token_ids, "padding_mask": padded.padding_mask}
+        empty = tf.zeros([0, self.config.hidden_size])
+        return pieces.map_batch(lambda **some: [self(**some)], batch, [empty])[0]
 
     def rank(self, queries, documents):
         """How well each document answers the query beside it; works in a `tf.function` too.

@@ -210,7 +210,7 @@ def evaluated(model, rows):
 @pytest.mark.parametrize("piece", [2, 32])
 @pytest.mark.parametrize("threshold", [-0.5, 0.5])
 def test_serving_answers_as_an_evaluation_does(model, monkeypatch, piece, threshold):
-    monkeypatch.setattr(pieces, "ROWS", piece)
+    monkeypatch.setattr(pieces, "TOKENS", piece * 32)
     config = model.config.replace(
         task_params={
             "extractive_qa": {

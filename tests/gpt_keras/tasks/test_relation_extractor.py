@@ -193,7 +193,7 @@ def answers(model, texts, spans):
 
 
 def test_relations_of_raw_texts(model, config, tokenizer, monkeypatch):
-    monkeypatch.setattr(pieces, "ROWS", 3)
+    monkeypatch.setattr(pieces, "TOKENS", 60)
     found = answers(model, TEXTS, SPANS)
     assert found["num_relations"].max() == found["labels"].shape[1] > 0
     # What training sees of the same texts.
