@@ -10,6 +10,7 @@ from gpt_keras.attention import visibility
 from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
+from gpt_keras.initialization import left_empty
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.metrics import Metrics
 
@@ -82,7 +83,9 @@ class Task(ConfigModel):
                 f"is {config.vocab_size}; is the tokenizer that of this model?"
             )
         dtype = checkpoint.stored_dtype(path) if dtype == "auto" else dtype
-        model = cls(config, tokenizer=tokenizer, dtype=dtype)
+        with left_empty():
+            backbone = GPTBackbone(config, cls.with_lm_head, dtype=dtype, name="backbone")
+        model = cls(config, tokenizer=tokenizer, dtype=dtype, backbone=backbone)
         checkpoint.read_weights(path, model)
         model.read_settings(path)
         return model
