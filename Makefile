@@ -33,7 +33,8 @@ data: setup  ## fetch real weights and texts into data/, tweets ready for traini
 test: setup data  ## ordinary tests; no torch
 	$(PYTEST) -m $(ORDINARY) tests/gpt_keras
 	$(PYTEST) -m $(ORDINARY) tests/export
-	$(PYTEST) -m $(ORDINARY) --ignore=tests/gpt_keras --ignore=tests/export
+	$(PYTEST) -m $(ORDINARY) tests/trainers
+	$(PYTEST) -m $(ORDINARY) --ignore=tests/gpt_keras --ignore=tests/export --ignore=tests/trainers
 
 test-slow: setup data  ## what takes longer than half a minute a test
 	$(PYTEST) --timeout=3600 -m "slow and not oracle"

@@ -264,6 +264,8 @@ def test_two_tasks_on_one_body(command, data_dir, tmp_path, capsys):
         ({"train_data": path}, "of several tasks, write NAME=FILE; names are mood, animal"),
         ({"task": "mood:classification,mood:classification"}, "--task=mood:classification,mood"),
         ({"task": "causal_lm,classification"}, "--task=causal_lm,classification"),
+        ({"task": "mood:classification,multiple_choice"}, "those on whole texts but multiple_choi"),
+        ({"task": "my/mood:classification,regression"}, "letters, digits, _ and -, such as topic:"),
     ]:
         status, printed = command(**{**options, "output_dir": tmp_path / "bad", **changes})
         assert (status, message in printed.err) == (2, True), printed.err
