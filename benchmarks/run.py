@@ -11,7 +11,7 @@ from absl import app, flags
 
 BENCHMARKS = (
     "decode", "train_step", "workers", "memory", "finetune", "finetune_tweets", "finetune_scores",
-    "tokenizer", "prepare_data", "input_wait",
+    "tokenizer", "loading", "prepare_data", "input_wait",
 )  # fmt: skip
 
 

@@ -25,9 +25,9 @@ class Block(ConfigLayer):
         experts = self.config.num_experts
         self.feed_forward = self._make(MixtureOfExperts if experts else FeedForward, "feed_forward")
         self.feed_forward_post_norm = self._make(Norm, "feed_forward_post_norm", post)
-        self.dropout = keras.layers.Dropout(
-            self.config.dropout, dtype=self.dtype_policy, name="dropout"
-        )
+        rate = self.config.dropout
+        dropout = keras.layers.Dropout
+        self.dropout = dropout(rate, dtype=self.dtype_policy, name="dropout") if rate else None
         for layer in (
             self.attention_norm, self.attention, self.attention_post_norm,
             self.feed_forward_norm, self.feed_forward, self.feed_forward_post_norm,
@@ -75,7 +75,7 @@ class Block(ConfigLayer):
         """The residual stream `x` with `y` added, and the norm of one or both of them."""
         of_sum = self.config.norm_place == "sum"
         y = y if norm is None or of_sum else norm(y)
-        x = x + (self.dropout(y, training=training) if self.config.dropout else y)
+        x = x + (y if self.dropout is None else self.dropout(y, training=training))
         return norm(x) if of_sum else x
 
     def input_of_attention(self, x):

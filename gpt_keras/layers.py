@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras import ops
 
 from gpt_keras.config import GPTConfig
+from gpt_keras.initialization import initializer
 
 # Layouts of a matrix for decoding, see `split_columns`.
 LAYOUTS = ("plain", "panels", "slabs")
@@ -34,6 +35,10 @@ class ConfigLayer(keras.layers.Layer):
     def from_config(cls, config):
         config = dict(config)
         return cls(GPTConfig.from_dict(config.pop("config")), **config)
+
+    def add_weight(self, *args, **options):
+        options["initializer"] = initializer(options.get("initializer"))
+        return super().add_weight(*args, **options)
 
     def replace_weight(self, old, value):
         """A new weight of that value, under the name of `old`, which the layer forgets."""

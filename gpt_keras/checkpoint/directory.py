@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,11 +23,11 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_SHARD_SIZE = 5 * 10**9  # bytes
-_FLOATS = {"F64", "F32", "F16", "BF16"}
 _DTYPES = {
     "float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16,
     "float64": np.float64,
 }  # fmt: skip
+_FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 _TOKENIZER = {
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
@@ -38,7 +39,7 @@ class SafetensorsSource:
 
     def __init__(self, directory: str):
         self.where = directory
-        self._files = {}  # tensor -> open file; an open file is a mapping, not a copy
+        self._tensors = {}  # name -> (path, dtype, shape, byte of the file where it begins)
         single, index = _weight_files(directory)
         if os.path.isfile(single):
             self.where = single
@@ -55,31 +56,40 @@ class SafetensorsSource:
 
     def _add(self, path):
         try:
-            file = safe_open(path, framework="np")
+            with safe_open(path, framework="np"):  # checks the header, and that the file holds it
+                pass
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path}: truncated or damaged safetensors file: {error}") from None
-        self._files.update(dict.fromkeys(file.keys(), (path, file)))
+        with open(path, "rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        for name, info in header.items():
+            begin = start + info["data_offsets"][0]
+            self._tensors[name] = path, info["dtype"], tuple(info["shape"]), begin
 
     def names(self):
-        return set(self._files)
+        return set(self._tensors)
 
     def shape(self, name):
-        return tuple(self._slice(name).get_shape()) if name in self._files else None
+        return self._tensors[name][2] if name in self._tensors else None
 
     def dtype(self, name):
-        return self._slice(name).get_dtype()
+        return self._tensors[name][1]
 
-    def read(self, name) -> np.ndarray:
-        dtype = self.dtype(name)
+    def pieces(self, name):
+        path, dtype, shape, begin = self._tensors[name]
         if dtype not in _FLOATS:
             raise ValueError(
-                f"{self._files[name][0]}: tensor {name} has dtype {dtype}; supported are "
+                f"{path}: tensor {name} has dtype {dtype}; supported are "
                 f"{', '.join(sorted(_FLOATS))}"
             )
-        return self._files[name][1].get_tensor(name)
-
-    def _slice(self, name):
-        return self._files[name][1].get_slice(name)
+        rows, width = weights.rows_at_once(shape), math.prod(shape[1:])
+        with open(path, "rb") as file:  # what is mapped counts as memory beside the copy
+            file.seek(begin)
+            for row in range(0, shape[0], rows):
+                count = min(rows, shape[0] - row)
+                yield np.fromfile(file, _FLOATS[dtype], count * width).reshape(count, *shape[1:])
 
 
 def has_weights(directory: str) -> bool:
@@ -160,7 +170,7 @@ def save(
         _write_weights(model, partial, dtype, max_shard_size)
         if model.tokenizer is not None:
             model.tokenizer.save(partial)
-        if model.is_bare:
+        if model.embedding is not None:
             sentence_modules.write(model.embedding, config["hidden_size"], partial)
         if card is not None:
             with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:

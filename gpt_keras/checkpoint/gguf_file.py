@@ -5,6 +5,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import functools
 import os
+from collections.abc import Iterator
 
 import gguf
 import numpy as np
@@ -15,6 +16,7 @@ from gpt_keras.checkpoint.families.family import heads_together
 from gpt_keras.checkpoint.fields import Fields
 from gpt_keras.checkpoint.gguf_header import Header, TensorInfo
 from gpt_keras.checkpoint.gguf_tokenizer import make_tokenizer
+from gpt_keras.checkpoint.weights import rows_at_once
 
 _ARCHITECTURES = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
 
@@ -58,7 +60,7 @@ class GGUFFile:
 
         def factors(name):
             found = self._factors.get(name)
-            return None if found is None else self._numbers(found).reshape(-1)
+            return None if found is None else np.concatenate(list(self._pieces(found))).reshape(-1)
 
         return gguf_config.fields(self.family, self.get, self._tensors, factors, self.where)
 
@@ -85,25 +87,32 @@ class GGUFFile:
     def dtype(self, name: str) -> str:
         return self._tensors[name][0].type.name
 
-    def read(self, name: str) -> np.ndarray:
-        values = self._numbers(*self._tensors[name])
-        if name.endswith(self.family.gguf.transposed):
-            return values.T
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        pieces, keys = self._pieces(*self._tensors[name]), self.family.gguf
         offset = self.family.fixed.get("norm_offset")
-        if offset and name.endswith("norm.weight"):  # stored as what it multiplies by
-            return values - np.float32(offset)
         ends = by_head(self.family)
-        if ends and name.endswith(ends):
-            return heads_together(values, self._architecture("attention.head_count"))
-        return self._unpermuted(name, values)
+        if name.endswith(keys.transposed):
+            yield np.concatenate(list(pieces)).T
+        elif offset and name.endswith("norm.weight"):  # stored as what it multiplies by
+            yield from (piece - np.float32(offset) for piece in pieces)
+        elif ends and name.endswith(ends):
+            heads = self._architecture("attention.head_count")
+            yield heads_together(np.concatenate(list(pieces)), heads)
+        elif name.endswith(keys.permuted):
+            yield self._unpermuted(name, np.concatenate(list(pieces)))
+        else:
+            yield from pieces
 
-    def _numbers(self, tensor: TensorInfo, expert: int | None = None) -> np.ndarray:
+    def _pieces(self, tensor: TensorInfo, expert: int | None = None) -> Iterator[np.ndarray]:
         """A tensor as it is stored, or the part of it that is one expert's."""
         data, shape = tensor.data, tensor.shape
         if expert is not None:
             data, shape = data.reshape(shape[0], -1)[expert], shape[1:]
+        data, rows = data.reshape(shape[0], -1), rows_at_once(shape)
         try:
-            return gguf.quants.dequantize(data, tensor.type).reshape(shape)
+            for row in range(0, shape[0], rows):
+                values = gguf.quants.dequantize(data[row : row + rows].reshape(-1), tensor.type)
+                yield values.reshape(-1, *shape[1:])
         except NotImplementedError:
             raise ValueError(
                 f"{self.where}: tensor {tensor.name} has type {tensor.type.name}, which "
@@ -173,8 +182,6 @@ class GGUFFile:
 
         Source: `LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py, whose inverse this is.
         """
-        if not name.endswith(self.family.gguf.permuted):
-            return values
         heads = self._architecture("attention.head_count")
         if ".k_proj." in name:
             heads = self._architecture("attention.head_count_kv", heads)

@@ -17,7 +17,8 @@ from gpt_keras.tokenizers import (
 # src/llama-vocab.cpp, `llm_tokenizer_bpe` for the words and `llama_vocab::impl::load` for
 # ignore_merges. It normalizes nothing; NFC is what the tokenizers do that the models were trained
 # with: GPT-NeoX's (OLMo, MPT), Cohere's and Qwen's, see transformers' tokenization_gpt_neox.py,
-# tokenization_cohere.py and tokenization_qwen2.py.
+# tokenization_cohere.py and tokenization_qwen2.py; DeepSeek-R1-Distill-Qwen has the last one too,
+# https://github.com/huggingface/transformers/pull/48211.
 _NFC = {"normalizer": "NFC"}
 PRE_TOKENIZERS = {
     "gpt-2": {"pre_tokenizer": "gpt2"},

@@ -7,7 +7,7 @@ Layout: https://github.com/keras-team/keras-hub/blob/master/keras_hub/src/utils/
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -244,7 +244,7 @@ class Preset:
         array = self._arrays[name]
         return str(array.attrs.get("dtype", array.dtype))
 
-    def read(self, name: str) -> np.ndarray:
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
         array, dtype = self._arrays[name], self.dtype(name)
         if dtype not in _FLOATS:
             raise ValueError(
@@ -259,7 +259,7 @@ class Preset:
             ) from None
         if dtype == "bfloat16" and values.dtype != ml_dtypes.bfloat16:
             values = values.view(ml_dtypes.bfloat16)
-        return values.reshape(matrix_shape(name, values.shape))
+        yield values.reshape(matrix_shape(name, values.shape))
 
 
 def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

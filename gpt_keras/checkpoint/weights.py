@@ -1,11 +1,15 @@
 """Tensors of a checkpoint to a model's variables and back, by the tables of `families`."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
+from gpt_keras.checkpoint import memory
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
 from gpt_keras.checkpoint.families.family import (
     OUR_HEADS,
@@ -14,6 +18,8 @@ from gpt_keras.checkpoint.families.family import (
     heads_together,
 )
 from gpt_keras.config import GPTConfig
+
+PIECE = 2**16  # numbers that are read at once, which the processor's cache holds
 
 
 class TensorSource(Protocol):
@@ -27,8 +33,8 @@ class TensorSource(Protocol):
     def dtype(self, name: str) -> str:
         """What the tensor is stored in, as the format calls it."""
 
-    def read(self, name: str) -> np.ndarray:
-        """The tensor, in a floating-point dtype."""
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """The tensor's rows, in a floating-point dtype: arrays to be stacked, or the whole one."""
 
     def names(self) -> set[str]:
         """All tensors that the checkpoint holds."""
@@ -57,8 +63,8 @@ class _Renamed:
     def dtype(self, name):
         return self._source.dtype(self._names[name])
 
-    def read(self, name):
-        return self._source.read(self._names[name])
+    def pieces(self, name):
+        return self._source.pieces(self._names[name])
 
 
 def read_into(model, source: TensorSource, with_head: bool, family: Family | None = None) -> None:
@@ -78,21 +84,28 @@ def read_into(model, source: TensorSource, with_head: bool, family: Family | Non
     source = _Renamed(source, family.former) if family.former else source
     prefix = _prefix(family, source)
     heads = {weight.variable for weight in _head(model, family)}
-    expected = set()
+    expected, wanted = set(), []
     for variable, weight, names in _assignments(model, family, prefix):
-        is_missing = source.shape(names[0]) not in _stored_shapes(
-            weight, model.config, tuple(variable.shape)
-        )
-        if variable.path in heads and not with_head and is_missing:  # or that of another task
-            continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
+        if variable.path in heads and not with_head:
+            # Each of several tasks begins with the head that a checkpoint of it alone has.
+            alone = _names_alone(names, family, prefix) if hasattr(model, "tasks") else names
+            names = names if source.shape(names[0]) in shapes else alone
+            if source.shape(names[0]) not in shapes:  # or that of another task
+                continue
         _check_shapes(source, names, shapes)
-        count = len(weight.names)  # of one expert, or of all there are
-        groups = [names[i : i + count] for i in range(0, len(names), count)]
-        values = [_joined(weight, model.config, source, group) for group in groups]
-        variable.assign(np.stack(values) if len(variable.shape) == 3 else values[0])
+        wanted.append((variable, weight, names))
         expected.update(names)
     _check_surplus(source, expected, family, prefix)
+
+    def value(item):
+        variable, weight, names = item
+        return _value(weight, model.config, source, names, variable)
+
+    # NumPy lets go of Python's lock while it reads and copies.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for (variable, *_), values in zip(wanted, pool.map(value, wanted), strict=True):
+            variable.assign(memory.tensor(values))
 
 
 def check_sizes(config: GPTConfig, source: TensorSource, family: Family | None = None) -> None:
@@ -146,14 +159,36 @@ def tensors(model, family: Family | None = None) -> Iterator[tuple[str, np.ndarr
             yield name, np.ascontiguousarray(turned)
 
 
-def _joined(weight: Weight, config: GPTConfig, source: TensorSource, names) -> np.ndarray:
-    """The matrix or vector of a variable that these tensors hold."""
-    parts = [source.read(name) for name in names]
-    if weight.by_head:
-        parts = [heads_apart(part, config.num_heads) for part in parts]
-    if parts[0].ndim == 2 and weight.transposed:
-        parts = [part.T for part in parts]
-    return np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+def _value(weight: Weight, config: GPTConfig, source: TensorSource, names, variable) -> np.ndarray:
+    """What a variable is to hold, in its dtype: the tensors of these names joined."""
+    count = len(weight.names)  # of one expert, or of all there are
+    groups = [names[i : i + count] for i in range(0, len(names), count)]
+    values = memory.empty(tuple(variable.shape), variable.dtype)
+    for matrix, group in zip(values if values.ndim == 3 else [values], groups, strict=True):
+        column = 0
+        for name in group:
+            shape = source.shape(name)
+            turned = len(shape) == 2 and weight.transposed
+            width = shape[0] if turned else shape[-1]
+            part = matrix[..., column : column + width]
+            _read(weight, config, source, name, part.T if turned else part)
+            column += width
+    return values
+
+
+def _read(weight: Weight, config: GPTConfig, source: TensorSource, name: str, into) -> None:
+    """Reads a tensor into an array of its shape."""
+    pieces, row = source.pieces(name), 0
+    if weight.by_head:  # rows change places
+        pieces = [heads_apart(np.concatenate(list(pieces)), config.num_heads)]
+    for piece in pieces:
+        memory.copy(piece, into[row : row + len(piece)])
+        row += len(piece)
+
+
+def rows_at_once(shape: tuple[int, ...]) -> int:
+    """How many rows of a tensor make a piece of it."""
+    return max(1, PIECE // max(1, math.prod(shape[1:])))
 
 
 def _assignments(model, family: Family, prefix: str):
@@ -168,7 +203,7 @@ def _assignments(model, family: Family, prefix: str):
     heads = {variable.path: variable for variable in model.weights}
     for weight in _head(model, family):
         if weight.variable in heads:  # some have options
-            yield heads[weight.variable], weight, _head_names(weight, family, prefix)
+            yield heads[weight.variable], weight, _head_names(weight.names, family, prefix)
 
 
 def _head(model, family: Family) -> tuple[Weight, ...]:
@@ -188,12 +223,17 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     )
 
 
-def _head_names(weight: Weight, family: Family, prefix: str) -> tuple[str, ...]:
+def _head_names(names: tuple[str, ...], family: Family, prefix: str) -> tuple[str, ...]:
     """Names of a head's tensors; some stand beside those of the backbone."""
     return tuple(
         prefix + name.removeprefix(family.prefix) if name.startswith(family.prefix) else name
-        for name in weight.names
+        for name in names
     )
+
+
+def _names_alone(names: tuple[str, ...], family: Family, prefix: str) -> tuple[str, ...]:
+    """What tensors of one of several tasks are called in a checkpoint of that task alone."""
+    return _head_names(tuple(name.partition(".")[2] for name in names), family, prefix)
 
 
 def _tensor_names(weight: Weight, i: int, prefix: str, experts: int = 0) -> tuple[str, ...]:
@@ -252,7 +292,7 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family, pre
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
     heads = {n for head in {**OUR_HEADS, **family.heads}.values() for w in head
-             for n in _head_names(w, family, prefix)}  # fmt: skip
+             for n in _head_names(w.names, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
     of_several = tuple(f".{head}" for head in heads)  # behind the task's name
     surplus = sorted(

@@ -10,6 +10,7 @@ from gpt_keras.attention import visibility
 from gpt_keras.backbone import ConfigModel, GPTBackbone
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
+from gpt_keras.initialization import left_empty
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.metrics import Metrics
 
@@ -28,6 +29,7 @@ class Task(ConfigModel):
     PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
     METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
+    embedding = None  # the `SentenceEmbedding` of one that makes vectors of texts
     is_bare = False  # a checkpoint of it is one of the backbone
     is_ours = False  # Hugging Face's class of its name would compute something else
 
@@ -81,9 +83,15 @@ class Task(ConfigModel):
                 f"is {config.vocab_size}; is the tokenizer that of this model?"
             )
         dtype = checkpoint.stored_dtype(path) if dtype == "auto" else dtype
-        model = cls(config, tokenizer=tokenizer, dtype=dtype)
+        with left_empty():
+            backbone = GPTBackbone(config, cls.with_lm_head, dtype=dtype, name="backbone")
+        model = cls(config, tokenizer=tokenizer, dtype=dtype, backbone=backbone)
         checkpoint.read_weights(path, model)
+        model.read_settings(path)
         return model
+
+    def read_settings(self, path: str) -> None:
+        """Sets what files of a directory say besides; nothing, unless a task says so."""
 
     def save_pretrained(
         self,
