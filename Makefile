@@ -20,8 +20,9 @@ $(VENV)/.ready: setup.py constraints.txt
 	touch $@
 
 # torch and transformers, the peers, come into the same environment but only when asked for.
+# seqeval has no wheel, and builds in an environment of its own alone.
 $(VENV)/.bench-ready: $(VENV)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,tune,wandb,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[test,tune,wandb,bench]'
 	touch $@
 
 data: setup  ## fetch real weights and texts into data/, tweets ready for training
@@ -32,13 +33,14 @@ data: setup  ## fetch real weights and texts into data/, tweets ready for traini
 test: setup data  ## ordinary tests; no torch
 	$(PYTEST) -m $(ORDINARY) tests/gpt_keras
 	$(PYTEST) -m $(ORDINARY) tests/export
-	$(PYTEST) -m $(ORDINARY) --ignore=tests/gpt_keras --ignore=tests/export
+	$(PYTEST) -m $(ORDINARY) tests/trainers
+	$(PYTEST) -m $(ORDINARY) --ignore=tests/gpt_keras --ignore=tests/export --ignore=tests/trainers
 
 test-slow: setup data  ## what takes longer than half a minute a test
 	$(PYTEST) --timeout=3600 -m "slow and not oracle"
 
 # One thread each: torch's threads wait for each other actively when there are more than cores.
-test-oracle: $(VENV)/.bench-ready data  ## live against torch and transformers
+test-oracle: $(VENV)/.bench-ready data  ## live against torch, transformers and seqeval
 	OMP_NUM_THREADS=1 $(PYTEST) --timeout=1800 -m oracle
 
 # The TensorFlow of stock server 2.20, beside a library that is developed with a newer one.
@@ -103,6 +105,7 @@ golden: $(VENV)/.bench-ready data  ## write the golden files anew, with torch an
 	$(BIN)/python tests/golden/write_generation.py --gguf=$(GGUF)
 	$(BIN)/python tests/golden/write_families.py
 	$(BIN)/python tests/golden/write_embeddings.py
+	$(BIN)/python tests/golden/write_tagging.py
 
 wheel: setup  ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -62,7 +62,7 @@ setup(
             "trustme>=1.2",
         ],
         # The peers: what the oracle tests and the benchmarks compare with.
-        "bench": ["accelerate>=1.2", "torch>=2.6", "transformers>=5.0"],
+        "bench": ["accelerate>=1.2", "seqeval>=1.2.2", "torch>=2.6", "transformers>=5.0"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -2,11 +2,12 @@
 
     python -m examples.prepare_passages
 
-A passage tells of three people who do not exist: where and when each was born, what each did, where
-each lives, what each collects; the facts come in a random order, and later ones call the person by
-the second name. A question asks for one fact of one person, in other words than the passage; every
-fourth asks for what is not told. Names and places are put together from syllables, and those of a
-passage are in no other. Writes train.jsonl, dev.jsonl and test.jsonl in the form of SQuAD 2.0.
+A passage tells of two people who do not exist, three facts of each: where and when they were born,
+what they did, where they live, what they collect. The facts come in a random order, and later ones
+call the person by the second name. A question asks for one fact of one person, in other words than
+the passage; every fourth asks for what is not told. Names and places are put together from
+syllables, and those of a passage are in no other. Writes train.jsonl, dev.jsonl and test.jsonl in
+the form of SQuAD 2.0.
 """
 
 import json
@@ -18,9 +19,10 @@ from absl import flags as absl_flags
 from trainers import args
 from trainers.files import replacing
 
-SIZES = {"train": 200, "dev": 30, "test": 60}  # passages
+SIZES = {"train": 300, "dev": 50, "test": 100}  # passages
 QUESTIONS = 4  # of a passage; one has no answer
-PEOPLE = 3
+PEOPLE = 2
+TOLD = 3  # facts of each
 SYLLABLES = ["ba", "dor", "el", "fin", "gar", "ho", "il", "ka", "lo", "mir", "ne", "or", "pel",
              "qui", "ros", "sa", "tav", "ul", "ven", "wy", "zan"]  # fmt: skip
 JOBS = ["baker", "bridge engineer", "clockmaker", "court painter", "dentist", "glass blower",
@@ -82,7 +84,7 @@ def passage(rng: random.Random, used: set[str]) -> list[dict]:
     facts = {
         (person, kind): value_of(kind, rng, used)
         for person in people
-        for kind in rng.sample(list(FACTS), 4)  # one is not told
+        for kind in rng.sample(list(FACTS), TOLD)
     }
     order = sorted(facts, key=lambda fact: rng.random())
     text, places, seen = "", {}, set()

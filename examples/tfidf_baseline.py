@@ -7,7 +7,7 @@ Words and pairs of words, weighted by TF-IDF with sublinear counts, go into scik
 `LogisticRegression`. Prints accuracy, macro-F1 and a report by class; `--train_data` may be given
 several times, which makes a row of the table each. With `--task=regression` it is ridge regression
 and the mean of the training data, and what is printed are the errors. `--analyzer=char` takes
-characters for words, as Chinese wants it.
+characters for words, as Chinese wants it. `--none_label=none` adds the micro-F1 of the others.
 """
 
 from collections import Counter
@@ -35,6 +35,9 @@ def baseline_flags(flags: args.FlagValues) -> None:
         "analyzer", "word", ["word", "char"], "what is counted, alone and in pairs",
         flag_values=flags,
     )  # fmt: skip
+    absl_flags.DEFINE_string(
+        "none_label", "", "the label of what has none, for a micro-F1 without it", flag_values=flags
+    )
     absl_flags.DEFINE_float(
         "inverse_regularization", 4.0, "C of LogisticRegression", 0.0, flag_values=flags
     )
@@ -68,6 +71,10 @@ def main(flags: args.FlagValues) -> None:
     print(f"{'':30}{'trained on':>11}{'accuracy':>10}{'macro-F1':>10}")
     for name, count, accuracy, macro_f1 in rows:
         print(f"{name:30}{count:>11,}{accuracy:>10.3f}{macro_f1:>10.3f}")
+    if flags.none_label:
+        others = sorted({*truth, *predictions} - {flags.none_label})
+        f1 = f1_score(truth, predictions, labels=others, average="micro", zero_division=0)
+        print(f"\nmicro-F1 of the last without {flags.none_label}: {f1:.3f}")
     print(f"\nTF-IDF + logistic regression trained on {flags.train_data[-1]}:\n\n{report}")
 
 

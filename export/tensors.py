@@ -128,6 +128,32 @@ def to_array(proto: protocol.TensorProto) -> np.ndarray:
     return flat.reshape(shape)
 
 
+def of_value(name: str, value, dtype: int) -> protocol.TensorProto:
+    """A value in a dtype, such as that of a model's input.
+
+    Args:
+      name: of the input, for the message.
+      value: number, string, nested lists of them, or array.
+      dtype: a `DataType`.
+
+    Raises:
+      ValueError: it does not fit.
+    """
+    target = numpy_dtype(dtype)
+    if target == np.object_:
+        array = np.array(value, object)
+        flat = [_bytes(name, text) for text in array.reshape(-1)]
+        array = np.array([*flat, None], object)[:-1].reshape(array.shape)
+        return to_proto(array)
+    array = np.asarray(value)
+    if array.size and not np.can_cast(array.dtype, target, "same_kind"):
+        raise ValueError(f"{name}={value!r}: expected {target.name}")
+    cast = array.astype(target)
+    if target.kind in "iu" and not np.array_equal(cast, array):
+        raise ValueError(f"{name}={value!r}: out of the range of {target.name}")
+    return to_proto(cast)
+
+
 def _content(values: np.ndarray) -> bytes:
     """Numbers as they are in memory; strings, all their lengths and then all of them."""
     if values.dtype != np.object_:
@@ -174,3 +200,11 @@ def _varint(number: int) -> bytes:
 
 def _field(dtype: np.dtype) -> str:
     return _FIELDS.get(dtype.type, "int_val")
+
+
+def _bytes(name: str, text) -> bytes:
+    if isinstance(text, str):
+        return text.encode()
+    if isinstance(text, bytes):
+        return text
+    raise ValueError(f"{name}: expected strings in lists of one length, not {text!r}")

@@ -1,11 +1,13 @@
 """Windows: long contexts in pieces that overlap, each behind its question."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from gpt_keras import preprocessing
+from gpt_keras.tokenizers.post_processor import SpecialTokens
 
 
 class Windows(NamedTuple):
@@ -30,8 +32,10 @@ class Windows(NamedTuple):
 def split(questions, contexts, tokenizer, length: int, stride: int) -> Windows:
     """Questions with pieces of their contexts; works in a `tf.function` too.
 
-    As SQuAD is learned by BERT (Devlin et al., 2019). A question is cut to half a window, and where
-    the tokenizer puts no token between two texts, a line break ends it.
+    As SQuAD is learned by BERT (Devlin et al., 2019). A question is cut to half a window. Where the
+    tokenizer puts no token between two texts, or none after them, a line break ends the question,
+    or the window: a causal model says at its last token that there is no answer, which must be
+    another token than one that ends answers.
 
     Args:
       questions, contexts: (B,) string.
@@ -44,11 +48,15 @@ def split(questions, contexts, tokenizer, length: int, stride: int) -> Windows:
       ValueError: `length` has no room for a question and a context.
     """
     around = tokenizer.post_processor.pair
+    if not around.suffix.ids:
+        with tf.init_scope():
+            ending = tuple(tokenizer.tokenize(["\n"]).values.numpy().tolist())
+        around = dataclasses.replace(around, suffix=SpecialTokens(ending, (0,) * len(ending)))
     room = length - around.num_tokens
     if room < 2:
         raise ValueError(
-            f"--window_length={length}: the tokenizer adds {around.num_tokens} special tokens to a "
-            "question and its context; give it more"
+            f"--window_length={length}: {around.num_tokens} tokens come around a question and its "
+            "context; give it more"
         )
     if not around.separator.ids:
         questions = tf.strings.join([questions, "\n"])

@@ -1,12 +1,13 @@
 """Data: from the flags of a run to its batches, by task."""
 
 import json
+import re
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
 from gpt_keras.config import GPTConfig
-from gpt_keras.tasks import ALIASES
+from gpt_keras.tasks import ALIASES, MultipleChoice
 from gpt_keras.tasks import TASKS as TEXT_TASKS
 from gpt_keras.tasks.examples import Examples
 from gpt_keras.tasks.text_task import TextTask
@@ -36,16 +37,28 @@ def task_flag(flags: FlagValues, text: str) -> None:
     names = (*TASKS, *ALIASES)
     absl_flags.DEFINE_string("task", None, f"<{'|'.join(names)}>: {text}", flag_values=flags)
     absl_flags.register_validator(
-        "task", _are_tasks, f"expected one of {', '.join(names)}", flag_values=flags
+        "task",
+        _are_tasks,
+        f"expected one of {', '.join(names)}; or several of those on whole texts but "
+        f"{MultipleChoice.NAME}, each with another name of letters, digits, _ and -, such as "
+        "topic:classification,mood:classification",
+        flag_values=flags,
     )
 
 
 def _are_tasks(value: str | None) -> bool:
-    """Whether it names a task, or several on whole texts, each with a name of its own."""
+    """Whether it names a task, or several that one body can have, each with a name of its own."""
     if value is None or value in TASKS:
         return True
     names = parse_tasks(value)
-    return len(names) == value.count(",") + 1 and set(names.values()) <= set(TEXT_TASKS)
+    on_one_body = set(TEXT_TASKS)
+    if len(names) > 1:
+        on_one_body.remove(MultipleChoice.NAME)  # asks the language model's own head
+    return (
+        len(names) == value.count(",") + 1
+        and set(names.values()) <= on_one_body
+        and all(re.fullmatch(r"[\w-]+", name) for name in names)
+    )
 
 
 def parse_tasks(value: str) -> dict[str, str]:
@@ -126,8 +139,8 @@ def hold_out(task: str, records: Sequence[dict], fraction: float) -> tuple[list[
         (held_out if is_held_out(content(task, record), fraction) else train).append(record)
     if not train or not held_out:
         raise ValueError(
-            f"eval_fraction={fraction}: of {len(records)} records {len(held_out)} would be held "
-            "out; give another share, or files with --eval_data"
+            f"--eval_fraction={fraction}: of {len(records)} records {len(held_out)} would be held "
+            "out; give another share, 0 for none, or files with --eval_data"
         )
     return train, held_out
 

@@ -100,13 +100,20 @@ class Memory:
         return "; ".join(REMEDIES[name] for name in sorted(REMEDIES, key=parts.get)[:-3:-1])
 
 
-def estimate(step: TrainStep, source: BatchSource, max_steps: int, measures: bool = False) -> str:
+def estimate(
+    step: TrainStep,
+    source: BatchSource,
+    max_steps: int,
+    measures: bool = False,
+    keeps_frozen: bool = False,
+) -> str:
     """Lines on what a run of `max_steps` updates takes.
 
     The weights are not those of before afterwards: a few steps have been made.
 
     Args:
       measures: as of `Memory.of`.
+      keeps_frozen: whether the frozen blocks run in the first epoch alone.
 
     Raises:
       UsageError: it needs more memory than the machine has left, shared by the workers on it.
@@ -124,15 +131,24 @@ def estimate(step: TrainStep, source: BatchSource, max_steps: int, measures: boo
             f"this run needs about {_size(memory.total)} of memory, and {_size(available)} are "
             f"available ({lines[0].split(': ', 2)[2]}); what would help: {memory.remedies}"
         )
-    shape = largest_batch(source)["token_ids"].shape
-    flops = step_flops(step, shape)
-    seconds = _seconds_of_step(step, largest_batch(source))
+    batch = largest_batch(source)
+    shape = batch["token_ids"].shape
+    flops, seconds = step_flops(step, shape), _seconds_of_step(step, batch)
+    all_flops, all_seconds, later = max_steps * flops, max_steps * seconds, ""
+    if keeps_frozen and max_steps > source.steps_per_epoch:
+        width = step.task.config.hidden_size
+        batch["features"] = np.ones((*shape, width), np.float32)  # (B, T, D)
+        of_top = _seconds_of_step(step, batch)
+        rest = max_steps - source.steps_per_epoch
+        all_flops -= rest * (flops - step_flops(step, shape, frozen_computed=False))
+        all_seconds -= rest * (seconds - of_top)
+        later = f"; {of_top:.3f} s after the first epoch, when the frozen blocks' output is known"
     lines += [
         f"compute: {flops:.2e} FLOPs a step of {shape[0]} x {shape[1]} tokens, "
-        f"{max_steps * flops:.2e} in {max_steps:,} steps",
+        f"{all_flops:.2e} in {max_steps:,} steps",
         f"time:   {seconds:.3f} s a step on average of {STEPS}, "
-        f"{shape[0] * shape[1] / seconds:,.0f} tokens/s, {flops / seconds / 1e9:,.0f} GFLOP/s: "
-        f"{tqdm.format_interval(max_steps * seconds)} for the run, "
+        f"{shape[0] * shape[1] / seconds:,.0f} tokens/s, {flops / seconds / 1e9:,.0f} GFLOP/s"
+        f"{later}: {tqdm.format_interval(all_seconds)} for the run, "
         "without evaluations" + ("" if len(source.shapes) == 1 else "; shorter batches are faster"),
     ]
     return "\n".join(lines)
@@ -147,9 +163,13 @@ def step_flops(step: TrainStep, shape: Sequence[int], frozen_computed: bool = Tr
     config: GPTConfig = step.task.config
     rows, length = shape
     trained = {id(v) for v in step.variables}
-    matrices = [v for v in step.task.trainable_variables if len(v.shape) > 1]
-    if not config.tie_embeddings:  # a look-up multiplies nothing
-        matrices = [v for v in matrices if v is not step.task.backbone.embedding.table]
+    embedding = step.task.backbone.embedding
+    looked_up = {id(v) for v in embedding.trainable_variables}  # which multiplies nothing
+    if embedding.with_head:  # the table itself, where they are tied
+        looked_up.discard(id(embedding.head))
+    matrices = [
+        v for v in step.task.trainable_variables if len(v.shape) > 1 and id(v) not in looked_up
+    ]
     frozen = 2 if frozen_computed else 0
     used = config.experts_per_token / max(config.num_experts, 1)  # of what all experts have
     a_token = sum(

@@ -122,7 +122,7 @@ def fit(
 
         def frozen(name):
             """What keeps the frozen blocks' output of a source, or None."""
-            if not first or not flags.frozen_features or varies(getattr(data, name)):
+            if not keeps_frozen(first, flags, getattr(data, name)):
                 return None
             path = folder.file(f"frozen_{name}{suffix}.f32")
             return stack.enter_context(FrozenFeatures(path, task, strategy, first))
@@ -190,7 +190,13 @@ def dry_run(task: Task, data: Data, flags: FlagValues, strategy: tf.distribute.S
     """
     schedule = Schedule.of(flags, data.train.steps_per_epoch)
     step = make_step(task, schedule, flags, strategy, data.train.source_names)
-    print(estimate(step, data.train, schedule.max_steps, measures=flags.insight_steps > 0))
+    keeps = keeps_frozen(step.first, flags, data.train)
+    print(estimate(step, data.train, schedule.max_steps, flags.insight_steps > 0, keeps))
+
+
+def keeps_frozen(first: int, flags: FlagValues, source: BatchSource) -> bool:
+    """Whether what the blocks below `first` say of a sample is computed once and kept."""
+    return bool(first) and flags.frozen_features and not varies(source)
 
 
 def _restore(state: TrainingState, folder: RunFolder, strategy: tf.distribute.Strategy) -> None:

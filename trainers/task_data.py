@@ -86,7 +86,7 @@ class TaskData:
     def digests(self) -> dict[str, str]:
         """Of what workers have to agree on, by what it is."""
         return {
-            f"the {part} data of --task={self.name}": _digest(getattr(self, part))
+            f"the digest of the {part} data of --task={self.name}": _digest(getattr(self, part))
             for part in ("train", "eval", "test")
         }
 

@@ -15,7 +15,19 @@ import grpc
 import numpy as np
 
 from export import protocol, tensors
-from export.client.results import Answer, Classification, Generation, Score, VersionStatus
+from export.client.results import (
+    Answer,
+    Classification,
+    Filling,
+    Generation,
+    Relation,
+    Score,
+    Span,
+    VersionStatus,
+    decoded,
+    of_tokens,
+    rows_of,
+)  # fmt: skip
 
 TIMEOUT = 60.0  # seconds
 
@@ -128,13 +140,16 @@ class Client:
         prompts: Sequence[str],
         completions: Sequence[str],
         *,
+        task: str = "",
         timeout: float | None = None,
     ) -> list[Score]:
         """How likely completions are after prompts.
 
         Args:
-          prompts, completions: as many of these as of those; a single string counts as one. Where
-            words begin with a blank, so must the completion.
+          prompts, completions: as many of these as of those; a single string counts as one, here
+            and below. Where words begin with a blank, so must the completion.
+          task: here and below, what a model of several tasks calls the one that is asked, where it
+            has a name of its own: the signature is `classify_NAME` and the like then.
           timeout: seconds; None for the client's.
 
         Returns:
@@ -143,9 +158,7 @@ class Client:
         Raises:
           ServerError, ValueError: as in `generate`.
         """
-        texts = {"prompts": prompts, "completions": completions}
-        texts = {k: [v] if isinstance(v, str) else list(v) for k, v in texts.items()}
-        answer = self.predict(texts, "score", timeout=timeout)
+        answer = self._asked("score", task, timeout, prompts=prompts, completions=completions)
         return list(map(Score, answer["logprob"], answer["num_tokens"]))
 
     def classify(
@@ -153,13 +166,15 @@ class Client:
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
         *,
+        task: str = "",
         timeout: float | None = None,
     ) -> list[Classification]:
         """Labels of texts.
 
         Args:
-          texts: one or more; a single string counts as one.
+          texts: one or more.
           pairs: the second text of each, for a model of pairs.
+          task: as in `score`.
           timeout: seconds; None for the client's.
 
         Returns:
@@ -168,41 +183,87 @@ class Client:
         Raises:
           ServerError, ValueError: as in `generate`.
         """
-        answer = self.predict(_texts(texts, pairs), "classify", timeout=timeout)
-        return [
-            Classification(tuple(label.decode() for label in labels), tuple(scores))
-            for labels, scores in zip(answer["labels"], answer["scores"], strict=True)
-        ]
-
-    def answer(
-        self,
-        questions: Sequence[str],
-        contexts: Sequence[str],
-        *,
-        timeout: float | None = None,
-    ) -> list[Answer]:
-        """What of contexts answers questions, one context each; otherwise as `score`."""
-        texts = {"questions": questions, "contexts": contexts}
-        texts = {k: [v] if isinstance(v, str) else list(v) for k, v in texts.items()}
-        found = self.predict(texts, "answer", timeout=timeout)
-        texts = [text.decode() for text in found["text"]]
-        return list(map(Answer, texts, found["start"], found["end"], found["score"]))
-
-    def embed(self, texts: Sequence[str], *, timeout: float | None = None) -> np.ndarray:
-        """Embeddings of texts: (B, D) float32; arguments and errors as of `classify`."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        answer = self.predict({"texts": texts}, "embed", timeout=timeout)
-        return np.array(answer["embedding"], np.float32)
+        answer = self._asked("classify", task, timeout, texts=texts, pairs=pairs)
+        labels, scores = (map(tuple, answer[name]) for name in ("labels", "scores"))
+        num_labels = answer.get("num_labels", [None] * len(answer["labels"]))
+        return list(map(Classification, labels, scores, num_labels))
 
     def regress(
         self,
         texts: Sequence[str],
         pairs: Sequence[str] | None = None,
         *,
+        task: str = "",
         timeout: float | None = None,
     ) -> list[float]:
-        """A number of each text; arguments and errors as of `classify`."""
-        return self.predict(_texts(texts, pairs), "regress", timeout=timeout)["value"]
+        """A number of each text; arguments as of `classify`."""
+        return self._asked("regress", task, timeout, texts=texts, pairs=pairs)["value"]
+
+    def embed(
+        self, texts: Sequence[str], *, task: str = "", timeout: float | None = None
+    ) -> np.ndarray:
+        """Embeddings of texts: (B, D) float32."""
+        return np.array(self._asked("embed", task, timeout, texts=texts)["embedding"], np.float32)
+
+    def rank(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        *,
+        task: str = "",
+        timeout: float | None = None,
+    ) -> list[float]:
+        """How well each document answers the query beside it: the cosine of their embeddings."""
+        return self._asked("rank", task, timeout, queries=queries, documents=documents)["score"]
+
+    def fill_mask(
+        self, texts: Sequence[str], *, task: str = "", timeout: float | None = None
+    ) -> list[list[Filling]]:
+        """What may stand at the first mask token of each text, the likeliest first.
+
+        A text without one has an empty list.
+        """
+        answer = self._asked("fill_mask", task, timeout, texts=texts)
+        there = zip(answer["num_masks"], answer["tokens"], strict=True)
+        sizes = [len(tokens) if n else 0 for n, tokens in there]
+        return rows_of(Filling, answer, sizes)
+
+    def tag(
+        self, texts: Sequence[str], *, task: str = "", timeout: float | None = None
+    ) -> list[list[Span]]:
+        """Names and the like that stand in texts."""
+        answer = self._asked("tag", task, timeout, texts=texts)
+        return rows_of(Span, answer, answer["num_spans"])
+
+    def relations(
+        self,
+        texts: Sequence[str],
+        entities: Sequence,
+        *,
+        task: str = "",
+        timeout: float | None = None,
+    ) -> list[list[Relation]]:
+        """What entities of texts have to do with each other.
+
+        Args:
+          entities: of each text a list of `Span`s, as `tag` gives them, or of pairs of start and
+            end in characters; or these pairs as JSON.
+        """
+        places = [entities] if isinstance(entities, str) else map(_places, entities)
+        answer = self._asked("relations", task, timeout, texts=texts, entities=places)
+        return rows_of(Relation, answer, answer["num_relations"])
+
+    def answer(
+        self,
+        questions: Sequence[str],
+        contexts: Sequence[str],
+        *,
+        task: str = "",
+        timeout: float | None = None,
+    ) -> list[Answer]:
+        """What of contexts answers questions, one context each."""
+        found = self._asked("answer", task, timeout, questions=questions, contexts=contexts)
+        return list(map(Answer, *(found[name] for name in ("text", "start", "end", "score"))))
 
     def predict(
         self,
@@ -237,7 +298,7 @@ class Client:
                     f"{name}: the model's signature {signature!r} has no such input; it has "
                     + ", ".join(sorted(dtypes))
                 )
-            request.inputs[name].CopyFrom(_tensor(name, value, dtypes[name]))
+            request.inputs[name].CopyFrom(tensors.of_value(name, value, dtypes[name]))
         response = self._call(self._predictions.Predict, request, deadline)
         return {name: tensors.to_array(proto).tolist() for name, proto in response.outputs.items()}
 
@@ -255,6 +316,16 @@ class Client:
             for entry in response.model_version_status
         ]
 
+    def _asked(self, signature, task, timeout, **texts) -> dict[str, list]:
+        """The answer to texts by the names of inputs, None for one that is left out."""
+        inputs = {
+            name: [value] if isinstance(value, str) else list(value)
+            for name, value in texts.items()
+            if value is not None
+        }
+        name = f"{signature}_{task}" if task else signature
+        return decoded(self.predict(inputs, name, timeout=timeout))
+
     def _generations(self, signature, inputs, options, timeout) -> list[Generation]:
         values = {name: np.atleast_1d(value) for name, value in options.items() if name != "stop"}
         if "stop" in options:
@@ -267,7 +338,7 @@ class Client:
             answer[name] = [text.decode() for text in answer[name]]
         columns = {name: answer[name] for name in _OF_ROWS}
         if "token_logprobs" in answer:
-            columns |= _of_tokens(**{k: answer[k] for k in ("num_tokens", *_OF_TOKENS)})
+            columns |= of_tokens(**{k: answer[k] for k in ("num_tokens", *_OF_TOKENS)})
         rows = zip(*columns.values(), strict=True)
         return [Generation(**dict(zip(columns, row, strict=True))) for row in rows]
 
@@ -300,50 +371,8 @@ class Client:
             raise ServerError(error.code(), error.details()) from None
 
 
-def _of_tokens(num_tokens, token_logprobs, top_logprobs, top_tokens) -> dict[str, list[tuple]]:
-    """The fields of `Generation` on tokens, without the padding; lists with one entry a row."""
-    logprobs = [tuple(row[:n]) for n, row in zip(num_tokens, token_logprobs, strict=True)]
-    tops = [
-        tuple(
-            {token: value for token, value in zip(*pair, strict=True) if token >= 0}
-            for pair in zip(ids[:n], values[:n], strict=True)
-            if pair[0] and pair[0][0] >= 0
-        )
-        for n, ids, values in zip(num_tokens, top_tokens, top_logprobs, strict=True)
-    ]
-    return {"token_logprobs": logprobs, "top_logprobs": tops}
-
-
-def _texts(texts, pairs) -> dict[str, list[str]]:
-    """Inputs of a signature on texts."""
-    given = {"texts": texts} if pairs is None else {"texts": texts, "pairs": pairs}
-    return {name: [x] if isinstance(x, str) else list(x) for name, x in given.items()}
-
-
-def _tensor(name: str, value, dtype: int) -> protocol.TensorProto:
-    """A value of an input in the dtype that the model wants.
-
-    Raises:
-      ValueError: it does not fit.
-    """
-    target = tensors.numpy_dtype(dtype)
-    if target == np.object_:
-        array = np.array(value, object)
-        flat = [_bytes(name, text) for text in array.reshape(-1)]
-        array = np.array([*flat, None], object)[:-1].reshape(array.shape)
-        return tensors.to_proto(array)
-    array = np.asarray(value)
-    if array.size and not np.can_cast(array.dtype, target, "same_kind"):
-        raise ValueError(f"{name}={value!r}: expected {target.name}")
-    cast = array.astype(target)
-    if target.kind in "iu" and not np.array_equal(cast, array):
-        raise ValueError(f"{name}={value!r}: out of the range of {target.name}")
-    return tensors.to_proto(cast)
-
-
-def _bytes(name: str, text) -> bytes:
-    if isinstance(text, str):
-        return text.encode()
-    if isinstance(text, bytes):
-        return text
-    raise ValueError(f"{name}: expected strings in lists of one length, not {text!r}")
+def _places(entities) -> str:
+    """Entities of a text as JSON."""
+    if isinstance(entities, str):
+        return entities
+    return json.dumps([[x.start, x.end] if isinstance(x, Span) else list(x) for x in entities])

@@ -6,14 +6,23 @@
         --completion="..." --completion="..."
     python -m export.client classify --server=localhost:8500 --model_name=NAME --text="..."
     python -m export.client embed    --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client rank     --server=localhost:8500 --model_name=NAME --query="..." \\
+        --document="..." --document="..."
     python -m export.client regress  --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client fill_mask --server=localhost:8500 --model_name=NAME --text="... [MASK]"
+    python -m export.client tag      --server=localhost:8500 --model_name=NAME --text="..."
+    python -m export.client relations --server=localhost:8500 --model_name=NAME --text="..." \\
+        --entities="[[0, 3], [13, 19]]"
     python -m export.client answer   --server=localhost:8500 --model_name=NAME --question="..." \\
         --context="..."
     python -m export.client status   --server=localhost:8500 --model_name=NAME
 
+An answer to a text is a line, with the text behind it.
+
 Exit status 0: answered. 1: the server said no, or was not there. 2: misused.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +44,20 @@ OPTIONS = {
     "frequency_penalty": (flags.DEFINE_float, "The same, once for each time; 0 is off."),
     "seed": (flags.DEFINE_integer, "Makes sampling repeatable; negative for a fresh one."),
     "stop": (flags.DEFINE_multi_string, "Text to stop at. Repeatable."),
+}
+
+# Texts that can be sent: one for each row, or one for all.
+TEXTS = {
+    "prompt": "generate, score: text to go on from.",
+    "completion": "score: text after the prompt, whose log-probability and number of tokens are "
+    "printed.",
+    "text": "classify, regress, embed, fill_mask, tag, relations: a text.",
+    "pair": "classify, regress: the second text of a row, for a model of pairs.",
+    "query": "rank: a question or the like.",
+    "document": "rank: what may answer it.",
+    "entities": "relations: where those of a text stand, in characters: [[0, 3], [13, 19]].",
+    "question": "answer: a question.",
+    "context": "answer: a text that the answer stands in.",
 }
 
 
@@ -60,46 +83,63 @@ def _chat(client: Client, values: flags.FlagValues) -> None:
     _print_generations(client.chat(turns, **_options(values)))
 
 
-def _score(client: Client, values: flags.FlagValues) -> None:
-    completions = _given(values, "completion")
-    prompts = _given(values, "prompt")
-    if len(prompts) == 1:
-        prompts *= len(completions)
-    if len(prompts) != len(completions):
-        raise cli.UsageError(
-            f"{len(completions)} --completion for {len(prompts)} --prompt: give one prompt for all "
-            "or one for each"
-        )
-    for text, score in zip(completions, client.score(prompts, completions), strict=True):
-        print(f"{score.logprob:.4f}\t{score.num_tokens}\t{text}")
+def _ask(command: str, client: Client, values: flags.FlagValues) -> None:
+    """Asks a signature on texts, and prints a line for each answer."""
+    inputs, line = _ON_TEXTS[command]
+    given = {flag: _given(values, flag) for flag in inputs if flag != "pair" or values.pair}
+    rows = max(map(len, given.values()))
+    for flag, texts in given.items():
+        if len(texts) not in (1, rows):
+            raise cli.UsageError(
+                f"{len(texts)} --{flag} for {rows} rows: give one for all or one for each"
+            )
+    texts = {inputs[flag]: some * (rows // len(some)) for flag, some in given.items()}
+    found = getattr(client, command)(**texts, task=values.task)
+    for answer, text in zip(found, texts[next(iter(inputs.values()))], strict=True):
+        print(line(answer, text))
 
 
-def _classify(client: Client, values: flags.FlagValues) -> None:
-    texts = _given(values, "text")
-    for text, found in zip(texts, client.classify(texts, values.pair), strict=True):
-        scores = "  ".join(
-            f"{label} {score:.3f}" for label, score in zip(found.labels, found.scores, strict=True)
-        )
-        print(f"{scores}\t{text}")
+def _with_text(told):
+    """What a function tells of an answer, and behind it the text."""
+    return lambda answer, text: f"{told(answer)}\t{text}"
 
 
-def _embed(client: Client, values: flags.FlagValues) -> None:
-    for embedding in client.embed(_given(values, "text")):
-        print(" ".join(f"{x:.6g}" for x in embedding))
+def _labels(found) -> str:
+    """Labels and scores; of several labels a text, those that it has not are in brackets."""
+    said = [f"{label} {x:.3f}" for label, x in zip(found.labels, found.scores, strict=True)]
+    count = len(said) if found.num_labels is None else found.num_labels
+    return "  ".join(said[:count] + [f"({one})" for one in said[count:]])
 
 
-def _regress(client: Client, values: flags.FlagValues) -> None:
-    texts = _given(values, "text")
-    for text, found in zip(texts, client.regress(texts, values.pair), strict=True):
-        print(f"{found:.4f}\t{text}")
+def _listed(template: str):
+    """A function that tells of a list of objects, by a template of their fields."""
+    return lambda found: "  ".join(template.format(**vars(x)) for x in found) or "(none)"
 
 
-def _answer(client: Client, values: flags.FlagValues) -> None:
-    questions, (context,) = _given(values, "question"), _given(values, "context")
-    for question, found in zip(
-        questions, client.answer(questions, [context] * len(questions)), strict=True
-    ):
-        print(f"{found.text or '(no answer)'}\t{found.score:.3f}\t{question}")
+# Signatures on texts: flags -> inputs, and what is printed of an answer and the first of these.
+_ON_TEXTS = {
+    "score": (
+        {"completion": "completions", "prompt": "prompts"},
+        _with_text(lambda found: f"{found.logprob:.4f}\t{found.num_tokens}"),
+    ),
+    "classify": ({"text": "texts", "pair": "pairs"}, _with_text(_labels)),
+    "regress": ({"text": "texts", "pair": "pairs"}, _with_text("{:.4f}".format)),
+    "embed": ({"text": "texts"}, lambda found, _: " ".join(f"{x:.6g}" for x in found)),
+    "rank": ({"document": "documents", "query": "queries"}, _with_text("{:.4f}".format)),
+    "fill_mask": ({"text": "texts"}, _with_text(_listed("{token} {score:.3f}"))),
+    "tag": (
+        {"text": "texts"},
+        _with_text(_listed("{label} {text} {start}-{end} {score:.3f}")),
+    ),
+    "relations": (
+        {"text": "texts", "entities": "entities"},
+        _with_text(_listed("{head_text} {label} {tail_text} {score:.3f}")),
+    ),
+    "answer": (
+        {"question": "questions", "context": "contexts"},
+        _with_text(lambda found: f"{found.text or '(no answer)'}\t{found.score:.3f}"),
+    ),
+}
 
 
 def _status(client: Client, values: flags.FlagValues) -> None:
@@ -108,9 +148,11 @@ def _status(client: Client, values: flags.FlagValues) -> None:
 
 
 _COMMANDS = {
-    "generate": _generate, "chat": _chat, "score": _score, "classify": _classify,
-    "regress": _regress, "embed": _embed, "answer": _answer, "status": _status,
-}  # fmt: skip
+    "generate": _generate,
+    "chat": _chat,
+    **{name: functools.partial(_ask, name) for name in _ON_TEXTS},
+    "status": _status,
+}
 
 
 def _credentials(values: flags.FlagValues) -> grpc.ChannelCredentials | None:
@@ -153,18 +195,15 @@ def define_flags() -> None:
     flags.DEFINE_string("ca_file", None, "PEM file; asks with TLS a server that it vouches for.")
     flags.DEFINE_string("key_file", None, "PEM file with a key, for servers that ask for one.")
     flags.DEFINE_string("cert_file", None, "PEM file with the certificate of that key.")
-    flags.DEFINE_multi_string("prompt", None, "generate, score: text to go on from. Repeatable.")
-    flags.DEFINE_multi_string(
-        "completion", None,
-        "score: text after the prompt; its log-probability and number of tokens are printed. "
-        "Repeatable.",
+    flags.DEFINE_string(
+        "task", "",
+        "Of a model of several tasks: what it calls the one that is asked, where that has a name "
+        "of its own.",
     )  # fmt: skip
     flags.DEFINE_string("message", None, "chat: what the user says.")
     flags.DEFINE_string("system", None, "chat: instructions to the model, before the message.")
-    flags.DEFINE_multi_string("text", None, "classify, regress, embed: a text. Repeatable.")
-    flags.DEFINE_multi_string("question", None, "answer: a question. Repeatable.")
-    flags.DEFINE_string("context", None, "answer: the text that the answers stand in.")
-    flags.DEFINE_multi_string("pair", None, "The second text of each, of a model of pairs.")
+    for name, text in TEXTS.items():
+        flags.DEFINE_multi_string(name, None, f"{text} Repeatable.")
     for name, (define, text) in OPTIONS.items():
         define(name, None, f"generate, chat: {text} (default: the model's)")
 

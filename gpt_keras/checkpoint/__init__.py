@@ -38,9 +38,9 @@ def read_task(path) -> str:
     path = _existing(path)
     if foreign := _foreign(path):
         return hf_config.task_of(foreign.fields())
-    if sentence_modules.has(path):
-        return "TextEmbedder"
-    return hf_config.task_of(directory.read_fields(path))
+    task = hf_config.task_of(directory.read_fields(path))
+    # Of several tasks one may make embeddings.
+    return "TextEmbedder" if sentence_modules.has(path) and task != "MultiTask" else task
 
 
 def read_tokenizer(path):

@@ -170,7 +170,7 @@ def save(
         _write_weights(model, partial, dtype, max_shard_size)
         if model.tokenizer is not None:
             model.tokenizer.save(partial)
-        if model.is_bare:
+        if model.embedding is not None:
             sentence_modules.write(model.embedding, config["hidden_size"], partial)
         if card is not None:
             with open(os.path.join(partial, CARD), "w", encoding="utf-8") as file:

@@ -86,12 +86,13 @@ def read_into(model, source: TensorSource, with_head: bool, family: Family | Non
     heads = {weight.variable for weight in _head(model, family)}
     expected, wanted = set(), []
     for variable, weight, names in _assignments(model, family, prefix):
-        is_missing = source.shape(names[0]) not in _stored_shapes(
-            weight, model.config, tuple(variable.shape)
-        )
-        if variable.path in heads and not with_head and is_missing:  # or that of another task
-            continue
         shapes = _stored_shapes(weight, model.config, tuple(variable.shape))
+        if variable.path in heads and not with_head:
+            # Each of several tasks begins with the head that a checkpoint of it alone has.
+            alone = _names_alone(names, family, prefix) if hasattr(model, "tasks") else names
+            names = names if source.shape(names[0]) in shapes else alone
+            if source.shape(names[0]) not in shapes:  # or that of another task
+                continue
         _check_shapes(source, names, shapes)
         wanted.append((variable, weight, names))
         expected.update(names)
@@ -202,7 +203,7 @@ def _assignments(model, family: Family, prefix: str):
     heads = {variable.path: variable for variable in model.weights}
     for weight in _head(model, family):
         if weight.variable in heads:  # some have options
-            yield heads[weight.variable], weight, _head_names(weight, family, prefix)
+            yield heads[weight.variable], weight, _head_names(weight.names, family, prefix)
 
 
 def _head(model, family: Family) -> tuple[Weight, ...]:
@@ -222,12 +223,17 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     )
 
 
-def _head_names(weight: Weight, family: Family, prefix: str) -> tuple[str, ...]:
+def _head_names(names: tuple[str, ...], family: Family, prefix: str) -> tuple[str, ...]:
     """Names of a head's tensors; some stand beside those of the backbone."""
     return tuple(
         prefix + name.removeprefix(family.prefix) if name.startswith(family.prefix) else name
-        for name in weight.names
+        for name in names
     )
+
+
+def _names_alone(names: tuple[str, ...], family: Family, prefix: str) -> tuple[str, ...]:
+    """What tensors of one of several tasks are called in a checkpoint of that task alone."""
+    return _head_names(tuple(name.partition(".")[2] for name in names), family, prefix)
 
 
 def _tensor_names(weight: Weight, i: int, prefix: str, experts: int = 0) -> tuple[str, ...]:
@@ -286,7 +292,7 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family, pre
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
     heads = {n for head in {**OUR_HEADS, **family.heads}.values() for w in head
-             for n in _head_names(w, family, prefix)}  # fmt: skip
+             for n in _head_names(w.names, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
     of_several = tuple(f".{head}" for head in heads)  # behind the task's name
     surplus = sorted(

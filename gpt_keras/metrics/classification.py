@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.labels import LabelMetrics
 from gpt_keras.metrics.probabilities import auroc, calibration_error, fit_temperature, ranks
 
 
-class ClassificationMetrics(Metrics):
+class ClassificationMetrics(LabelMetrics):
     """Loss, accuracy, macro- and micro-F1, AUROC and calibration error of one label a text.
 
     Per class precision, recall and F1, and the confusion matrix. Micro-F1 is the accuracy here;
@@ -20,29 +20,14 @@ class ClassificationMetrics(Metrics):
       temperature: what logits are divided by before probabilities are made of them.
     """
 
-    KEY, HIGHER_IS_BETTER = "macro_f1", True
-
-    def __init__(self, names, temperature: float = 1.0):
-        super().__init__()
-        self.names, self.temperature = list(names), temperature
-        self._known: tuple | None = None  # what `_seen` gave, and for what
-
-    def update(self, batch, loss) -> None:
-        self.collect(batch, [batch["label"], loss.rows, loss.outputs])
-
-    @property
-    def _seen(self) -> "_Seen":
-        """What is said of the samples so far; kept, since a bootstrap asks a thousand times."""
-        key = self.num_samples, self.temperature
-        if self._known is None or self._known[0] != key:
-            samples, C = self.samples, len(self.names)
-            true, logits = samples[:, 0].astype(np.int64), samples[:, 3 : 3 + C]
-            probabilities = softmax(logits / self.temperature)
-            predicted = np.argmax(logits, axis=1)
-            confidence = np.max(probabilities, axis=1, initial=0)
-            places = ranks(probabilities)
-            self._known = key, _Seen(true, predicted, confidence, places, samples[:, 1:3])
-        return self._known[1]
+    def _look(self) -> "_Seen":
+        samples, C = self.samples, len(self.names)
+        true, logits = samples[:, 0].astype(np.int64), samples[:, 3 : 3 + C]
+        probabilities = softmax(logits / self.temperature)
+        predicted = np.argmax(logits, axis=1)
+        confidence = np.max(probabilities, axis=1, initial=0)
+        places = ranks(probabilities)
+        return _Seen(true, predicted, confidence, places, samples[:, 1:3])
 
     @property
     def confusion(self) -> np.ndarray:

@@ -3,33 +3,60 @@
 import math
 from collections import Counter
 
+import numpy as np
+
 from gpt_keras.metrics.metrics import Metrics
 
 
 class MaskedLanguageMetrics(Metrics):
     """Loss in nats, its exponential and accuracy, of the tokens that were asked for.
 
-    `masked_perplexity` is of tokens of which others are hidden too, at the rate of the training: no
-    pseudo-perplexity, for which each token is asked for by itself (Salazar et al., 2020), and
-    comparable at the same rate and tokenizer alone. A sample is a row of tokens.
+    The exponential is `masked_perplexity` where others are hidden too, which is comparable at the
+    same rate and tokenizer alone, and `pseudo_perplexity` where each token was asked for by itself
+    (Salazar et al., 2020, https://arxiv.org/abs/1910.14659), comparable with the same tokenizer. A
+    sample is a text.
+
+    Args:
+      record_ids: (n,) int, of which text each row is; None: each of another.
+      each: whether each token was asked for by itself.
     """
 
-    def __init__(self):
+    def __init__(self, record_ids: np.ndarray | None = None, each: bool = False):
         super().__init__()
+        self.record_ids, self.each = record_ids, each
         self._asked: Counter[int] = Counter()  # for, by token
+        self._texts: np.ndarray | None = None
 
     def update(self, batch, loss) -> None:
         self.collect(batch, [loss.rows, loss.outputs])
         self._asked.update(batch["targets"][batch["loss_mask"] > 0].tolist())
+        self._texts = None
+
+    @property
+    def texts(self) -> np.ndarray:
+        """(n, 3) of each text: loss, tokens asked for, and those found."""
+        if self._texts is None:
+            rows = self.samples
+            ids = rows[:, -1].astype(np.int64)
+            _, text = np.unique(
+                ids if self.record_ids is None else self.record_ids[ids], return_inverse=True
+            )
+            self._texts = np.zeros((len(set(text.tolist())), 3))
+            np.add.at(self._texts, text, rows[:, :3])
+        return self._texts
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.texts)
 
     def score(self, samples=None) -> dict[str, float]:
-        chosen = self.samples if samples is None else self.samples[samples]
-        total, weight, right = chosen[:, :3].sum(axis=0).tolist()
+        chosen = self.texts if samples is None else self.texts[samples]
+        total, weight, right = chosen.sum(axis=0).tolist()
         mean = total / max(weight, 1.0)
         return {
             "loss": mean,
             "masked_accuracy": right / max(weight, 1.0),
-            "masked_perplexity": math.exp(min(mean, 700.0)),
+            f"{'pseudo' if self.each else 'masked'}_perplexity": math.exp(min(mean, 700.0)),
         }
 
     def details(self) -> dict:

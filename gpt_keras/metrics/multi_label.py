@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt_keras.metrics.metrics import Metrics
+from gpt_keras.metrics.labels import LabelMetrics
 from gpt_keras.metrics.probabilities import auroc, calibration_error, fit_temperature, ranks
 
 
-class MultiLabelMetrics(Metrics):
+class MultiLabelMetrics(LabelMetrics):
     """Loss, accuracy, macro- and micro-F1, AUROC and calibration error of labels on their own.
 
     Accuracy is the share of texts all of whose labels are right; AUROC the mean over the labels
@@ -22,27 +22,16 @@ class MultiLabelMetrics(Metrics):
       threshold: probability from which a label counts as said.
     """
 
-    KEY, HIGHER_IS_BETTER = "macro_f1", True
-
     def __init__(self, names, temperature: float = 1.0, threshold: float = 0.5):
-        super().__init__()
-        self.names, self.temperature, self.threshold = list(names), temperature, threshold
-        self._known: tuple | None = None  # what `_seen` gave, and for what
+        super().__init__(names, temperature)
+        self.threshold = threshold
 
-    def update(self, batch, loss) -> None:
-        self.collect(batch, [batch["label"], loss.rows, loss.outputs])
-
-    @property
-    def _seen(self) -> "_Seen":
-        """What is said of the samples so far; kept, since a bootstrap asks a thousand times."""
-        key = self.num_samples, self.temperature
-        if self._known is None or self._known[0] != key:
-            true, logits = self._columns
-            probabilities = sigmoid(logits / self.temperature)
-            said = probabilities >= self.threshold
-            rows = self.samples[:, len(self.names) :][:, :2]
-            self._known = key, _Seen(true, said, probabilities, ranks(probabilities), rows)
-        return self._known[1]
+    def _look(self) -> "_Seen":
+        true, logits = self._columns
+        probabilities = sigmoid(logits / self.temperature)
+        said = probabilities >= self.threshold
+        rows = self.samples[:, len(self.names) :][:, :2]
+        return _Seen(true, said, probabilities, ranks(probabilities), rows)
 
     @property
     def _columns(self):

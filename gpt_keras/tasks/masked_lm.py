@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics, preprocessing
+from gpt_keras import metrics, pieces, preprocessing
 from gpt_keras.layers import ACTIVATIONS, ConfigLayer, Norm, Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.masking import Masking, ordinary_tokens, word_starts
@@ -50,8 +50,12 @@ class MaskedLM(TextTask):
     options: ClassVar = {
         "mask_rate": Option(0.15, "share of a text's tokens that a masked language model finds"),
         "whole_words": Option(False, "mask all tokens of a word, or none"),
+        "mask_each": Option(
+            False, "to evaluate: a row for each token of a text, with it alone masked, which gives "
+            "the pseudo-perplexity"
+        ),
         "fill_top_k": Option(5, "tokens that `fill_mask` gives, the most likely ones"),
-    }
+    }  # fmt: skip
     with_lm_head = True
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
@@ -86,7 +90,10 @@ class MaskedLM(TextTask):
 
     @classmethod
     def examples(cls, records, tokenizer, config, max_length) -> Examples:
-        """Texts; a longer one is cut into several rows, each with the special tokens of a text."""
+        """Texts; a longer one is cut into several rows, each with the special tokens of a text.
+
+        With `mask_each` every row comes once for each of its tokens, with it alone masked.
+        """
         around = tokenizer.post_processor.single
         room = max_length - around.num_tokens
         if room < 1:
@@ -94,10 +101,11 @@ class MaskedLM(TextTask):
                 f"--max_length={max_length}: the tokenizer adds {around.num_tokens} special tokens "
                 "to a text; give it more"
             )
+        ordinary = ordinary_tokens(tokenizer, config.vocab_size)
         masking = Masking(
             mask_token(tokenizer),
             cls.option(config, "mask_rate"),
-            ordinary_tokens(tokenizer, config.vocab_size),
+            ordinary,
             word_starts(tokenizer, config.vocab_size)
             if cls.option(config, "whole_words")
             else None,
@@ -111,14 +119,19 @@ class MaskedLM(TextTask):
             empty += not len(tokens)
             for start in range(0, len(tokens), room):
                 part = tokens[start : start + room]
-                rows.append(np.concatenate([around.prefix.ids, part, around.suffix.ids]))
+                row = np.concatenate([around.prefix.ids, part, around.suffix.ids])
+                rows.append(row.astype(np.int32))
                 record_ids.append(i)
         if not rows:
             raise ValueError(f"nothing to learn: all of {len(records)} texts are empty")
+        asked = {}
+        if cls.option(config, "mask_each"):
+            rows, copied, asked = _one_by_one(rows, ordinary, masking.mask_id)
+            record_ids, masking = np.array(record_ids)[copied], None
         return Examples(
-            np.concatenate(rows).astype(np.int32),
+            np.concatenate(rows),
             np.cumsum([0, *map(len, rows)]),
-            {"weight": np.ones(len(rows), np.float32)},
+            {"weight": np.ones(len(rows), np.float32), **asked},
             np.array(record_ids, np.int32),
             records,
             skipped={"empty": empty} if empty else {},
@@ -150,7 +163,8 @@ class MaskedLM(TextTask):
         return Loss(total, ops.sum(weights), found[:, None], rows)
 
     def new_metrics(self, source=None):
-        return metrics.MaskedLanguageMetrics()
+        record_ids = None if source is None else source.examples.record_ids
+        return metrics.MaskedLanguageMetrics(record_ids, self.option(self.config, "mask_each"))
 
     def fill_mask(self, texts):
         """The most likely tokens for the first mask token of each text; works in a `tf.function`.
@@ -174,10 +188,17 @@ class MaskedLM(TextTask):
         token_ids, real = batch["token_ids"], batch["padding_mask"]
         is_mask = (token_ids == mask) & real  # (B, T)
         num_masks = tf.math.count_nonzero(is_mask, axis=1, dtype=tf.int32)  # (B,)
-        at = tf.argmax(tf.cast(is_mask, tf.int32), axis=1, output_type=tf.int32)  # (B,)
-        hidden = tf.gather(self.backbone(**batch), at, batch_dims=1)  # (B, D)
-        logits = self.logits(hidden)[:, : tokenizer.vocab_size]
-        scores, tokens = tf.math.top_k(tf.nn.softmax(logits), min(k, tokenizer.vocab_size))
+        at = _first(is_mask)  # (B,)
+
+        def best(**some):
+            is_mask = (some["token_ids"] == mask) & some["padding_mask"]  # (b, t)
+            hidden = tf.gather(self.backbone(**some), _first(is_mask), batch_dims=1)  # (b, D)
+            logits = self.logits(hidden)[:, : tokenizer.vocab_size]
+            return tf.math.top_k(tf.nn.softmax(logits), k)
+
+        k = min(k, tokenizer.vocab_size)
+        empty = [tf.zeros([0, k]), tf.zeros([0, k], tf.int32)]
+        scores, tokens = pieces.map_batch(best, batch, empty)  # (B, k)
         there = (num_masks > 0)[:, None]  # (B, 1)
         filled = _filled(token_ids, real, at, tokens, tokenizer)
         words = tokenizer.detokenize(tf.reshape(tokens, (-1, 1)))  # (B * k,)
@@ -206,8 +227,28 @@ def mask_token(tokenizer) -> int:
     return tokenizer.mask_token_id
 
 
+def _one_by_one(rows, ordinary, mask_id):
+    """Rows with one token masked each, of which rows they are copies, and what is asked for."""
+    places = [np.flatnonzero(ordinary[row]) for row in rows]
+    copied = np.repeat(np.arange(len(rows)), [len(some) for some in places])
+    places = np.concatenate(places).astype(np.int32)
+    if not len(places):
+        raise ValueError("--mask_each: all tokens of all texts are special or unknown ones")
+    copies = [rows[i].copy() for i in copied]
+    targets = np.array([copy[at] for copy, at in zip(copies, places, strict=True)], np.int32)
+    for copy, at in zip(copies, places, strict=True):
+        copy[at] = mask_id
+    asked = {"masked_at": places, "targets": targets, "loss_mask": np.ones(len(copies), np.float32)}
+    return copies, copied, {name: values[:, None] for name, values in asked.items()}  # (n, 1)
+
+
 def _rows(tokens: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(tokens.values.numpy(), tokens.row_splits.numpy()[1:-1])
+
+
+def _first(is_mask):
+    """(B, T) bool -> (B,) int32, the first place that is true, or 0."""
+    return tf.argmax(tf.cast(is_mask, tf.int32), axis=1, output_type=tf.int32)
 
 
 def _filled(token_ids, real, at, tokens, tokenizer):

@@ -53,6 +53,15 @@ class MultiTask(Task):
                 )
         self.built = True
 
+    @property
+    def embedding(self):
+        """The `SentenceEmbedding` of the task that makes embeddings; None if there is none."""
+        return next((task.embedding for task in self.tasks.values() if task.embedding), None)
+
+    def read_settings(self, path: str) -> None:
+        for task in self.tasks.values():
+            task.read_settings(path)
+
     def task_of(self, batch) -> TextTask:
         """The task that a batch is of."""
         return next(task for name, task in self.tasks.items() if MARK + name in batch)

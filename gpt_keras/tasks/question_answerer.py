@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics, preprocessing, windows
+from gpt_keras import metrics, pieces, preprocessing, windows
 from gpt_keras.layers import Projection
 from gpt_keras.losses import IMPOSSIBLE, PLAIN, Loss, cross_entropy_among
 from gpt_keras.metrics.question_answering import is_answered
@@ -15,8 +15,6 @@ from gpt_keras.tasks.examples import Examples
 from gpt_keras.tasks.records import text_of
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import utf8
-
-PIECE = 32  # windows that a model looks at at once in serving
 
 
 class Spans(NamedTuple):
@@ -245,30 +243,21 @@ class QuestionAnswerer(TextTask):
         return {"text": text, **found, "score": tf.where(answered, sure, 1 - sure)}
 
     def _spans_of(self, split: windows.Windows) -> Spans:
-        """The best answers of windows, some windows after the other."""
+        """The best answers of windows."""
         filler = preprocessing.filler(self.config)
         token_ids, lengths = preprocessing.pad(split.tokens, filler)
-        dense = [token_ids, lengths, split.starts.to_tensor(), split.ends.to_tensor()]
+        dense = [token_ids, split.starts.to_tensor(), split.ends.to_tensor()]
         if self.config.token_types:
             dense.append(split.types.to_tensor())
 
-        def some(first, *before):
-            ids, sizes, starts, ends, *types = (x[first : first + PIECE] for x in dense)
-            mask = tf.sequence_mask(sizes, tf.shape(ids)[1])
-            types = types[0] if types else None
-            logits = self(ids, padding_mask=mask, token_type_ids=types)
-            spans = self.best_spans(logits, starts, ends, self._null(mask))
-            return first + PIECE, *(tf.concat(x, 0) for x in zip(before, spans, strict=True))
+        def best(rows, longest):
+            ids, starts, ends, *types = (tf.gather(x, rows)[:, :longest] for x in dense)
+            mask = tf.sequence_mask(tf.gather(lengths, rows), longest)
+            logits = self(ids, padding_mask=mask, token_type_ids=types[0] if types else None)
+            return self.best_spans(logits, starts, ends, self._null(mask))
 
-        nothing = [tf.zeros([0], dtype) for dtype in (tf.float32, tf.int32, tf.int32, tf.float32)]
-        _, *found = tf.while_loop(
-            lambda first, *_: first < tf.size(lengths),
-            some,
-            (tf.constant(0), *nothing),
-            shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None])] * 4),
-            parallel_iterations=1,
-        )
-        return Spans(*found)
+        empty = [tf.zeros([0], x) for x in (tf.float32, tf.int32, tf.int32, tf.float32)]
+        return Spans(*pieces.map_rows(best, lengths, empty))
 
 
 def _tokens_of(answer, starts, ends) -> tuple[int, int] | None:

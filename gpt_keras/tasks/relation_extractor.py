@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import chat, entity_pairs, metrics, preprocessing, words
+from gpt_keras import chat, entity_pairs, metrics, pieces, preprocessing, words
 from gpt_keras.chat.refusal import refused_if
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
@@ -181,9 +181,20 @@ class RelationExtractor(TextTask):
         )  # fmt: skip
         token_ids = words.first_tokens(marks, encoded.offsets[:2])[1].values
         at = _turned(token_ids, is_turned)  # (R, 2)
-        batch = preprocessing.pad(encoded.tokens, filler)
-        heads, tails = tf.unstack(tf.maximum(at, 0), axis=1)
-        logits = self(batch.token_ids, heads, tails, padding_mask=batch.padding_mask)
+        token_ids, lengths = preprocessing.pad(encoded.tokens, filler)
+
+        ends_of = tf.maximum(at, 0)  # (R, 2)
+
+        def logits_of(rows, longest):
+            ids, mask = (
+                tf.gather(token_ids, rows),
+                tf.sequence_mask(tf.gather(lengths, rows), longest),
+            )
+            heads, tails = tf.unstack(tf.gather(ends_of, rows), axis=1)
+            return [self(ids[:, :longest], heads, tails, padding_mask=mask)]
+
+        empty = tf.zeros([0, len(config.id2label)])
+        (logits,) = pieces.map_rows(logits_of, lengths, [empty])
         scores = ops.softmax(logits)  # (R, C)
         labels = tf.argmax(scores, axis=1)
         kept = tf.where((labels > 0) & tf.reduce_all(at >= 0, axis=1))[:, 0]

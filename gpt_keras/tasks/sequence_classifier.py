@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import metrics, pooling, preprocessing
+from gpt_keras import metrics, pieces, pooling, preprocessing
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, binary_cross_entropy, cross_entropy
 from gpt_keras.tasks import class_weights
@@ -278,4 +278,6 @@ class SequenceClassifier(TextTask):
 
     def text_logits(self, texts, pairs=None):
         """Logits (B, C) of texts; arguments as of `classify_texts`."""
-        return self(**preprocessing.batch(texts, self.require_tokenizer(), self.config, pairs))
+        batch = preprocessing.batch(texts, self.require_tokenizer(), self.config, pairs)
+        empty = tf.zeros([0, self.score.units])
+        return pieces.map_batch(lambda **some: [self(**some)], batch, [empty])[0]

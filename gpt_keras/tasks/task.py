@@ -29,6 +29,7 @@ class Task(ConfigModel):
     PIPELINE_TAG: ClassVar[str]  # as the Hugging Face Hub calls it
     METRICS: ClassVar[type[Metrics]]  # what an evaluation collects
     with_lm_head = False  # room for an untied language-model head
+    embedding = None  # the `SentenceEmbedding` of one that makes vectors of texts
     is_bare = False  # a checkpoint of it is one of the backbone
     is_ours = False  # Hugging Face's class of its name would compute something else
 
@@ -86,7 +87,11 @@ class Task(ConfigModel):
             backbone = GPTBackbone(config, cls.with_lm_head, dtype=dtype, name="backbone")
         model = cls(config, tokenizer=tokenizer, dtype=dtype, backbone=backbone)
         checkpoint.read_weights(path, model)
+        model.read_settings(path)
         return model
+
+    def read_settings(self, path: str) -> None:
+        """Sets what files of a directory say besides; nothing, unless a task says so."""
 
     def save_pretrained(
         self,

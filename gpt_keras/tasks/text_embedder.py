@@ -2,13 +2,13 @@
 
 import dataclasses
 import os
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import checkpoint, metrics, preprocessing
+from gpt_keras import checkpoint, metrics, pieces, preprocessing
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.pooling import SentenceEmbedding
@@ -78,16 +78,13 @@ class TextEmbedder(TextTask):
         }
         self.embedding = dataclasses.replace(embedding, **given)
 
-    @classmethod
-    def from_pretrained(cls, path, *args, **kwargs) -> Self:
-        """As `Task.from_pretrained`; what the directory has for a head is left aside."""
-        model = super().from_pretrained(path, *args, **kwargs)
-        model._set_embedding(checkpoint.read_sentence_embedding(path))
+    def read_settings(self, path: str) -> None:
+        """Sets `embedding` to what `modules.json` says, but for what the options say."""
+        self._set_embedding(checkpoint.read_sentence_embedding(path))
         # From here on `modules.json` says it, and nothing else.
-        params = model.config.task_params.get(cls.NAME, {})
+        params = self.config.task_params.get(self.NAME, {})
         params = {k: v for k, v in params.items() if k not in ("pooling", "normalize")}
-        model.config = model.config.replace(task_params={cls.NAME: params} if params else {})
-        return model
+        self.config = self.config.replace(task_params={self.NAME: params} if params else {})
 
     @classmethod
     def longest(cls, path: str | os.PathLike) -> int:
@@ -214,8 +211,10 @@ class TextEmbedder(TextTask):
         context, fill = self.config.max_position_embeddings, preprocessing.filler(self.config)
         length = min(self.embedding.max_length or context, context)
         tokens = preprocessing.encode(texts, self.require_tokenizer(), length, fill).tokens
-        batch = preprocessing.pad(tokens, fill)
-        return self(batch.token_ids, padding_mask=batch.padding_mask)
+        padded = preprocessing.pad(tokens, fill)
+        batch = {"token_ids": padded.token_ids, "padding_mask": padded.padding_mask}
+        empty = tf.zeros([0, self.config.hidden_size])
+        return pieces.map_batch(lambda **some: [self(**some)], batch, [empty])[0]
 
     def rank(self, queries, documents):
         """How well each document answers the query beside it; works in a `tf.function` too.

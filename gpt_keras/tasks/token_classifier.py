@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from gpt_keras import crf, metrics, preprocessing, tagging, words
+from gpt_keras import crf, metrics, pieces, preprocessing, tagging, words
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.tasks import tagged_text
@@ -192,8 +192,16 @@ class TokenClassifier(TextTask):
             texts, self.require_tokenizer(), config.max_position_embeddings, filler,
             with_offsets=True,
         )  # fmt: skip
-        batch = preprocessing.pad(encoded.tokens, filler)
-        logits = self(batch.token_ids, padding_mask=batch.padding_mask)  # (B, T, C)
+        padded = preprocessing.pad(encoded.tokens, filler)
+        T = tf.shape(padded.token_ids)[1]
+
+        def logits_of(**some):
+            logits = self(**some)  # (b, t, C)
+            return [tf.pad(logits, [[0, 0], [0, T - tf.shape(logits)[1]], [0, 0]])]
+
+        batch = {"token_ids": padded.token_ids, "padding_mask": padded.padding_mask}
+        empty = tf.zeros([0, T, len(config.id2label)])
+        (logits,) = pieces.map_batch(logits_of, batch, [empty])  # (B, T, C)
         places = encoded.offsets[:2]
         if self.option(config, "label_all_tokens"):
             is_word = words.apart(*places)
@@ -228,6 +236,7 @@ class TokenClassifier(TextTask):
         scores = tf.math.unsorted_segment_sum(scores, spans, count) / sizes
 
         def of_rows(values):
+            values = tf.ensure_shape(values, [None])
             return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
 
         starts = of_rows(tf.gather(tf.gather(starts.values, inside), at))

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import offsets, ragged, tables, utf8
+from gpt_keras.tokenizers.byte_fallback import byte_ids, byte_tokens
 from gpt_keras.tokenizers.merges import Merges
 
 _LEADS = np.array([0, 0, 0xC0, 0xE0, 0xF0], np.int32)  # of UTF-8, by the number of bytes
@@ -36,7 +37,12 @@ class CharEncoder(tf.Module):
         merges = sorted(ranks, key=ranks.get)
         # Unknown characters may vanish, and their neighbours meet, or become something that merges.
         self._unknown_merges = model.unk_token is None or any(model.unk_token in p for p in merges)
-        self._byte_ids = _byte_ids(model, merges, where)
+        self._byte_ids = byte_ids(model, where)
+        merged = [pair for pair in merges if not {*pair}.isdisjoint(byte_tokens())]
+        if self._byte_ids is not None and merged:
+            raise ValueError(
+                f"{where}: merge {merged[0]} of a byte that stands for itself: unsupported"
+            )
         self._chars = tables.dense({ord(t): i + 1 for t, i in vocab.items() if len(t) == 1})
         self._merges = Merges(
             [(vocab[left], vocab[right]) for left, right in merges],
@@ -139,31 +145,6 @@ class CharEncoder(tf.Module):
         # A known character takes no part in this, whatever number stands there.
         fallen = tf.gather(self._byte_ids, tf.where(symbols < 0, codes, 0))
         return tf.where(symbols < 0, fallen, symbols), tf.gather(owners, chars)
-
-
-def byte_tokens() -> list[str]:
-    """How a vocabulary with byte fallback writes the 256 bytes."""
-    return [f"<0x{byte:02X}>" for byte in range(256)]
-
-
-def _byte_ids(model, merges, where):
-    """(256,) int32 ids of the bytes, or None where unknown characters are not taken apart."""
-    tokens = byte_tokens()
-    ids = [model.vocab.get(token) for token in tokens]
-    missing = ids.count(None)
-    if not model.byte_fallback or missing == 256:
-        return None
-    if missing:
-        raise ValueError(
-            f"{where}: byte_fallback with {256 - missing} of the 256 bytes in the vocabulary: "
-            f"unsupported; add {tokens[ids.index(None)]} and the others"
-        )
-    merged = [pair for pair in merges if not {*pair}.isdisjoint(tokens)]
-    if merged:
-        raise ValueError(
-            f"{where}: merge {merged[0]} of a byte that stands for itself: unsupported"
-        )
-    return np.array(ids, np.int32)
 
 
 def _pair_table(tokens):

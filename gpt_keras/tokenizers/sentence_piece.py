@@ -20,7 +20,7 @@ from gpt_keras.tokenizers import (
     tokenizer_json,
     utf8,
 )
-from gpt_keras.tokenizers.char_encoder import byte_tokens
+from gpt_keras.tokenizers.byte_fallback import byte_tokens
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE, decoder_from_json

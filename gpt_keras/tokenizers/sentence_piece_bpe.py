@@ -5,7 +5,8 @@ import dataclasses
 import tensorflow as tf
 
 from gpt_keras.tokenizers import metaspace
-from gpt_keras.tokenizers.char_encoder import CharEncoder, byte_tokens
+from gpt_keras.tokenizers.byte_fallback import byte_tokens
+from gpt_keras.tokenizers.char_encoder import CharEncoder
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 
 

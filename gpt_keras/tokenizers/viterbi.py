@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import ragged, tables, utf8
-from gpt_keras.tokenizers.char_encoder import byte_tokens
+from gpt_keras.tokenizers.byte_fallback import byte_ids
 
 _NEVER = np.float64(-np.inf)  # a score that no way has
 _PENALTY = 10.0  # of an unknown character, below the worst score of all tokens
@@ -31,7 +31,7 @@ class Viterbi(tf.Module):
         super().__init__(name=name)
         self._unk_id = model.unk_id
         self._unk_score = np.float64(min(model.scores) - _PENALTY)
-        self._byte_ids = _byte_ids(model, where)
+        self._byte_ids = byte_ids(model, where)
         chars = {char: i for i, char in enumerate(sorted(set("".join(model.vocab))), 1)}
         self._chars = tables.dense({ord(char): i for char, i in chars.items()})
         self._size = len(chars) + 1
@@ -240,18 +240,3 @@ def _path(starts, rows, splits):
         parallel_iterations=1,
     )
     return found
-
-
-def _byte_ids(model, where):
-    """(256,) int32 ids of the bytes, or None where unknown characters are not taken apart."""
-    tokens = byte_tokens()
-    ids = [model.vocab.get(token) for token in tokens]
-    missing = ids.count(None)
-    if not model.byte_fallback or missing == 256:
-        return None
-    if missing:
-        raise ValueError(
-            f"{where}: byte_fallback with {256 - missing} of the 256 bytes in the vocabulary: "
-            f"unsupported; add {tokens[ids.index(None)]} and the others"
-        )
-    return np.array(ids, np.int32)

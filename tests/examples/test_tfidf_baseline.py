@@ -27,6 +27,14 @@ def test_table_has_a_row_for_each_baseline_and_training_set(tmp_path, capsys):
     assert any(line.split()[:1] == ["pos"] and line.split()[-1] == "2" for line in out)
 
 
+def test_micro_f1_leaves_a_label_out(tmp_path, capsys):
+    rows = [("a day", "none"), ("a cat sat", "cat"), ("a dog sat", "dog")] * 9
+    train = write(tmp_path / "train.jsonl", rows)
+    test = write(tmp_path / "t.jsonl", [("day", "none"), ("cat", "cat"), ("dog", "cat")])
+    assert run(f"--train_data={train}", f"--eval_data={test}", "--none_label=none") == 0
+    assert "micro-F1 of the last without none: 0.500" in capsys.readouterr().out
+
+
 def test_misuse(tmp_path, capsys):
     assert run("--eval_data=x") == 2
     assert "--train_data and --eval_data: give both" in capsys.readouterr().err

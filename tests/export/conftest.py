@@ -1,7 +1,10 @@
 """Tiny models with tokenizers of their own, exported once a test process."""
 
+import contextlib
 import dataclasses
+import json
 import pathlib
+import urllib.request
 
 import keras
 import numpy as np
@@ -9,8 +12,13 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from export import saved_model, verification
+from export import client, saved_model, verification
 from export.capacity import Capacity
+from export.server import model_config, servable, warmup
+from export.server.configuration import Configuration
+from export.server.manager import ModelManager
+from export.server.model_server import ModelServer
+from export.server.options import Options
 from gpt_keras import generation, tokenizers
 from gpt_keras.checkpoint.families import FAMILIES
 from gpt_keras.pooling import SentenceEmbedding
@@ -162,3 +170,41 @@ def _exported(model, path, capacity=None):
     saved_model_dir = saved_model.export(model, path, capacity=capacity)
     with verification.load(saved_model_dir) as loaded:
         yield Exported(model, saved_model_dir, loaded)
+
+
+@pytest.fixture(scope="session")
+def served():
+    """A context: directory of a SavedModel -> a client of its server, and the URL of Predict."""
+    return _served
+
+
+@pytest.fixture(scope="session")
+def post():
+    """A function: URL and request -> answer, both of them JSON."""
+    return _post
+
+
+def _load(name, version, directory):
+    loaded = servable.load(name, version, directory)
+    warmup.run(loaded, directory)
+    return loaded
+
+
+@contextlib.contextmanager
+def _served(saved_model_dir):
+    config = model_config.of_one_model("m", str(saved_model_dir.parent))
+    manager = ModelManager(_load)
+    manager.start()
+    configuration = Configuration(manager)
+    configuration.start(config)
+    assert manager.wait(timeout=500)  # each signature is warmed up
+    server = ModelServer(configuration, Options(port=0, rest_api_port=0))
+    with client.Client(f"127.0.0.1:{server.port}", "m") as asking:
+        yield asking, f"http://127.0.0.1:{server.rest_api_port}/v1/models/m:predict"
+    server.stop()
+    manager.stop()
+
+
+def _post(url, body):
+    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60) as response:
+        return json.load(response)

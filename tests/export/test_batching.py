@@ -362,7 +362,7 @@ def test_whoever_waits_longest_is_first(tmp_path):
         ask(loaded, [[9]] * 2, max_new_tokens=[2])  # the first to wait waits for the door's making
 
         def call(i):
-            time.sleep(0.03 * i)
+            time.sleep(0.1 * i)
             ask(loaded, [[9 + i]], max_new_tokens=[lengths[i]])
             order.append(i)
 

@@ -73,6 +73,62 @@ class Toy(tf.Module):
             "score": tf.where(there, 0.75, 0.5),
         }
 
+    @tf.function(input_signature=[STRINGS, STRINGS])
+    def classify_topics(self, texts, pairs):
+        """Several labels a text, of which those that the pair says are right."""
+        return {**self.classify(texts), "num_labels": tf.strings.to_number(pairs, tf.int32)}
+
+    @tf.function(input_signature=[STRINGS])
+    def regress(self, texts):
+        return {"value": tf.cast(tf.strings.length(texts), tf.float32) / 4}
+
+    @tf.function(input_signature=[STRINGS])
+    def embed(self, texts):
+        return {"embedding": tf.stack([self.regress(texts)["value"]] * 2, axis=1)}
+
+    @tf.function(input_signature=[STRINGS, STRINGS])
+    def rank(self, queries, documents):
+        return {"score": self.regress(queries)["value"] - self.regress(documents)["value"]}
+
+    @tf.function(input_signature=[STRINGS])
+    def fill_mask(self, texts):
+        """Two fillings of a text that begins with a mask, _."""
+        there = tf.strings.regex_full_match(texts, "_.*")
+        tokens = tf.where(there[:, None], [["é", "b"]], "")
+        return {
+            "tokens": tokens,
+            "scores": tf.where(there[:, None], [[0.75, 0.25]], 0.0),
+            "texts": tf.strings.join([tokens, tf.tile(texts[:, None], [1, 2])]),
+            "num_masks": tf.cast(there, tf.int32),
+        }
+
+    @tf.function(input_signature=[STRINGS])
+    def tag(self, texts):
+        """Each word is a span."""
+        words = tf.strings.split(texts)
+        starts = tf.ragged.map_flat_values(lambda x: tf.range(tf.size(x)), words)
+        found = {
+            "labels": tf.strings.upper(words, "utf-8"), "texts": words, "starts": starts,
+            "ends": starts + 2, "byte_starts": starts, "byte_ends": starts + 3,
+            "scores": tf.cast(starts, tf.float32) / 4,
+        }  # fmt: skip
+        dense = {
+            name: value.to_tensor("" if value.dtype == tf.string else -1)
+            for name, value in found.items()
+        }
+        return {**dense, "num_spans": tf.cast(words.row_lengths(), tf.int32)}
+
+    @tf.function(input_signature=[STRINGS, STRINGS])
+    def relations(self, texts, entities):
+        """One of each text that is not empty, with the entities as they came."""
+        there = texts != ""
+        one = tf.ones_like(texts, tf.int32)[:, None]
+        return {
+            "heads": one - 1, "tails": one, "labels": entities[:, None],
+            "scores": tf.cast(one, tf.float32) / 2, "head_texts": texts[:, None],
+            "tail_texts": texts[:, None], "num_relations": tf.cast(there, tf.int32),
+        }  # fmt: skip
+
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
     def spin(self, n):
         return {"n": tf.while_loop(lambda i: i < n[0], lambda i: [i + 1], [tf.constant(0)])[0]}
@@ -82,7 +138,10 @@ class Toy(tf.Module):
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy")
     toy = Toy()
-    names = ("generate", "chat", "score", "classify", "answer", "spin")
+    names = (
+        "generate", "chat", "score", "classify", "classify_topics", "regress", "embed", "rank",
+        "fill_mask", "tag", "relations", "answer", "spin",
+    )  # fmt: skip
     tf.saved_model.save(toy, str(path / "1"), {name: getattr(toy, name) for name in names})
     config = model_config.of_one_model("toy", str(path))
     manager = ModelManager(servable.load)
@@ -140,6 +199,31 @@ def test_answer(toy):
     assert toy.answer("who?", "é!") == found[:1]
 
 
+def test_signatures_of_texts(toy):
+    of_topics = toy.classify(["a", "b"], ["1", "2"], task="topics")
+    assert of_topics == [client.Classification(("bién", "mal"), (0.75, 0.25), n) for n in (1, 2)]
+    assert toy.regress(["a", "abcd"]) == [0.25, 1.0]
+    np.testing.assert_array_equal(toy.embed(["a", "abcd"]), np.float32([[0.25] * 2, [1] * 2]))
+    assert toy.rank(["abcd", "a"], ["a", "a"]) == [0.75, 0.0]
+    assert toy.fill_mask(["_!", "none"]) == [
+        [client.Filling("é", 0.75, "é_!"), client.Filling("b", 0.25, "b_!")],
+        [],
+    ]
+    spans = [client.Span("É", "é", 0, 2, 0.0), client.Span("B", "b", 1, 3, 0.25)]
+    assert toy.tag(["é b", ""]) == [spans, []]
+    assert toy.tag("") == [[]]
+
+
+def test_entities_of_relations(toy):
+    """They are what `tag` gives, pairs of numbers, or JSON as it is."""
+    spans = toy.tag(["é b", ""])
+    found = [client.Relation(0, 1, "[[0, 2], [1, 3]]", 0.5, "é b", "é b")]
+    assert toy.relations(["é b", ""], spans) == [found, []]
+    for one in ([(0, 2), [1, 3]], "[[0, 2], [1, 3]]"):
+        assert toy.relations("é b", [one]) == [found]
+    assert toy.relations("é b", "[[0, 2], [1, 3]]") == [found]
+
+
 def test_predict_and_status(toy):
     answer = toy.predict({"prompts": ["a"]}, "generate", ["text", "top_logprobs"])
     assert answer == {"text": [b"a|4|-1|0.00|[]"], "top_logprobs": [[[0.0] * 3] * 2]}
@@ -153,7 +237,10 @@ def test_predict_and_status(toy):
         (lambda c: c.generate(["a"], top_k=1), "top_k: the model's signature 'generate' has no "
          "such input; it has max_new_tokens, prompts, seed, stop, temperature"),
         (lambda c: c.predict({}, "x"), "the model has no signature 'x'; it has answer, chat, "
-         "classify, generate, score, spin"),
+         "classify, classify_topics, embed, fill_mask, generate, rank, regress, relations, score, "
+         "spin, tag"),
+        (lambda c: c.tag("a", task="x"), "the model has no signature 'tag_x'; it has answer"),
+        (lambda c: c.classify("a", "b"), "pairs: the model's signature 'classify' has no such"),
         (lambda c: c.generate(["a"], max_new_tokens=1.5), "max_new_tokens=.*: expected int32"),
         (lambda c: c.generate(["a"], max_new_tokens=2**31), "max_new_tokens=.*: out of the range"),
         (lambda c: c.generate(["a"], max_new_tokens="many"), "max_new_tokens=.*: expected int32"),
@@ -218,6 +305,22 @@ def command(*args, server=None):
             ["answer", "--question=who", "--question=?", "--context=é"],
             "é\t0.750\twho\n(no answer)\t0.500\t?\n",
         ),
+        (
+            ["classify", "--task=topics", "--text=a", "--text=b", "--pair=1"],
+            "bién 0.750  (mal 0.250)\ta\nbién 0.750  (mal 0.250)\tb\n",
+        ),
+        (["regress", "--text=a", "--text=ab"], "0.2500\ta\n0.5000\tab\n"),
+        (["embed", "--text=a"], "0.25 0.25\n"),
+        (
+            ["rank", "--query=abcd", "--document=a", "--document=ab"],
+            "0.7500\ta\n0.5000\tab\n",
+        ),
+        (["fill_mask", "--text=_!", "--text=x"], "é 0.750  b 0.250\t_!\n(none)\tx\n"),
+        (["tag", "--text=é b", "--text="], "É é 0-2 0.000  B b 1-3 0.250\té b\n(none)\t\n"),
+        (
+            ["relations", "--text=Ada", "--text=", "--entities=[[0, 1]]"],
+            "Ada [[0, 1]] Ada 0.500\tAda\n(none)\t\n",
+        ),
         (["status", "--version=1"], "version 1: AVAILABLE\n"),
     ],
 )  # fmt: skip
@@ -226,7 +329,10 @@ def test_commands(address, args, out):
     assert (done.returncode, done.stdout, done.stderr) == (0, out, "")
 
 
-COMMANDS = "expected one of generate, chat, score, classify, regress, embed, answer, status"
+COMMANDS = (
+    "expected one of generate, chat, score, classify, regress, embed, rank, fill_mask, tag, "
+    "relations, answer, status"
+)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +343,15 @@ COMMANDS = "expected one of generate, chat, score, classify, regress, embed, ans
         (["generate"], 2, "--prompt is missing"),
         (["chat"], 2, "--message is missing"),
         (["score", "--prompt=a"], 2, "--completion is missing"),
-        (["score", "--prompt=a", "--prompt=b", "--completion=c"], 2, "1 --completion for 2 --prom"),
+        (
+            ["score", "--prompt=a", "--prompt=b", *["--completion=c"] * 3],
+            2,
+            "2 --prompt for 3 rows: give one for all or one for each",
+        ),
+        (["rank", "--query=a"], 2, "--document is missing"),
+        (["relations", "--text=a"], 2, "--entities is missing"),
+        (["tag", "--text=a", "--task=x"], 1, "the model has no signature 'tag_x'; it has answer,"),
+        (["classify", "--text=a", "--pair=b"], 1, "pairs: the model's signature 'classify' has no"),
         (["classify", "text"], 2, "unexpected argument 'text': every option is a --flag=value"),
         (["status", "--version=x"], 2, "flag --version=x: invalid literal"),
         (["generate", "--prompt=a", "--top_k=1"], 1, "top_k: the model's signature 'generate' has"),
@@ -255,5 +369,6 @@ def test_commands_refused(address, args, status, message):
 def test_help():
     told = command("--help").stdout
     assert "python -m export.client generate --server=" in told
-    for flag in ("server", "ca_file", "message", "max_new_tokens"):
+    assert "python -m export.client relations --server=" in told
+    for flag in ("server", "ca_file", "message", "max_new_tokens", "task", "text", "entities"):
         assert f"\n  --{flag}: " in told

@@ -14,7 +14,11 @@ NAMES = {
 
 def test_says_what_the_python_model_says(tagger):
     for name in ("serving_default", "tag"):
-        assert set(tagger.loaded.signature_defs[name].inputs) == {"texts"}
+        definition = tagger.loaded.signature_defs[name]
+        assert set(definition.inputs) == {"texts"}
+        for key, info in definition.outputs.items():
+            ranks = 1 if key == "num_spans" else 2
+            assert [dim.size for dim in info.tensor_shape.dim] == [-1] * ranks, key
         answer = tagger.loaded.run(name, {"texts": TEXTS})
         expected = tagger.model.tag(tf.constant(TEXTS))
         assert set(answer) == set(expected) == NAMES

@@ -1,9 +1,6 @@
 """Writes tests/golden/tagging.json: what seqeval says of random tags.
 
-    pip install --use-pep517 seqeval
-    python -m tests.golden.write_tagging
-
-Its package builds in an environment of its own alone, so that it is none of our extras.
+python tests/golden/write_tagging.py
 """
 
 import json
@@ -13,7 +10,7 @@ import random
 from seqeval import metrics, scheme
 
 FILE = pathlib.Path(__file__).with_name("tagging.json")
-SCHEMES = {"BIO": scheme.IOB2, "BMES": scheme.IOBES}
+SCHEMES = {"BIO": scheme.IOB2, "BMES": scheme.IOBES, "BIOES": scheme.IOBES}
 LABELS = ("LOC", "ORG", "PER")
 
 
@@ -24,32 +21,33 @@ def rows_of(rng, tags):
     return true, found
 
 
+def asked(rng: random.Random, name: str) -> dict:
+    """Random rows of tags of a scheme of ours, and what seqeval says of them in strict mode."""
+    tags = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in name if prefix != "O")]
+    true, found = rows_of(rng, tags)
+    # What is called M here, is I there.
+    rows = [[[tag.replace("M-", "I-") for tag in row] for row in some] for some in (true, found)]
+    options = {"mode": "strict", "scheme": SCHEMES[name], "zero_division": 0}
+    report = metrics.classification_report(*rows, output_dict=True, **options)
+    entities = scheme.Entities(rows[0], SCHEMES[name]).entities
+    return {
+        "true": true,
+        "found": found,
+        "f1": metrics.f1_score(*rows, **options),
+        "precision": metrics.precision_score(*rows, **options),
+        "recall": metrics.recall_score(*rows, **options),
+        "accuracy": metrics.accuracy_score(*rows),
+        "labels": {
+            label: [float(report[label]["f1-score"]), int(report[label]["support"])]
+            for label in LABELS
+        },
+        "spans": [[[x.start, x.end, x.tag] for x in row] for row in entities],
+    }
+
+
 def main() -> None:
-    rng, written = random.Random(0), {}
-    for name, theirs in SCHEMES.items():
-        prefixes = "BI" if name == "BIO" else "BMES"
-        tags = ["O", *(f"{prefix}-{label}" for label in LABELS for prefix in prefixes)]
-        true, found = rows_of(rng, tags)
-        # What is called M here, is I there.
-        rows = [
-            [[tag.replace("M-", "I-") for tag in row] for row in some] for some in (true, found)
-        ]
-        options = {"mode": "strict", "scheme": theirs, "zero_division": 0}
-        report = metrics.classification_report(*rows, output_dict=True, **options)
-        entities = scheme.Entities(rows[0], theirs).entities
-        written[name] = {
-            "true": true,
-            "found": found,
-            "f1": metrics.f1_score(*rows, **options),
-            "precision": metrics.precision_score(*rows, **options),
-            "recall": metrics.recall_score(*rows, **options),
-            "accuracy": metrics.accuracy_score(*rows),
-            "labels": {
-                label: [float(report[label]["f1-score"]), int(report[label]["support"])]
-                for label in LABELS
-            },
-            "spans": [[[x.start, x.end, x.tag] for x in row] for row in entities],
-        }
+    rng = random.Random(0)
+    written = {name: asked(rng, name) for name in ("BIO", "BMES")}
     FILE.write_text(json.dumps(written, separators=(",", ":")) + "\n", encoding="utf-8")
 
 

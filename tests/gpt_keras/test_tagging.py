@@ -103,7 +103,22 @@ GOLDEN = json.loads(
 @pytest.mark.parametrize("scheme", GOLDEN)
 def test_scores_are_those_of_seqeval(scheme):
     """In strict mode; tests/golden/write_tagging.py asked it."""
-    expected = GOLDEN[scheme]
+    compare(scheme, GOLDEN[scheme])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("scheme", WITH_SPANS)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_scores_are_those_of_seqeval_live(scheme, seed):
+    """Of other rows than the golden file has."""
+    pytest.importorskip("seqeval")
+    from tests.golden import write_tagging
+
+    compare(scheme, write_tagging.asked(random.Random(seed), scheme))
+
+
+def compare(scheme, expected):
+    """Our scores and spans of rows of tags with theirs."""
     metrics = collected(scheme, expected["true"], expected["found"])
     result = metrics.result()
     assert result["loss"] == 1.0

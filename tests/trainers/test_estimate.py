@@ -63,6 +63,35 @@ def test_flops_by_hand(config):
     assert step_flops(frozen, (3, 10)) == 30 * (6 * a_block + 2 * a_block + 2 * 16 * 40 + 8 * 320)
 
 
+def test_a_table_that_is_no_head_multiplies_nothing(config):
+    tied = config.replace(tie_embeddings=True, rotary=None, id2label=("a", "b", "c"))
+    strategy = make_strategy()
+    with strategy.scope():
+        task = gpt_keras.SequenceClassifier(tied)
+        variables, first = trained_variables(task, 1)
+    step = TrainStep(task, variables, AdamW(variables, 1e-3), strategy, first=first, notify=str)
+    a_block = 16 * 3 * 16 + 16 * 16 + 16 * 48 + 24 * 16
+    assert step_flops(step, (3, 10)) == 30 * (8 * a_block + 6 * 16 * 3 + 8 * 320)
+
+
+def test_frozen_blocks_count_in_the_first_epoch_alone(config, language_source, monkeypatch):
+    def seconds(step, batch):
+        step(batch, 0)
+        return 2.0 if "features" not in batch else 0.5
+
+    monkeypatch.setattr("trainers.estimate._seconds_of_step", seconds)
+    step = make_step(config, top_layers=1)
+    kept = estimate(step, language_source, 11, keeps_frozen=True)  # 3 steps an epoch
+    assert "2.000 s a step" in kept
+    assert "; 0.500 s after the first epoch" in kept
+    assert kept.endswith("00:10 for the run, without evaluations")
+    flops = [step_flops(step, (8, 12), computed) for computed in (True, False)]
+    assert f", {3 * flops[0] + 8 * flops[1]:.2e} in 11 steps" in kept
+    anew = estimate(step, language_source, 11)
+    assert "00:22 for the run" in anew
+    assert f", {11 * flops[0]:.2e} in 11 steps" in anew
+
+
 def test_the_largest_of_several_shapes(label_source, monkeypatch):
     small = {**label_source.batch(0), "labels": np.zeros((8, 3))}
     monkeypatch.setattr(label_source, "batch", lambda step: small)

@@ -105,7 +105,8 @@ def test_killed_and_resumed_equals_never_killed(arguments, whole, tmp_path, caps
     )
     assert status == -signal.SIGKILL
     assert not (folder / "model").exists()
-    assert 28 <= finish(arguments(folder, "--resume"), capsys) < 60
+    # The last whole checkpoint is that of step 27 if that of 30 was being written.
+    assert 27 <= finish(arguments(folder, "--resume"), capsys) < 60
     assert_same_run(folder, whole)
 
 

@@ -190,7 +190,7 @@ def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
     ("what", "message"),
     [
         ("flags", "--learning_rate is 0.003 on worker 0, 0.001 on worker 1;"),
-        ("data", "the digest of --train_data is "),
+        ("data", "the digest of the train data of --task=causal_lm is "),
         ("shards", "the digest of --train_data is "),
         ("weights", "the digest of the weights is "),
     ],

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from gpt_keras import MaskedLM, tokenizers
+from trainers.batches import ExampleBatches
 
 MINILM = pathlib.Path(__file__).parents[3] / "data" / "minilm"
 RNG = np.random.default_rng(0)
@@ -97,6 +98,42 @@ def test_loss_is_of_the_places_asked_for(encoder):
     best = {**batch, "targets": batch["targets"].copy()}
     best["targets"][0, 1] = likely[0, 8].argmax()
     assert encoder.batch_loss(best, encoder.features(best)).outputs.numpy()[0, 0] == 1
+
+
+def test_pseudo_perplexity(encoder, tokenizer):
+    """Each token asked for by itself, the others seen, as a loop over texts and places does it."""
+    config = MaskedLM.with_options(encoder.config, mask_each=True)
+    model = MaskedLM(config, tokenizer)
+    records = [
+        {"text": text, "where": "x"} for text in ("the cat sat", "", "a dog ran 今天", "<e>a")
+    ]
+    found = MaskedLM.examples(records, tokenizer, config, 32)
+    source = ExampleBatches(found, global_batch_size=4, shuffle=False)
+    metrics = model.new_metrics(source)
+    for step in range(source.steps_per_epoch):
+        batch = source.batch(step)
+        loss = model.batch_loss(batch, model.features(batch))
+        rows, outputs = np.array(loss.rows), np.array(loss.outputs)
+        metrics.update(batch, loss._replace(rows=rows, outputs=outputs))
+    by_text = []
+    for record in records:
+        ids = tokenizer.tokenize([record["text"]])[0].numpy()
+        for place in np.flatnonzero(ids > 1):  # no special tokens
+            seen = ids.copy()
+            seen[place] = 1
+            likely = tf.nn.log_softmax(model(seen[None])[0, place]).numpy()
+            right = likely.argmax() == ids[place]
+            by_text.append((record["text"], -likely[ids[place]], right))
+    losses = np.array([loss for _, loss, _ in by_text])
+    got = metrics.details()
+    assert got["tokens"] == len(losses)
+    assert got["pseudo_perplexity"] == pytest.approx(np.exp(losses.mean()), rel=1e-4)
+    assert got["masked_accuracy"] == pytest.approx(np.mean([right for *_, right in by_text]))
+    assert metrics.num_samples == 3  # texts with something to ask for, for a bootstrap
+    last = losses[[text == "<e>a" for text, *_ in by_text]]
+    assert metrics.score(np.array([2]))["loss"] == pytest.approx(last.mean(), rel=1e-4)
+    with pytest.raises(ValueError, match="--mask_each: all tokens of all texts are special"):
+        MaskedLM.examples([{"text": "<e>", "where": "x"}], tokenizer, config, 32)
 
 
 TEXTS = [

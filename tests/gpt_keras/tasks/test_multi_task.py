@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt_keras import SequenceClassifier, tasks
+from gpt_keras import MaskedLM, SequenceClassifier, TextEmbedder, tasks
+from gpt_keras.checkpoint.families import FAMILIES
 from gpt_keras.losses import Loss
 from gpt_keras.metrics import ClassificationMetrics, MultiTaskMetrics
+from gpt_keras.pooling import SentenceEmbedding
 from gpt_keras.tasks import MultiTask
 from gpt_keras.tasks.multi_task import config_of, joint_config
 from gpt_keras.tokenizers import train_byte_level_bpe
@@ -104,3 +106,30 @@ def test_metrics_of_each_and_their_mean():
     assert metrics.score(np.arange(8)) == result
     assert metrics.score(np.array([0, 0, 4, 4]))["topic/accuracy"] == 1.0
     assert set(metrics.details()["tasks"]) == set(LABELS)
+
+
+def test_heads_and_pooling_that_a_directory_has_are_taken_on(tiny, tmp_path):
+    """Those of a checkpoint of one task; again from a directory of the several."""
+    bert = tiny.replace(
+        model_type="bert", activation="gelu", token_types=2, **FAMILIES["bert"].fixed
+    )
+    pooling = SentenceEmbedding("last", normalize=True, max_length=7)
+    embedder, filler = TextEmbedder(bert, embedding=pooling), MaskedLM(bert)
+    embedder.save_pretrained(tmp_path / "embedder")
+    filler.save_pretrained(tmp_path / "filler")
+    params = {name: {"task": name} for name in ("embedding", "masked_lm", "classification")}
+    params["classification"]["id2label"] = ["no", "yes"]
+    model = MultiTask.from_pretrained(tmp_path / "embedder", task_params=params)
+    model.save_pretrained(tmp_path / "model")
+    again = MultiTask.from_pretrained(tmp_path / "model")
+    assert tasks.of(tmp_path / "model") is MultiTask
+    for one in (model, again):
+        assert one.embedding == one.tasks["embedding"].embedding == pooling
+        np.testing.assert_array_equal(one.tasks["embedding"](IDS), embedder(IDS))
+        pooler = one.tasks["classification"].pooler.kernel
+        np.testing.assert_array_equal(pooler, embedder.pooler.kernel)
+    for name, task in model.tasks.items():
+        np.testing.assert_array_equal(again.tasks[name](IDS), task(IDS))
+    model = MultiTask.from_pretrained(tmp_path / "filler", task_params=params)
+    np.testing.assert_array_equal(model.tasks["masked_lm"](IDS), filler(IDS))
+    assert model.embedding == SentenceEmbedding()

@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 from safetensors import safe_open
 
-from gpt_keras import CausalLM, QuestionAnswerer, tasks, tokenizers
+from gpt_keras import CausalLM, QuestionAnswerer, pieces, tasks, tokenizers
 from gpt_keras.losses import Regularizers
-from gpt_keras.tasks import question_answerer
 from gpt_keras.tasks.question_answerer import answers_of
 
 CONTEXT = "The cat sat on the mat 🙂, and the dog sat in 北京, near the naïve cat. "
@@ -211,7 +210,7 @@ def evaluated(model, rows):
 @pytest.mark.parametrize("piece", [2, 32])
 @pytest.mark.parametrize("threshold", [-0.5, 0.5])
 def test_serving_answers_as_an_evaluation_does(model, monkeypatch, piece, threshold):
-    monkeypatch.setattr(question_answerer, "PIECE", piece)
+    monkeypatch.setattr(pieces, "TOKENS", piece * 32)
     config = model.config.replace(
         task_params={
             "extractive_qa": {
@@ -260,10 +259,7 @@ def test_learns(model):
             loss = loss_of(model, batch)
         variables = model.trainable_variables
         optimizer.apply(tape.gradient(loss.total, [v.value for v in variables]), variables)
-    exact = evaluated(model, rows).result()["exact_match"]
-    if model.config.causal and exact < 1:
-        pytest.xfail("a decoder does not learn this yet, see docs/tasks.md")
-    assert exact == 1
+    assert evaluated(model, rows).result()["exact_match"] == 1
 
 
 def test_from_and_to_a_directory(tiny, tokenizer, tmp_path):

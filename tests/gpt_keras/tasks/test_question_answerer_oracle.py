@@ -8,7 +8,7 @@ from gpt_keras import QuestionAnswerer, tasks
 pytestmark = pytest.mark.oracle
 
 BASE = {
-    "vocab_size": 83, "hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 2,
+    "vocab_size": 83, "hidden_size": 36, "intermediate_size": 52, "num_hidden_layers": 2,
     "num_attention_heads": 6, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
     "eos_token_id": 2, "initializer_range": 0.3,
 }  # fmt: skip

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn import metrics as sklearn
 
 import gpt_keras
-from gpt_keras import RelationExtractor, entity_pairs
+from gpt_keras import RelationExtractor, entity_pairs, pieces
 from gpt_keras.losses import Loss
 from gpt_keras.metrics import RelationMetrics
 from gpt_keras.tokenizers import train_byte_level_bpe
@@ -78,9 +78,9 @@ def test_examples(config, tokenizer):
         assert text == f" {marks[0]} Ada {marks[0]}  🙂 lives in  {marks[1]} London {marks[1]} "
         for name, mark in (("head", "@"), ("tail", "#")):
             at = found.targets[name][row]
-            pieces = tokenizer.detokenize([ids[: at + 1]]).numpy()[0].decode()
-            assert pieces.endswith(mark)
-            assert pieces.count(mark) == 2  # a decoder knows an entity at its end
+            until = tokenizer.detokenize([ids[: at + 1]]).numpy()[0].decode()
+            assert until.endswith(mark)
+            assert until.count(mark) == 2  # a decoder knows an entity at its end
     encoder = RelationExtractor.examples(where(RECORD), tokenizer, config.replace(causal=False), 64)
     assert (encoder.targets["head"] < found.targets["head"]).all()
 
@@ -192,7 +192,8 @@ def answers(model, texts, spans):
     return {name: value.numpy() for name, value in found.items()}
 
 
-def test_relations_of_raw_texts(model, config, tokenizer):
+def test_relations_of_raw_texts(model, config, tokenizer, monkeypatch):
+    monkeypatch.setattr(pieces, "TOKENS", 60)
     found = answers(model, TEXTS, SPANS)
     assert found["num_relations"].max() == found["labels"].shape[1] > 0
     # What training sees of the same texts.
