@@ -30,6 +30,6 @@ def copy(values: np.ndarray, into: np.ndarray) -> None:
     """Copies, in the dtype of `into`."""
     if (values.dtype, into.dtype) == (ml_dtypes.bfloat16, np.float32):
         # bfloat16 is the upper half of float32: faster than ml_dtypes' cast number by number.
-        np.left_shift(values.view(np.uint16), np.uint32(16), out=into.view(np.uint32))
-    else:
-        into[...] = values
+        bits = values.view(np.uint16).astype(np.uint32)
+        values = np.left_shift(bits, 16, out=bits).view(np.float32)
+    into[...] = values

@@ -10,7 +10,8 @@ from gpt_keras.tokenizers.byte_fallback import byte_ids, byte_tokens
 from gpt_keras.tokenizers.merges import Merges
 
 _LEADS = np.array([0, 0, 0xC0, 0xE0, 0xF0], np.int32)  # of UTF-8, by the number of bytes
-_FILLING = 32  # places of the table of pairs for each pair in it
+_FILLING = 16  # places of the table of pairs for each pair in it
+_NONE, _SEVERAL, _MARKS = -1, -2, 2**15  # in a place of the table: no pair, several, one's mark
 
 
 class CharEncoder(tf.Module):
@@ -92,7 +93,9 @@ class CharEncoder(tf.Module):
         False where no token holds the two side by side; True now and then where none does.
         """
         before = ragged.previous(code_points, 0)
-        joined = tf.gather(self._pairs, _hash(before, code_points, len(self._pairs)))
+        place, mark = _hash(before, code_points, len(self._pairs))
+        found = tf.gather(self._pairs, place)
+        joined = (found == mark) | (found == _SEVERAL)
         if self._byte_ids is None:
             unknown = tables.gather_dense(self._chars, code_points) == 0
             was_unknown = ragged.previous(unknown, False)
@@ -145,16 +148,24 @@ class CharEncoder(tf.Module):
 
 
 def _pair_table(tokens):
-    """(n,) bool by `_hash`: True for all pairs of neighbours in the tokens, and for few others."""
+    """(n,) int16 by `_hash`: marks of all pairs of neighbours in the tokens.
+
+    A mark spares what does not belong together from being joined because it has the place of what
+    does: one frequent pair, such as the end of many words and a blank, would join most of a text.
+    """
     pairs = {pair for token in tokens for pair in itertools.pairwise(token)}
-    table = np.zeros(2 ** max(12, (_FILLING * len(pairs)).bit_length()), bool)
+    table = np.full(2 ** max(12, (_FILLING * len(pairs)).bit_length()), _NONE, np.int16)
     codes = np.array([[ord(char) for char in pair] for pair in pairs], np.int64).reshape(-1, 2)
-    table[_hash(codes[:, 0], codes[:, 1], len(table))] = True
+    places, marks = _hash(codes[:, 0], codes[:, 1], len(table))
+    table[places] = marks
+    table[places[table[places] != marks]] = _SEVERAL
     return table
 
 
 def _hash(first, second, size):
-    """Place of a pair of code points in a table of that size, a power of 2."""
+    """Place of a pair of code points in a table of that size, a power of 2, and its mark, int16."""
     if isinstance(first, tf.Tensor):
         first, second = tf.cast(first, tf.int64), tf.cast(second, tf.int64)
-    return (first * 0x9E3779B1 + second * 0x85EBCA77) // 64 % size
+    code = (first * 0x9E3779B1 + second * 0x85EBCA77) // 64
+    mark = code // size % _MARKS
+    return code % size, tf.cast(mark, tf.int16) if isinstance(mark, tf.Tensor) else mark

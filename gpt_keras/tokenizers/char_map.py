@@ -38,6 +38,9 @@ class CharMap:
 
     def replace(self, code_points, splits, rows):
         """A step: with other sequences, (C,) int32 of `row_of`, in the place of code points."""
+        if (self._lengths == 1).all():  # nothing moves
+            new = tf.gather(self._pool, tf.gather(self._starts, rows))
+            return unchanged(tf.where(rows > 0, new, code_points), splits)
         lengths = tf.gather(self._lengths, rows)
         ends = tf.concat([[0], tf.cumsum(lengths)], 0)  # (C + 1,)
         owners = ragged.row_ids(ends)

@@ -85,10 +85,15 @@ class Merges(tf.Module):
         bounds = tf.gather(tf.math.segment_min(bounds, words), words)
         left = tf.concat([[self._num_merges + 1], ranks[:-1]], 0)
         right = tf.concat([ranks[1:], [self._num_merges]], 0)
-        # Of overlapping pairs that are equal, as in "aaaa", every other one merges, from the left.
-        starts = ranks != left
-        index = tf.cumsum(tf.cast(starts, tf.int64)) - 1
-        start = tf.gather(tf.where(starts)[:, 0], index)
-        is_even = (tf.range(size) - start) % 2 == 0
-        is_lowest = (tf.gather(left, start) > ranks) & (right >= ranks)
-        return (ranks < self._num_merges) & (order < bounds) & is_even & is_lowest
+        is_pair = ranks < self._num_merges
+
+        def of_run():
+            """Of overlapping pairs that are equal, as in "aaaa", every other one merges."""
+            starts = ranks != left
+            index = tf.cumsum(tf.cast(starts, tf.int64)) - 1
+            start = tf.gather(tf.where(starts)[:, 0], index)
+            return (tf.gather(left, start) > ranks) & ((tf.range(size) - start) % 2 == 0)
+
+        is_repeated = tf.reduce_any((ranks == left) & is_pair)
+        is_lowest = tf.cond(is_repeated, of_run, lambda: left > ranks) & (right >= ranks)
+        return is_pair & (order < bounds) & is_lowest

@@ -164,16 +164,14 @@ def insert(code_points, splits, at, char):
     Returns:
       as a step of a `Normalizer`; what is put before a code point comes from it.
     """
-    shifts = tf.cumsum(tf.cast(at, tf.int64))
-    size = tf.size(code_points, out_type=tf.int64)
-    places = tf.range(size) + shifts  # (C,), new ones
-    shifts = tf.concat([[0], shifts], 0)
-    moved = tf.scatter_nd(
-        places[:, tf.newaxis], code_points - ord(char), size[tf.newaxis] + shifts[-1:]
-    )
-    origin = tf.searchsorted(places, tf.range(size + shifts[-1]), out_type=tf.int64)
+    at = tf.where(at)[:, 0]  # (k,), old places
+    count = tf.size(at, tf.int64)
+    size = tf.size(code_points, tf.int64) + count
+    is_put = ragged.mark(at + tf.range(count), size)  # (C + k,)
+    origin = tf.range(size) - tf.cumsum(tf.cast(is_put, tf.int64), exclusive=True)
+    moved = tf.where(is_put, ord(char), tf.gather(code_points, origin))
     # A row's first code point moves by what is put before it: as much as shifts the one before.
-    return moved + ord(char), splits + tf.gather(shifts, splits), origin
+    return moved, splits + tf.searchsorted(at, splits, out_type=tf.int64), origin
 
 
 @dataclasses.dataclass(frozen=True)
