@@ -90,6 +90,7 @@ demo-zh: setup  ## Chinese shop reviews: trained, exported, served, asked
 	$(BIN)/python -m examples.demo_zh
 
 bench: $(VENV)/.bench-ready data  ## figures beside KerasHub and Hugging Face torch; JSON under bench/
+	test -e data/brown/train_small.jsonl || { $(BIN)/python -m examples.fetch_data msra brown && $(BIN)/python -m examples.prepare_tagging; }
 	$(BIN)/python -m benchmarks.run --output_dir=bench
 
 # Exported anew each time: an old export would tell of old code.

@@ -1,12 +1,13 @@
-"""Fine-tuning a classifier of tweets: how good it becomes, beside Hugging Face's `Trainer`.
+"""Fine-tuning a classifier and a tagger: how good they become, beside Hugging Face's `Trainer`.
 
-    python -m benchmarks.finetune_scores --updates=60 --output=finetune_scores.json
+    python -m benchmarks.finetune_scores --output=finetune_scores.json
 
-Both begin with the same weights of SmolLM2-135M and the same head, and make as many updates of as
-many of the same tweets: AdamW, the learning rate of the recipe with its warm-up and a linear decay,
-float32. Then both say what the dev tweets are. Each number has its 95 % bootstrap interval, and so
-has the difference, on the same choices of tweets. The batches differ as in
-`benchmarks.finetune_tweets`, whose data and packages are needed.
+Of each task both begin with the same weights of MiniLM and the same head, and make as many updates
+of as many of the same samples: AdamW on all weights, one learning rate with the warm-up of the
+recipe and a linear decay, no dropout, float32. Then both say what the dev samples are: tweets that
+are negative, neutral or positive, words that are nouns or verbs. Each number has its 95 % bootstrap
+interval, and so has the difference, on the same choices of samples. The batches differ as in
+`benchmarks.finetune_tweets`; its packages are needed, and the data that the recipes name.
 """
 
 import functools
@@ -17,7 +18,7 @@ import numpy as np
 from absl import flags as absl_flags
 
 from benchmarks.contenders import use_threads
-from benchmarks.finetune_tweets import GGUF, OURS, RECIPE, THEIRS, make_trainer, rows_of
+from benchmarks.finetune_tweets import OURS, RECIPE, THEIRS, make_trainer, rows_of
 from benchmarks.tables import markdown
 from gpt_keras.losses import Loss
 from trainers import args, bootstrap, finetune
@@ -27,27 +28,43 @@ from trainers.fit import make_step
 from trainers.loop import Schedule
 from trainers.strategy import make_strategy
 
-SHOWN = ("macro_f1", "accuracy", "auroc", "loss")
+RECIPES = {"classification": RECIPE, "token_classification": "examples/brown.yaml"}
+SHOWN = ("accuracy", "macro_f1", "loss")
 
 
 def benchmark_flags(flags: args.FlagValues) -> None:
     """Benchmark."""
     integer = functools.partial(absl_flags.DEFINE_integer, flag_values=flags, lower_bound=1)
-    absl_flags.DEFINE_string("model", GGUF, "directory or .gguf file", flag_values=flags)
-    integer("updates", 60, "of each")
-    integer("train_top_layers", 4, "as of trainers.finetune; 0: all weights", lower_bound=0)
-    integer("max_length", 64, "tokens of a tweet", lower_bound=2)
+    absl_flags.DEFINE_list("tasks", list(RECIPES), "what is learned", flag_values=flags)
+    absl_flags.DEFINE_string("model", "data/minilm", "directory or .gguf file", flag_values=flags)
+    absl_flags.DEFINE_float("learning_rate", 3e-4, "of all weights", 0.0, flag_values=flags)
+    integer("updates", 48, "of each contender in each task")
+    integer("max_length", 48, "tokens of a text", lower_bound=2)
     integer("threads", os.cpu_count() or 1, "threads of each")
     absl_flags.DEFINE_string("output", "", "JSON file for the numbers", flag_values=flags)
 
 
 def main(flags: args.FlagValues) -> None:
+    if unknown := set(flags.tasks) - set(RECIPES):
+        raise args.UsageError(f"--tasks={','.join(sorted(unknown))}: known are {list(RECIPES)}")
     use_threads(flags.threads)
+    result = {
+        "updates": flags.updates,
+        "learning_rate": flags.learning_rate,
+        "tasks": {task: compare(RECIPES[task], flags) for task in flags.tasks},
+    }
+    print(table(result))
+    if flags.output:
+        write_json(flags.output, result)
+
+
+def compare(recipe_file: str, flags: args.FlagValues) -> dict:
+    """Trains both on a recipe's data; their numbers, and the difference, ours minus theirs."""
     recipe = args.parse(
         finetune.FLAGS,
-        ["finetune", f"--config_file={RECIPE}", f"--model={flags.model}", "--test_data=",
-         f"--train_top_layers={flags.train_top_layers}", f"--max_steps={flags.updates}",
-         f"--max_length={flags.max_length}", "--length_buckets=1", "--schedule=linear"],
+        ["finetune", f"--config_file={recipe_file}", f"--model={flags.model}", "--test_data=",
+         "--train_top_layers=0", f"--learning_rate={flags.learning_rate}", "--schedule=linear",
+         f"--max_steps={flags.updates}", f"--max_length={flags.max_length}", "--length_buckets=1"],
     )  # fmt: skip
     strategy = make_strategy()
     tuner = finetune.FineTuner(recipe, strategy, mixture=None)
@@ -60,46 +77,57 @@ def main(flags: args.FlagValues) -> None:
         for number in range(flags.updates):
             step(source.batch(number), number)
         trainer.train()
-        found = {OURS: Evaluator(tuner.task, strategy, tuner.data.eval)()}
+        ours = Evaluator(tuner.task, strategy, tuner.data.eval)()
         examples = tuner.data.eval.examples
-        logits = trainer.predict(rows_of(examples)).predictions
-        found[THEIRS] = collected(tuner.task, examples.targets["label"], logits)
-    result = {
-        "updates": flags.updates,
-        "train_top_layers": flags.train_top_layers,
+        theirs = collected(tuner.task, rows_of(examples), trainer)
+    contenders = {OURS: ours, THEIRS: theirs}
+    return {
         "contenders": {
             name: {key: list(x) for key, x in bootstrap.intervals(metrics, 1000).items()}
-            for name, metrics in found.items()
+            for name, metrics in contenders.items()
         },
         "difference": {
-            key: list(x)
-            for key, x in bootstrap.compare(found[THEIRS], found[OURS], 1000).items()
+            key: list(x) for key, x in bootstrap.compare(theirs, ours, 1000).items()
         },
     }  # fmt: skip
-    print(table(result))
-    if flags.output:
-        write_json(flags.output, result)
 
 
-def collected(task, labels: np.ndarray, logits: np.ndarray):
-    """The metrics of somebody else's logits (n, C), in the order of the labels (n,)."""
-    n = len(labels)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(n), labels]  # (n,)
-    rows = np.stack([losses, np.ones(n)], axis=1)
+def collected(task, rows: list[dict], trainer):
+    """The metrics of what a Trainer says of rows: a label each, or one of each token, or -100."""
+    predicted = trainer.predict(rows)
+    labels = predicted.label_ids.reshape(len(rows), -1)  # (n, T), T = 1 of whole texts
+    logits = predicted.predictions.reshape(*labels.shape, -1)  # (n, T, C)
     metrics = task.new_metrics()
-    metrics.update({"label": labels, "sample_id": np.arange(n)}, Loss(0.0, n, logits, rows))
+    for i, (true, scores) in enumerate(zip(labels, logits, strict=True)):
+        true, scores = true[true >= 0], scores[true >= 0]
+        terms = np.log(np.exp(scores).sum(axis=-1)) - scores[np.arange(len(true)), true]
+        if task.NAME == "classification":
+            targets, outputs = {"label": true}, scores
+        else:
+            targets, outputs = {"tag": true[None] + 1}, scores.argmax(axis=-1)[None]
+        sizes = np.array([[terms.sum(), len(true)]])
+        loss = Loss(terms.sum(), len(true), outputs, sizes)
+        metrics.update({**targets, "sample_id": np.array([i])}, loss)
     return metrics
 
 
 def table(result: dict) -> str:
     """Markdown: value (interval) of each, and the difference, ours minus theirs, with p."""
-    rows = [
-        (name, *(f"{x[0]:.3f} ({x[1]:.3f} to {x[2]:.3f})" for x in map(row.get, SHOWN)))
-        for name, row in result["contenders"].items()
-    ]
-    gaps = map(result["difference"].get, SHOWN)
-    cells = (f"{x[0]:+.3f} ({x[1]:+.3f} to {x[2]:+.3f}), p = {x[3]:.2f}" for x in gaps)
-    return markdown(("", *SHOWN), [*rows, ("difference", *cells)])
+    rows = []
+    for task, found in result["tasks"].items():
+        for name, row in found["contenders"].items():
+            cells = (f"{x[0]:.3f} ({x[1]:.3f} to {x[2]:.3f})" if x else "" for x in _shown(row))
+            rows.append((task, name, *cells))
+        cells = (
+            f"{x[0]:+.3f} ({x[1]:+.3f} to {x[2]:+.3f}), p = {x[3]:.2f}" if x else ""
+            for x in _shown(found["difference"])
+        )
+        rows.append((task, "difference", *cells))
+    return markdown(("", "", *SHOWN), rows)
+
+
+def _shown(row: dict) -> list:
+    return [row.get(name) for name in SHOWN]
 
 
 if __name__ == "__main__":

@@ -110,12 +110,23 @@ def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags, updates:
     import transformers
 
     torch.set_num_threads(flags.threads)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(f"{folder}/model")
+    kind, collator = {
+        "classification": (
+            transformers.AutoModelForSequenceClassification,
+            transformers.DataCollatorWithPadding,
+        ),
+        "token_classification": (
+            transformers.AutoModelForTokenClassification,
+            transformers.DataCollatorForTokenClassification,
+        ),
+    }[tuner.task.NAME]
+    model = kind.from_pretrained(f"{folder}/model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(f"{folder}/model")
+    tokenizer.padding_side = "right"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    if flags.train_top_layers:
-        frozen = model.model.layers[: -flags.train_top_layers]
+    if recipe.train_top_layers:
+        frozen = model.model.layers[: -recipe.train_top_layers]
         for part in (model.model.embed_tokens, *frozen):
             part.requires_grad_(False)
     return transformers.Trainer(
@@ -134,17 +145,22 @@ def make_trainer(tuner: finetune.FineTuner, recipe, folder: str, flags, updates:
             disable_tqdm=True,
             dataloader_pin_memory=False,
         ),
-        transformers.DataCollatorWithPadding(tokenizer),
+        collator(tokenizer),
         train_dataset=rows_of(tuner.data.train.examples),
     )
 
 
 def rows_of(examples) -> list[dict]:
-    """Examples as Trainer takes them."""
-    texts = np.split(examples.values, examples.row_splits[1:-1])
+    """Examples as Trainer takes them; a token without a tag has the label -100."""
+    places = examples.row_splits[1:-1]
+    labels = examples.targets.get("label")
+    if labels is None:
+        tags = examples.token_targets["tag"]
+        labels = np.split(np.where(tags > 0, tags - 1, -100), places)
+    texts = np.split(examples.values, places)
     return [
-        {"input_ids": text.tolist(), "labels": int(label)}
-        for text, label in zip(texts, examples.targets["label"], strict=True)
+        {"input_ids": text.tolist(), "labels": label.tolist()}
+        for text, label in zip(texts, labels, strict=True)
     ]
 
 

@@ -1,6 +1,6 @@
 """Makes a small encoder for Chinese, without anything learned: BERT whose tokens are characters.
 
-    python -m examples.make_encoder --train_data=data/msra/train_small.jsonl --output_dir=DIR
+    python -m examples.make_encoder --train_data=data/msra/train.jsonl --output_dir=DIR
 
 No package of a registry carries weights of a Chinese encoder, so what is fine-tuned on it begins
 from zero. The characters are those of the records' `tokens`, and all of ASCII.
@@ -40,7 +40,7 @@ def main(flags: args.FlagValues) -> None:
         vocab_size=tokenizer.vocab_size, hidden_size=flags.hidden_size, num_layers=flags.layers,
         num_heads=flags.hidden_size // 32, intermediate_size=4 * flags.hidden_size,
         max_position_embeddings=512, activation="gelu", token_types=2, dropout=0.1, pad_token_id=0,
-        model_type="bert", **FAMILIES["bert"].fixed,
+        model_type="bert", initializer_range=flags.hidden_size**-0.5, **FAMILIES["bert"].fixed,
     )  # fmt: skip
     MaskedLM(config, tokenizer).save_pretrained(flags.output_dir)
     print(f"{flags.output_dir}: {tokenizer.vocab_size:,} tokens, nothing learned yet")

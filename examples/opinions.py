@@ -215,6 +215,11 @@ def watch(client: Client, lines: Iterable[str], name: str, flags: args.FlagValue
     for reason, count in sorted(left_out.items()):
         if count:
             print(f"{name}: {count:,} left out: {reason}", file=sys.stderr)
+    if monitor is None and left_out:
+        raise ValueError(
+            f"--input={flags.input}: no line is a JSON object with a time and a text, such as "
+            '{"time": "2015-03-01T12:00:00", "text": "..."}'
+        )
 
 
 def read(

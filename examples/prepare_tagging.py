@@ -6,7 +6,8 @@
 Writes `data/msra/{train,dev,test}.jsonl`, Chinese characters with BMES tags of persons, places and
 organisations, and `data/brown/{train,dev,test}.jsonl`, English words with their parts of speech:
 the first part of Brown's tags, `nn` of `nn-tl` or `nn+bez`, and `x` for the rare ones. Small files
-beside them have the first sentences of those.
+beside them have the first sentences of those. `data/msra/{train,dev}.txt` are texts without tags, a
+sentence a line, for an encoder to learn the language from.
 """
 
 import collections
@@ -67,6 +68,13 @@ def write(folder: Path, parts: dict[str, list[dict]]) -> None:
             print(f"{folder / name}.jsonl: {len(some):,} sentences")
 
 
+def write_texts(folder: Path, parts: dict[str, list[dict]]) -> None:
+    """The words alone, without blanks between them, a line a sentence."""
+    for part, records in parts.items():
+        lines = ("".join(record["tokens"]) for record in records)
+        folder.joinpath(f"{part}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main(argv):
     del argv
     root = Path(flags.FLAGS.data_dir)
@@ -76,6 +84,7 @@ def main(argv):
     for record in train:
         parts["dev" if part_of(record) == "dev" else "train"].append(record)
     write(folder, parts)
+    write_texts(folder, {part: parts[part] for part in ("train", "dev")})
     folder = root / "brown"
     parts = {"train": [], "dev": [], "test": []}
     for path in sorted(folder.glob("c[a-r][0-9][0-9]")):

@@ -18,7 +18,8 @@ than against all films, and compare methods of one table alone (Krichene & Rendl
 
 All rows see the same likes before the test film. Popularity is how many liked a film, matrix
 factorisation PureSVD (Cremonesi et al., 2010): users x films, 1 where liked, to `--factors`
-dimensions.
+dimensions. The last row adds up the scores of the model and of the factorisation, each with mean 0
+and deviation 1 over a user's candidates.
 """
 
 import json
@@ -46,7 +47,7 @@ def recommend_flags(flags: args.FlagValues) -> None:
     define, whole = {"flag_values": flags}, absl_flags.DEFINE_integer
     absl_flags.DEFINE_string("data_dir", "data/movies", "folder of data and pairs", **define)
     absl_flags.DEFINE_string("model", None, "classifier of pairs to rank with", **define)
-    whole("history", 5, "films liked that a text names, the latest", 1, **define)
+    whole("history", 3, "films liked that a text names, the latest", 1, **define)
     whole("pairs", 4000, "pairs to learn from", 2, **define)
     whole("users", 200, "users to test on", 1, **define)
     whole("candidates", 50, "films to rank, the test film included", 2, **define)
@@ -88,6 +89,7 @@ def main(flags: args.FlagValues) -> None:
     scores = {"popularity": popularity(movies, lists), "matrix factorisation": by_svd}
     if flags.model:
         scores["text"] = text_scores(flags.model, movies, users, lists, flags.history)
+        scores["text and factors"] = standardised(scores["text"]) + standardised(by_svd)
     truth = [movies.liked[user][-1] for user in users]
     print(f"{len(users)} users, {flags.candidates} candidates, seed {flags.seed}; the half-widths "
           "are of 95 % intervals over users")  # fmt: skip
@@ -216,6 +218,12 @@ def text_scores(path: str, movies: Movies, users, lists, history: int) -> np.nda
         found = logits([text] * len(names), names).numpy()  # (C, 2)
         scores.append(sign * (found[:, 1] - found[:, 0]))
     return np.array(scores)
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Scores (users, candidates), each user's with mean 0 and deviation 1 so that kinds add up."""
+    deviations = scores.std(1, keepdims=True)
+    return (scores - scores.mean(1, keepdims=True)) / np.where(deviations > 0, deviations, 1)
 
 
 def rank_of(film: int, films: list[int], scores) -> int:

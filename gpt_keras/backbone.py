@@ -8,7 +8,7 @@ import tensorflow as tf
 from gpt_keras.attention import Attention, LayerCache, Visibility, visibility
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import MixtureOfExperts
-from gpt_keras.layers import ConfigLayer, Embedding, FeedForward, Norm
+from gpt_keras.layers import ConfigLayer, Dropout, Embedding, FeedForward, Norm
 from gpt_keras.rotary import rotations
 
 
@@ -26,8 +26,7 @@ class Block(ConfigLayer):
         self.feed_forward = self._make(MixtureOfExperts if experts else FeedForward, "feed_forward")
         self.feed_forward_post_norm = self._make(Norm, "feed_forward_post_norm", post)
         rate = self.config.dropout
-        dropout = keras.layers.Dropout
-        self.dropout = dropout(rate, dtype=self.dtype_policy, name="dropout") if rate else None
+        self.dropout = Dropout(rate, dtype=self.dtype_policy, name="dropout") if rate else None
         for layer in (
             self.attention_norm, self.attention, self.attention_post_norm,
             self.feed_forward_norm, self.feed_forward, self.feed_forward_post_norm,
@@ -120,7 +119,7 @@ class GPTBackbone(ConfigModel):
         ]
         norm = keras.layers.Identity if config.norm_place == "sum" else partial(Norm, config)
         self.final_norm = norm(dtype=policy, name="final_norm")
-        self.dropout = keras.layers.Dropout(config.dropout, dtype=policy, name="dropout")
+        self.dropout = Dropout(config.dropout, dtype=policy, name="dropout")
         # The weights exist from here on: a checkpoint is read into them before any call.
         self.embedding.build()
         for layer in (*self.blocks, self.final_norm):

@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 
 from gpt_keras import CausalLM, GPTConfig, MaskedLM, checkpoint, preprocessing, tokenizers
 from gpt_keras.checkpoint.families import FAMILIES
+from gpt_keras.neighbours import look_around
 from gpt_keras.tasks import Task
 from trainers import args, data
 from trainers.agreement import agree, digest, start
@@ -103,6 +104,8 @@ def main(flags: args.FlagValues) -> None:
     with strategy.scope():
         kind = OBJECTIVES[flags.objective]
         task = kind(config, tokenizer=tokenizer, dtype=dtype_policy(flags))
+        if kind is MaskedLM:
+            look_around(task)
     print(describe(task, texts, flags))
     if flags.dry_run:
         dry_run(task, texts, flags, strategy)
@@ -206,6 +209,7 @@ def make_config(flags: args.FlagValues, tokenizer) -> GPTConfig:
             activation="gelu",
             token_types=TOKEN_TYPES,
             norm_epsilon=1e-12,
+            initializer_range=flags.hidden_size**-0.5,
             intermediate_size=flags.intermediate_size or 4 * flags.hidden_size,
             **{**FAMILIES["bert"].fixed, **sizes},
         )

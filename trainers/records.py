@@ -82,9 +82,14 @@ def _select(where: str, row: Mapping[str, Any], choices: Sequence[Columns]) -> d
     for columns in choices:
         if all(column in row for column in columns.values()):
             return {name: row[column] for name, column in columns.items()} | {"where": where}
+    lacks = dict.fromkeys(
+        tuple(column for column in columns.values() if column not in row) for columns in choices
+    )
+    # What lacks all that another lacks, and more, is not what the file was meant to be.
     missing = " or ".join(
-        " and ".join(repr(column) for column in columns.values() if column not in row)
-        for columns in choices
+        " and ".join(map(repr, lack))
+        for lack in lacks
+        if not any(set(other) < set(lack) for other in lacks)
     )
     there = ", ".join(repr(str(column)) for column in row) or "nothing"
     raise ValueError(

@@ -52,6 +52,7 @@ class TaskData:
           with_train: False where --train_data is read by others.
         """
         several = "," in flags.task
+        samples = f"samples of {name}" if several else "samples"
         train_files, eval_files, test_files = (
             _files_of(name, flag, flags) if several else flags[flag].value
             for flag in ("train_data", "eval_data", "test_data")
@@ -60,7 +61,7 @@ class TaskData:
         train = None
         if with_train:
             training, records["eval"] = folds.load(task, flags, train_files, eval_files)
-            train = _features("training", training, task, tokenizer, flags, config)
+            train = _features(f"training {samples}", training, task, tokenizer, flags, config)
             if isinstance(train, Examples):
                 config = config.replace(id2label=train.labels)
                 config = TASKS[task].with_options(config, **train.options)
@@ -72,12 +73,14 @@ class TaskData:
         for part, some in records.items():
             if with_train and some and (count := data.overlap(task, some, training)):
                 print(
-                    f"warning: {count} of {len(some)} {part} samples are in the training data too; "
-                    "what is measured on them says little of new texts",
+                    f"warning: {count} of {len(some)} {part} {samples} are in the training data "
+                    "too; what is measured on them says little of new texts",
                     file=sys.stderr,
                 )
         found = {
-            part: _features(part, some, task, tokenizer, flags, config) if some else None
+            part: _features(f"{part} {samples}", some, task, tokenizer, flags, config)
+            if some
+            else None
             for part, some in records.items()
         }
         return cls(name, task, config, train, **found)
@@ -110,9 +113,9 @@ def _files_of(name: str, flag: str, flags: FlagValues) -> list[str]:
     return files
 
 
-def _features(name, records, task, tokenizer, flags, config) -> Features:
+def _features(what, records, task, tokenizer, flags, config) -> Features:
     features = data.make_features(task, records, tokenizer, flags, config)
-    for line in data.notes(features, f"{len(records)} {name} samples", flags):
+    for line in data.notes(features, f"{len(records)} {what}", flags):
         print(line)
     return features
 

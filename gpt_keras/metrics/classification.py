@@ -8,6 +8,8 @@ import numpy as np
 from gpt_keras.metrics.labels import LabelMetrics
 from gpt_keras.metrics.probabilities import auroc, calibration_error, fit_temperature, ranks
 
+WIDEST = 120  # characters of a line of the confusion matrix, where names stand above the columns
+
 
 class ClassificationMetrics(LabelMetrics):
     """Loss, accuracy, macro- and micro-F1, AUROC and calibration error of one label a text.
@@ -91,17 +93,13 @@ class ClassificationMetrics(LabelMetrics):
     def report(self) -> str:
         """scikit-learn's table, the confusion matrix, and the majority class beside it."""
         details = self.details()
-        width = max(9, *(len(name) for name in self.names)) + 2
-        matrix = [" " * width + "".join(name.rjust(width) for name in self.names)]
-        for name, row in zip(self.names, self.confusion, strict=True):
-            matrix.append(name.rjust(width) + "".join(str(n).rjust(width) for n in row))
         majority = details["majority_class"]
         return "\n".join(
             [
                 self._table(),
                 "",
                 "confusion matrix (rows: true, columns: predicted)",
-                *matrix,
+                *self._matrix(),
                 "",
                 f"this model:     accuracy {details['accuracy']:.3f}, "
                 f"macro-F1 {details['macro_f1']:.3f}",
@@ -109,6 +107,20 @@ class ClassificationMetrics(LabelMetrics):
                 f"macro-F1 {majority['macro_f1']:.3f} (always {majority['name']!r})",
             ]
         )
+
+    def _matrix(self) -> list[str]:
+        """Lines of the confusion matrix; over more columns than names have room, numbers stand."""
+        names = columns = list(self.names)
+        width = max(9, *map(len, names)) + 2
+        if width * (len(names) + 1) > WIDEST:
+            columns = [str(i) for i in range(1, len(names) + 1)]
+            names = [f"{name} {i}" for name, i in zip(names, columns, strict=True)]
+            width = max(len(columns[-1]), len(str(self.confusion.max()))) + 2
+        first = max(9, *map(len, names)) + 2
+        lines = [" " * first + "".join(column.rjust(width) for column in columns)]
+        for name, row in zip(names, self.confusion, strict=True):
+            lines.append(name.rjust(first) + "".join(str(n).rjust(width) for n in row))
+        return lines
 
     def _table(self) -> str:
         # Imported here: a second of start-up that generation and serving need not pay.

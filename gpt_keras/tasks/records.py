@@ -1,6 +1,7 @@
 """Values of records: checked, with the file and line in what is said of a bad one."""
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def number_of(record: Mapping[str, Any], name: str = "score") -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{record['where']}: {name} must be a number, got {value!r}")
+        raise ValueError(f"{record['where']}: {name} must be a number, got {reprlib.repr(value)}")
     return number
 
 

@@ -101,6 +101,16 @@ def test_lines_that_are_none():
     assert refused == [f"x:{i}" for i in (3, 4, 5, 6, 7, 8, 10)]
 
 
+def test_a_file_of_something_else_is_an_error(tmp_path, capsys):
+    path = tmp_path / "tweets.jsonl"
+    path.write_text('{"text": "a", "label": "b"}\n')
+    status, printed = watch("localhost:1", path, capsys)  # not even asked
+    assert status == 1
+    assert f"--input={path}: no line is a JSON object with a time and a text" in printed.err
+    path.write_text("\n")
+    assert watch("localhost:1", path, capsys) == (0, ("", ""))
+
+
 def test_batches_are_full_or_waited_for():
     assert list(opinions.batches(range(7), 3, 60)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(opinions.batches([], 3, 60)) == []

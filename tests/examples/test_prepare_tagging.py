@@ -15,6 +15,12 @@ def test_msra():
     ]
 
 
+def test_texts_without_tags(tmp_path):
+    records = [{"tokens": ["我", "在"], "tags": ["O", "O"]}, {"tokens": ["你"], "tags": ["O"]}]
+    prepare_tagging.write_texts(tmp_path, {"dev": records})
+    assert (tmp_path / "dev.txt").read_text(encoding="utf-8") == "我在\n你\n"
+
+
 def test_brown():
     text = "\n\n\tThe/at Fulton/np-tl 1/2/cd isn't/bez* ./.\n\n\t--/-- fw/fw-nn\n"
     assert list(prepare_tagging.brown(text)) == [

@@ -121,7 +121,16 @@ def test_a_model_ranks_by_its_logits(data_dir, capsys):
             of = dict(zip(labels[0].numpy(), scores[0].numpy(), strict=True))
             np.testing.assert_allclose(score, np.log(of[b"liked"] / of[b"not"]), atol=1e-4)
     assert run(data_dir, f"--model={data_dir / 'model'}", "--users=2") == 0
-    assert "text" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:22].strip() for line in lines[-2:]] == ["text", "text and factors"]
+
+
+def test_scores_of_two_kinds_add_up_whatever_their_scale():
+    scores = np.array([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]])
+    found = recommend.standardised(scores)
+    np.testing.assert_allclose(found[0].mean(), 0, atol=1e-12)
+    np.testing.assert_allclose([found[0].std(), *found[1]], [1, 0, 0, 0])
+    np.testing.assert_allclose(recommend.standardised(100 * scores + 7), found)
 
 
 def test_misuse(data_dir, capsys):

@@ -155,3 +155,16 @@ def test_initialisation_of_the_residual_stream(tiny):
     layer.build((None, None, 240))
     assert np.std(layer.up.kernel) == pytest.approx(0.3, rel=0.05)
     assert np.std(layer.down.kernel) == pytest.approx(0.3 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_dropout(xla):
+    x = tf.random.stateless_normal((64, 100), (1, 2))
+    dropout = layers.Dropout(0.25, seed=3)
+    drop = tf.function(lambda x: dropout(x, training=True), jit_compile=xla)
+    first, second = (drop(x).numpy() for _ in range(2))
+    kept = first != 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_allclose(first[kept], x.numpy()[kept] / 0.75, rtol=1e-6)
+    assert np.mean(kept != (second != 0)) == pytest.approx(2 * 0.25 * 0.75, abs=0.03)
+    assert dropout(x) is x

@@ -92,6 +92,22 @@ def test_majority_class_is_the_most_frequent_true_label(collected):
     assert "majority class" in metrics.report()
 
 
+@pytest.mark.parametrize("classes", [3, 20])
+def test_columns_of_a_wide_confusion_matrix_have_numbers(classes):
+    names = tuple(f"group.number.{i}" for i in range(classes))
+    metrics = ClassificationMetrics(names)
+    labels = np.arange(classes)
+    rows = np.array([[0.05, 1.0]] * classes)
+    batch = {"label": labels, "weight": np.ones(classes), "sample_id": labels}
+    metrics.update(batch, Loss(0.1, 2.0, np.eye(classes)[(labels + 1) % classes], rows))
+    lines = metrics.report().split("predicted)\n")[1].split("\n\n")[0].splitlines()
+    assert lines[0].split() == (list(names) if classes == 3 else [str(i + 1) for i in labels])
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= 120
+    last = [*([names[-1]] if classes == 3 else [names[-1], "20"]), "1", *["0"] * (classes - 1)]
+    assert lines[-1].split() == last
+
+
 def test_a_class_that_never_comes_counts_as_zero():
     metrics = ClassificationMetrics(NAMES)
     logits = np.eye(3)[[0, 1]]

@@ -122,7 +122,7 @@ def test_plain_texts_and_prompts_do_not_mix(tmp_path, tokenizer):
     [
         (
             "classification",
-            r"x\.jsonl:1: no column 'text' and 'text_pair' and 'label' or 'text' and 'label'; "
+            r"x\.jsonl:1: no column 'text' and 'label'; "
             "there is 'body'.*--text_c",
         ),
         ("causal_lm", r"x\.jsonl:1: no column 'prompt' and 'completion' or 'text'"),

@@ -246,6 +246,7 @@ def test_two_tasks_on_one_body(command, data_dir, tmp_path, capsys):
     }  # fmt: skip
     status, printed = command(**options)
     assert status == 0, printed.err
+    assert "warning: 40 of 40 eval samples of animal are in the training data too" in printed.err
     model = tasks.MultiTask.from_pretrained(tmp_path / "run" / "model")
     assert model.tasks["animal"].config.id2label == ("cat", "other")
     report = json.loads((tmp_path / "run" / "report.json").read_text())["eval"]

@@ -123,6 +123,15 @@ def test_columns_are_renamed_and_alternatives_taken_in_order(tmp_path):
         ValueError, match=r"x\.jsonl:2: no column 'q' and 'a' or 'text'; there is 'body'"
     ):
         read_records(path, [choices[0], TEXT])
+    # A pair would lack a column more than the text does, so the text was meant.
+    pairs = [
+        {"text": "body", "text_pair": "other", "label": "topic"},
+        {"text": "body", "label": "topic"},
+    ]
+    with pytest.raises(
+        ValueError, match=r"x\.jsonl:1: no column 'topic'; there is 'q', 'a', 'body'"
+    ):
+        read_records(path, pairs)
 
 
 @pytest.mark.parametrize(

@@ -76,3 +76,6 @@ def test_numbers():
     for value in (None, "", "x", True, "nan", float("inf"), [1]):
         with pytest.raises(ValueError, match=r"x\.jsonl:2: score must be a number, got "):
             number_of({"score": value, **WHERE})
+    with pytest.raises(ValueError, match=r"got 'a long text.*end'") as refused:
+        number_of({"score": "a long text, to the end" * 100, **WHERE})
+    assert len(str(refused.value)) < 100
