@@ -129,21 +129,29 @@ def test_families(tmp_path, model_type, changes):
         if len(variable.shape) == 1:
             variable.assign(variable + rng.normal(size=variable.shape, scale=0.1))
     model.save_gguf(tmp_path / "m.gguf", "F32")
-    compare(tmp_path / "m.gguf", rng.integers(3, 250, 24).tolist(), 2e-3, TEXTS, NO_CHARACTERS)
+    # llama.cpp looks GELU up in a table of float16.
+    atol = 1e-5 if config.activation == "silu" else 2e-3
+    compare(tmp_path / "m.gguf", rng.integers(3, 250, 24).tolist(), atol, TEXTS, NO_CHARACTERS)
 
 
 def test_sentence_piece(tmp_path):
     fields = Fields({"model_type": "llama", **SMALL, "vocab_size": 280}, "config.json")
     model = gpt_keras.CausalLM(hf_config.from_fields(fields), tokenizer=sentence_piece())
     model.save_gguf(tmp_path / "m.gguf", "F32")
-    compare(tmp_path / "m.gguf", [1, 270, 265, 266], 1e-3, [*TEXTS, "the  the", "", "</s>the"],
+    compare(tmp_path / "m.gguf", [1, 270, 265, 266], 1e-5, [*TEXTS, "the  the", "", "</s>the"],
             [2, *range(3 + 128, 3 + 256)])  # fmt: skip
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason=f"no {SMOLLM2}: run `make data`")
-@pytest.mark.parametrize(("kind", "atol"), [("F32", 1e-3), ("F16", 0.02), ("Q8_0", 0.3)])
+@pytest.mark.parametrize(("kind", "atol"), [("F32", 5e-4), ("F16", 0.01), ("Q8_0", 0.3)])
 def test_smollm2(tmp_path, kind, atol):
-    """llama.cpp rounds what it multiplies by F16 and Q8_0 as it does the weights."""
+    """The means part by 2.3e-4, 0.005 and 0.23.
+
+    llama.cpp rounds what it multiplies by F16 and Q8_0 as it does the weights: with Q8_0 to 8 bits,
+    by blocks of 32. That alone moves the log-probabilities of the model here by 0.05 to 0.18. They
+    come no closer if the same is rounded here, for numbers that part by a millionth are rounded to
+    different ones now and then, which moves the log-probabilities by 0.04 to 0.26.
+    """
     model = gpt_keras.CausalLM.from_pretrained(SMOLLM2)
     model.save_gguf(tmp_path / "m.gguf", kind)
     prompt = model.tokenizer.tokenize(TEXTS[0]).to_list()[0]
