@@ -3,7 +3,7 @@
     python -m examples.make_encoder --train_data=data/msra/train.jsonl --output_dir=DIR
 
 No package of a registry carries weights of a Chinese encoder, so what is fine-tuned on it begins
-from zero. The characters are those of the records' `tokens`, and all of ASCII.
+from zero. The characters are those of the records' `tokens` or `text`, and all of ASCII.
 """
 
 import collections
@@ -32,7 +32,7 @@ def main(flags: args.FlagValues) -> None:
     if not flags.train_data or not flags.output_dir:
         raise args.UsageError("--train_data and --output_dir: give both")
     counts = collections.Counter()
-    for record in read_records(flags.train_data, {"tokens": "tokens"}):
+    for record in read_records(flags.train_data, [{"tokens": "tokens"}, {"tokens": "text"}]):
         counts.update("".join(record["tokens"]).lower())
     chars = {char for char, count in counts.items() if count >= flags.min_count}
     tokenizer = char_tokenizer(sorted(chars | {chr(code) for code in range(33, 127)}))
