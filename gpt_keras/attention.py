@@ -4,6 +4,7 @@ A cache is an argument and a result, never hidden state: `attend` returns the ca
 call is to be given.
 """
 
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -15,6 +16,7 @@ from gpt_keras.rotary import head_scale
 
 # Added to a score that must not count; finite, in float16 too, so that an all-masked row is no NaN.
 MASKED = -3e4
+QUERIES = 512  # tokens that look back at once where a text may have any length
 SMALL = 2**16  # numbers in keys or values up to which an op that is quick to start is faster
 
 
@@ -63,12 +65,15 @@ def visibility(config: GPTConfig, length, segment_ids=None, padding_mask=None) -
     if padding_mask is not None:
         document = document & ops.cast(padding_mask, "bool")[:, None, :]  # (B, T, T)
     earlier = document & (index[:, None] >= index[None, :])
-    if segment_ids is None and padding_mask is None:
-        positions = index[None]
-    else:
-        # The number of earlier tokens of the same document is the place in it, wherever it starts.
+    # The number of earlier tokens of the same document is the place in it, wherever it starts.
+    if segment_ids is not None:
         seen = ops.sum(ops.cast(earlier, "int32"), axis=-1)  # (B, T)
         positions = ops.maximum(seen - 1, 0)
+    elif padding_mask is not None:  # the same without a number for each pair of tokens
+        seen = ops.cumsum(ops.cast(padding_mask, "int32"), axis=-1)  # (B, T)
+        positions = ops.maximum(seen - 1, 0)
+    else:
+        positions = index[None]
     together, biases = earlier if config.causal else document, {}
     for window in config.windows:
         seen = together
@@ -131,6 +136,40 @@ def causal_attention(q, k, v, bias, softcap=0.0):
     return ops.concatenate(contexts, axis=2)  # (B, H, T, h)
 
 
+def by_queries(q, attend):
+    """Attention of any number of queries, some at a time: scores are no square of a text's length.
+
+    The number may be known at run time only.
+
+    Args:
+      q: (B, H, T, h).
+      attend: from some queries (B, H, t, h) and the place of the first, () int32, to what they take
+        (B, H, t, h).
+
+    Returns:
+      (B, H, T, h).
+    """
+    B, _, T, _ = tf.unstack(tf.shape(q))
+    _, H, _, h = q.shape
+
+    def in_pieces():
+        size = tf.minimum(T, QUERIES)  # of each: the last two overlap where it is no divisor
+        starts = tf.minimum(tf.range(0, T, size), T - size)  # (n,)
+
+        def some(start):
+            return attend(tf.slice(q, [0, 0, start, 0], tf.stack([B, H, size, h])), start)
+
+        spec = tf.TensorSpec([None, H, None, h], q.dtype)
+        found = tf.map_fn(some, starts, 1, fn_output_signature=spec)  # (n, B, H, size, h)
+        before = (tf.size(starts) - 1) * size
+        first = tf.transpose(found[:-1], (1, 2, 0, 3, 4))  # (B, H, n-1, size, h)
+        first = tf.reshape(first, (B, H, before, h))
+        return tf.concat([first, found[-1, :, :, size - T + before :]], 2)
+
+    context = tf.cond(T <= QUERIES, lambda: attend(q, 0), in_pieces)
+    return tf.ensure_shape(context, q.shape)
+
+
 def product(a, b, small, adj_y=False):
     """a @ b for a token's queries or weights and keys or values (B, K, S, h).
 
@@ -177,7 +216,7 @@ class Attention(ConfigLayer):
             self.q_norm.build((config.head_dim * (config.num_heads if whole else 1),))
             self.k_norm.build((config.head_dim * (config.num_kv_heads if whole else 1),))
 
-    def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None):
+    def call(self, x, rotation=None, bias=None, cache: LayerCache | None = None, training=False):
         """Attends among the tokens of `x` under `bias`, or through `cache`, which then decides.
 
         Args:
@@ -185,6 +224,7 @@ class Attention(ConfigLayer):
           rotation: `rotary.Rotation` of the tokens' positions, or None without rotary positions.
           bias: (1 or B, 1, T, T), see `Visibility`; unused with a cache.
           cache: holds the earlier tokens, or None.
+          training: there will be a gradient, which keeps all scores anyway.
 
         Returns:
           (B, T, D); with a cache the pair of that and the next cache.
@@ -193,9 +233,18 @@ class Attention(ConfigLayer):
         T = ops.shape(x)[1]  # a number in decoding: one unknown size needs no op to find it
         heads = self._heads(x, T, rotation)
         if cache is None:
+            q, k, v = part_heads(heads, H, K)
             attend = causal_attention if self.config.causal else dot_product_attention
-            parts = part_heads(heads, H, K)
-            context = attend(*parts, bias, self.config.attention_softcap)  # (B, H, T, h)
+            attend = partial(attend, softcap=self.config.attention_softcap)
+            if q.shape[2] is None and not training:
+
+                def some(piece, first):
+                    size = [-1, -1, tf.shape(piece)[2], -1]
+                    return attend(piece, k, v, tf.slice(bias, [0, 0, first, 0], size))
+
+                context = by_queries(q, some)  # (B, H, T, h)
+            else:
+                context = attend(q, k, v, bias)  # (B, H, T, h)
             context = ops.swapaxes(context, 1, 2)  # (B, T, H, h)
         else:
             context, cache = cache.attend(heads)

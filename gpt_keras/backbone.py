@@ -51,7 +51,7 @@ class Block(ConfigLayer):
         With `with_routing` the pair of that and what `MixtureOfExperts` says; not with a cache.
         """
         y = self.input_of_attention(x)
-        y = self.attention(y, rotation=rotation, bias=bias, cache=cache)
+        y = self.attention(y, rotation=rotation, bias=bias, cache=cache, training=training)
         if cache is not None:
             y, cache = y
         before = x

@@ -6,11 +6,10 @@ import functools
 import tensorflow as tf
 
 from gpt_keras import preprocessing
-from gpt_keras.attention import MASKED, dot_product_attention, part_heads
+from gpt_keras.attention import MASKED, by_queries, dot_product_attention, part_heads
 from gpt_keras.config import GPTConfig
 from gpt_keras.generated import logprob_of
 
-QUERIES = 512  # tokens that look back at once, so that scores grow with the text, not its square
 POSITIONS = 256  # tokens whose logits exist at once: with 50,000 in the vocabulary, 50 MB of them
 
 
@@ -30,21 +29,12 @@ class TextCache:
         windows = [config.window_of(i) or 2**30 for i in range(config.num_layers)]
         window = tf.gather(windows, self.layer)
 
-        def some(start, before):
-            piece = q[:, :, start : start + QUERIES]  # (B, H, t, h)
-            distance = (start + tf.range(tf.shape(piece)[2]))[:, None] - tf.range(T)  # (t, T)
+        def some(piece, first):  # (B, H, t, h)
+            distance = (first + tf.range(tf.shape(piece)[2]))[:, None] - tf.range(T)  # (t, T)
             bias = tf.cast((distance < 0) | (distance >= window), tf.float32) * MASKED
-            context = dot_product_attention(piece, k, v, bias[None, None], config.attention_softcap)
-            return start + QUERIES, tf.concat([before, context], 2)
+            return dot_product_attention(piece, k, v, bias[None, None], config.attention_softcap)
 
-        B, H, _, h = q.shape
-        _, context = tf.while_loop(
-            lambda start, _: start < T,
-            some,
-            (tf.constant(0), tf.zeros_like(q[:, :, :0])),
-            shape_invariants=(tf.TensorShape([]), tf.TensorShape([B, H, None, h])),
-            parallel_iterations=1,
-        )
+        context = by_queries(q, some)  # (B, H, T, h)
         return tf.transpose(context, (0, 2, 1, 3)), self  # (B, T, H, h)
 
 

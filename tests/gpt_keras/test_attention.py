@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from gpt_keras.attention import (
     MASKED,
+    QUERIES,
     Attention,
     causal_attention,
     dot_product_attention,
@@ -62,6 +63,43 @@ def test_leaving_out_later_keys_changes_nothing(tiny, length):
         results.append([context, *tape.gradient(loss, [q, k, v])])
     for actual, expected in zip(*results, strict=True):
         np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"sliding_window": 5}, {"causal": False}])
+@pytest.mark.parametrize("length", [1, 16, 21])
+def test_a_length_known_at_run_time_only(tiny, monkeypatch, options, length):
+    monkeypatch.setattr("gpt_keras.attention.QUERIES", 8)
+    layer = Attention(tiny.replace(**options))
+    layer.build((None, None, 12))
+    x = tf.constant(RNG.normal(size=(2, length, 12)), tf.float32)
+    bias = visibility(layer.config, length).biases[layer.config.sliding_window]
+    for jit_compile in (False, True):
+        call = tf.function(
+            lambda x, bias: layer(x, bias=bias),
+            [tf.TensorSpec([None, None, 12]), tf.TensorSpec([1, 1, None, None])],
+            jit_compile=jit_compile,
+        )
+        np.testing.assert_allclose(call(x, bias), layer(x, bias=bias), rtol=1e-4, atol=1e-6)
+
+
+def test_scores_of_a_long_text_are_no_square_of_it(tiny, monkeypatch):
+    config, most = tiny.replace(causal=False), []
+    layer = Attention(config)
+    layer.build((None, None, 12))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None, 12])])
+    def call(x):
+        return layer(x, bias=visibility(config, tf.shape(x)[1]).biases[0])
+
+    softmax = tf.nn.softmax
+
+    def noted(scores):
+        tf.py_function(lambda shape: most.append(int(shape[2])), [tf.shape(scores)], [])
+        return softmax(scores)
+
+    monkeypatch.setattr(tf.nn, "softmax", noted)
+    call(tf.zeros([1, 3 * QUERIES + 1, 12]))
+    assert most == [QUERIES] * 4
 
 
 def test_more_keys_than_queries():

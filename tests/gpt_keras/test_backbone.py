@@ -52,7 +52,8 @@ def test_block_as_a_layer(tiny, check_layer):
         """The harness calls a layer with inputs alone."""
 
         def call(self, x):
-            return super().call(x, bias=tf.zeros([1, 1, 1, 1]))
+            T = tf.shape(x)[1]
+            return super().call(x, bias=tf.zeros([1, 1, T, T]))
 
     x = RNG.normal(size=(2, 5, 12)).astype(np.float32)
     check_layer(lambda policy: Called(tiny, dtype=policy), x)

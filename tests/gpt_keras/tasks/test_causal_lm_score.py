@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import gpt_keras
-from gpt_keras import generation, scoring, tokenizers
+from gpt_keras import attention, generation, scoring, tokenizers
 
 PAIRS = [
     ("the cat", " sat"),
@@ -40,7 +40,7 @@ def expected(model, prompt, completion):
 # Pieces of a few tokens give the same as all at once.
 @pytest.mark.parametrize("piece", [2, 512])
 def test_sums_the_tokens_of_the_completion(model, monkeypatch, piece):
-    monkeypatch.setattr(scoring, "QUERIES", piece)
+    monkeypatch.setattr(attention, "QUERIES", piece)
     monkeypatch.setattr(scoring, "POSITIONS", piece)
     scores = model.score(*zip(*PAIRS, strict=True))
     for row, pair in enumerate(PAIRS):
