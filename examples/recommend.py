@@ -1,25 +1,30 @@
 """Which film next: interest in a candidate, read from the titles and genres of the films liked.
 
     python -m examples.fetch_data movies minilm
-    python -m examples.recommend                                   # pairs to learn; baselines
+    python -m examples.recommend --model=data/minilm     # pairs to learn; baselines; untrained
     python -m trainers.finetune --config_file=examples/recommend.yaml --model=data/minilm \\
         --output_dir=runs/movies
-    python -m examples.recommend --model=runs/movies/model         # the model beside them
+    python -m examples.recommend --model=runs/movies/model        # after training
 
-A record is a pair: `text` "liked: Fargo (1996) (Crime, Drama, Thriller); ...", `text_pair` a
-candidate written alike, `label` whether the user liked it (4 or 5 stars) or never rated it.
+A record is `query`, "liked: Fargo (1996) (Crime, Drama, Thriller); ...", and `positive`, the film
+liked next, written alike. The task is `ranking`: both become vectors, and the cosine over the
+temperature is the interest. So a film's vector is computed once, whoever asks.
 
-The protocol. Of MovieLens 100K, users with 8 films liked or more; the last liked is the test, the
-one before it the dev set, the rest is learned from (leave-last-out by time; MovieLens has many
-ratings in one sitting, so the order within it says little). Each of `--users` users ranks the test
-film among `--candidates` - 1 films that were drawn evenly from those this user never rated. NDCG@10
-is the mean of 1 / log2(1 + rank), 0 beyond rank 10. Numbers against drawn candidates are higher
-than against all films, and compare methods of one table alone (Krichene & Rendle, 2020).
+Films are negatives in the batches as often as they are liked, so what is learned is the logarithm
+of p(film | history) / p(film), and "text and popularity" adds that of 1 + the likes of a candidate
+(the correction by log Q of Yi et al., 2019, https://doi.org/10.1145/3298689.3346996).
+
+The protocol. Of MovieLens 100K, users with 8 films liked or more (4 or 5 stars); the last liked is
+the test, the one before it the dev set, the rest is learned from (leave-last-out by time; MovieLens
+has many ratings in one sitting, so the order within it says little). Each of `--users` users ranks
+the test film among `--candidates` - 1 films that were drawn evenly from those this user never
+rated. NDCG@10 is the mean of 1 / log2(1 + rank), 0 beyond rank 10. Numbers against drawn candidates
+are higher than against all films, and compare methods of one table alone (Krichene & Rendle, 2020).
 
 All rows see the same likes before the test film. Popularity is how many liked a film, matrix
 factorisation PureSVD (Cremonesi et al., 2010): users x films, 1 where liked, to `--factors`
-dimensions. The last row adds up the scores of the model and of the factorisation, each with mean 0
-and deviation 1 over a user's candidates.
+dimensions. The last row adds up "text and popularity" and the factorisation, each with mean 0 and
+deviation 1 over a user's candidates.
 """
 
 import json
@@ -35,8 +40,8 @@ from absl import flags as absl_flags
 from trainers import args
 from trainers.files import replacing
 
-LIKED, NOT = "liked", "not"
 FEWEST = 8  # films that a user must have liked
+FACTORS = "matrix factorisation"
 _ARTICLE = re.compile(r"^(.*), (The|A|An|Les?|La|Il|Das|Der|Die) (\(.*)$")
 _NO_GENRES = {"movie_id", "movie_title", "release_date", "video_release_date", "IMDb_URL",
               "unknown"}  # fmt: skip
@@ -46,10 +51,10 @@ def recommend_flags(flags: args.FlagValues) -> None:
     """Recommendation."""
     define, whole = {"flag_values": flags}, absl_flags.DEFINE_integer
     absl_flags.DEFINE_string("data_dir", "data/movies", "folder of data and pairs", **define)
-    absl_flags.DEFINE_string("model", None, "classifier of pairs to rank with", **define)
+    absl_flags.DEFINE_string("model", None, "embedder of texts to rank with", **define)
     whole("history", 3, "films liked that a text names, the latest", 1, **define)
-    whole("pairs", 4000, "pairs to learn from", 2, **define)
-    whole("users", 200, "users to test on", 1, **define)
+    whole("pairs", 10000, "pairs to learn from", 1, **define)
+    whole("users", 1000, "users to test on, at most", 1, **define)
     whole("candidates", 50, "films to rank, the test film included", 2, **define)
     whole("factors", 20, "dimensions of matrix factorisation", 1, **define)
     whole("seed", 0, "draws users, pairs and candidates", **define)
@@ -71,40 +76,44 @@ class Movies(NamedTuple):
 
 def main(flags: args.FlagValues) -> None:
     movies = read_movies(flags.data_dir)
-    rng = np.random.default_rng(flags.seed)
-    users = [int(user) for user in rng.permutation(sorted(movies.liked))]
-    parts = {"train": training_pairs(movies, users, flags.pairs, flags.history, rng)}
-    parts["dev"] = [
-        pair for user in users[: min(200, len(users))]
-        for pair in _pairs(movies, user, -2, flags.history, rng)
-    ]  # fmt: skip
+    for_users, for_pairs, for_lists = np.random.default_rng(flags.seed).spawn(3)
+    users = [int(user) for user in for_users.permutation(sorted(movies.liked))]
+    parts = {
+        "train": training_pairs(movies, users, flags.pairs, flags.history, for_pairs),
+        "dev": [pair_of(movies, user, -2, flags.history) for user in users[:200]],
+    }
     for part, pairs in parts.items():
         with replacing(os.path.join(flags.data_dir, f"{part}.jsonl")) as file:
             file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
         print(f"{flags.data_dir}/{part}.jsonl: {len(pairs):,} pairs")
 
     users = users[: flags.users]
-    lists = [draw_candidates(movies, user, flags.candidates, rng) for user in users]
+    lists = [draw_candidates(movies, user, flags.candidates, for_lists) for user in users]
+    likes = popularity(movies, lists)
     by_svd = factorisation(movies, users, lists, flags.factors, flags.seed)
-    scores = {"popularity": popularity(movies, lists), "matrix factorisation": by_svd}
+    scores = {"popularity": likes, FACTORS: by_svd}
     if flags.model:
         scores["text"] = text_scores(flags.model, movies, users, lists, flags.history)
-        scores["text and factors"] = standardised(scores["text"]) + standardised(by_svd)
+        both = scores["text and popularity"] = scores["text"] + np.log1p(likes)
+        scores["text, popularity, factors"] = standardised(both) + standardised(by_svd)
     truth = [movies.liked[user][-1] for user in users]
-    print(f"{len(users)} users, {flags.candidates} candidates, seed {flags.seed}; the half-widths "
-          "are of 95 % intervals over users")  # fmt: skip
-    print(f"{'':22}{'NDCG@10':>16}{'hits@10':>10}")
-    ranks = np.arange(1, flags.candidates + 1)
-    print(_row("chance", np.array([gain(rank) for rank in ranks]), None))
-    for name, found in scores.items():
-        ranks = np.array([rank_of(*row) for row in zip(truth, lists, found, strict=True)])
-        gains = np.array([gain(rank) for rank in ranks])
-        print(_row(name, gains, 1.96 * gains.std() / math.sqrt(len(gains))))
+    gains = {
+        name: np.array([gain(rank_of(*row)) for row in zip(truth, lists, found, strict=True)])
+        for name, found in scores.items()
+    }
+    print(f"{len(users)} users, {flags.candidates} candidates, seed {flags.seed}; ± is half of a "
+          "95 % interval over users")  # fmt: skip
+    print(f"{'':25}{'NDCG@10':>16}{'hits@10':>10}{'above factorisation':>22}")
+    chance = np.array([gain(rank) for rank in range(1, flags.candidates + 1)])
+    print(f"{'chance':25}{chance.mean():>16.3f}{np.mean(chance > 0):>10.3f}")
+    for name, found in gains.items():
+        above = "" if name == FACTORS else mean_text(found - gains[FACTORS], "+")
+        print(f"{name:25}{mean_text(found):>16}{np.mean(found > 0):>10.3f}{above:>22}".rstrip())
 
 
-def _row(name: str, gains, width: float | None) -> str:
-    interval = "" if width is None else f" ± {width:.3f}"
-    return f"{name:22}{f'{gains.mean():.3f}{interval}':>16}{np.mean(gains > 0):>10.3f}"
+def mean_text(values: np.ndarray, sign: str = "") -> str:
+    """Mean of (users,) and half of its 95 % interval; of differences that of pairs."""
+    return f"{values.mean():{sign}.3f} ± {1.96 * values.std() / math.sqrt(len(values)):.3f}"
 
 
 def read_movies(folder: str) -> Movies:
@@ -143,27 +152,21 @@ def history_text(movies: Movies, films: list[int]) -> str:
     return "liked: " + "; ".join(movies.names[film] for film in films)
 
 
-def training_pairs(movies: Movies, users, count: int, history: int, rng) -> list[dict]:
-    """Pairs of films before the two held out, one liked and one not by turns, user by user."""
+def training_pairs(movies: Movies, users, count: int, history: int, rng) -> list[dict[str, str]]:
+    """Pairs of films before the two held out, at random places, user by user."""
     pairs = []
     while len(pairs) < count:
         for user in users:
             place = int(rng.integers(1, len(movies.liked[user]) - 2))
-            pairs += _pairs(movies, user, place, history, rng)
+            pairs.append(pair_of(movies, user, place, history))
     return pairs[:count]
 
 
-def _pairs(movies: Movies, user: int, place: int, history: int, rng) -> list[dict]:
-    """The film liked in this place of the user's, and one that was never rated."""
+def pair_of(movies: Movies, user: int, place: int, history: int) -> dict[str, str]:
+    """The film liked in this place of the user's, and those before it."""
     liked = movies.liked[user]
     text = history_text(movies, liked[:place][-history:])
-    # The test film may come up as any other: that it is never drawn would tell of it.
-    free = sorted(movies.names.keys() - (movies.rated[user] - {liked[-1]}))
-    films = {LIKED: liked[place], NOT: free[rng.integers(len(free))]}
-    return [
-        {"text": text, "text_pair": movies.names[film], "label": label}
-        for label, film in films.items()
-    ]
+    return {"query": text, "positive": movies.names[liked[place]]}
 
 
 def draw_candidates(movies: Movies, user: int, count: int, rng) -> list[int]:
@@ -199,25 +202,20 @@ def factorisation(movies: Movies, users, lists, factors: int, seed: int) -> np.n
 
 
 def text_scores(path: str, movies: Movies, users, lists, history: int) -> np.ndarray:
-    """Log-odds of `liked` that a classifier of pairs gives: (users, candidates)."""
-    import tensorflow as tf
+    """Cosines of histories and films over the temperature: (users, candidates)."""
+    from sklearn.preprocessing import normalize
 
     import gpt_keras
 
-    model = gpt_keras.SequenceClassifier.from_pretrained(path)
-    if set(model.config.id2label) != {LIKED, NOT}:
-        raise ValueError(f"--model={path}: its labels are {', '.join(model.config.id2label)}; "
-                         f"train one with examples/recommend.yaml")  # fmt: skip
-    sign = 1 if model.config.id2label[1] == LIKED else -1
-    strings = tf.TensorSpec([None], tf.string)
-    logits = tf.function(model.text_logits, input_signature=[strings, strings])
-    scores = []
-    for user, films in zip(users, lists, strict=True):
-        text = history_text(movies, movies.liked[user][:-1][-history:])
-        names = [movies.names[film] for film in films]
-        found = logits([text] * len(names), names).numpy()  # (C, 2)
-        scores.append(sign * (found[:, 1] - found[:, 0]))
-    return np.array(scores)
+    model = gpt_keras.TextEmbedder.from_pretrained(path)
+    temperature = model.option(model.config, "contrast_temperature")
+    films = {film: row for row, film in enumerate(movies.names)}
+    rows = np.array([[films[film] for film in row] for row in lists])  # (U, C)
+    texts = [history_text(movies, movies.liked[user][:-1][-history:]) for user in users]
+    queries = normalize(model.embed(texts).numpy())  # (U, D)
+    documents = normalize(model.embed(list(movies.names.values())).numpy())  # (films, D)
+    found = queries @ documents.T  # (U, films)
+    return np.take_along_axis(found, rows, axis=1) / temperature
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
