@@ -11,9 +11,9 @@ Questions about an export with continuous batching, served by the local server:
 - A long prompt in the middle: the time between steps, which is the time between a client's tokens,
   while a prompt of 512 words comes in, beside its median. Seen from outside, by the counters of the
   signature `stats`.
-- The first token of a prompt of 64 words, beside the products of its prefill run alone: by the
-  matrices in panels, as the export has them where oneDNN is on, and by whole matrices, which suit
-  so many rows better and a single one worse.
+- The first token of a prompt of 64 words, beside the products of its prefill run alone, those of
+  attention among them: by the matrices in panels, as the export has them where oneDNN is on, and by
+  whole matrices, which suit so many rows better and a single one worse.
 - The first token of a prompt of 512 words, and of one that begins alike and has one word more.
 
 Weights of torch are random (the speed does not depend on them). Client and server share the
@@ -194,9 +194,9 @@ def prefill_products(layout):
     from gpt_keras.layers import matmul, split_columns
 
     width, ff, heads = decode.SHAPE["width"], decode.SHAPE["ff"], decode.SHAPE["heads"]
-    h = width // heads
-    sizes = [(width, (heads + 2 * decode.SHAPE["kv_heads"]) * h), (heads * h, width),
-             (width, 2 * ff), (ff, width)] * decode.SHAPE["layers"]  # fmt: skip
+    layers, K, h = decode.SHAPE["layers"], decode.SHAPE["kv_heads"], width // heads
+    sizes = [(width, (heads + 2 * K) * h), (heads * h, width),
+             (width, 2 * ff), (ff, width)] * layers  # fmt: skip
     sizes.append((width, decode.SHAPE["vocab"]))
 
     def variable(size):
@@ -205,9 +205,15 @@ def prefill_products(layout):
 
     matrices = [variable(size) for size in sizes]
 
+    q, weights = (tf.random.normal([layers, K, heads // K * WORDS, n]) for n in (h, WORDS))
+    keys, values = (tf.random.normal([layers, K, WORDS, h]) for _ in range(2))
+
     @tf.function
     def run(x):
         found = []
+        for i in range(layers):
+            scores = tf.matmul(q[i], keys[i], transpose_b=True)  # (K, G*T, T)
+            found += [tf.reduce_max(scores[0]), tf.reduce_max(tf.matmul(weights[i], values[i])[0])]
         for matrix, (D, F) in zip(matrices, sizes, strict=True):
             rows = x[:1] if matrix is matrices[-1] else x  # the last token's alone
             found.append(tf.reduce_max(matmul(rows[:, :D], matrix, F)[0]))

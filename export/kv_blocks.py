@@ -172,14 +172,13 @@ class BlockCache:
             return self._of_singles(heads, first)
         if self.singles is None:
             return self._of_others(heads, first)
-        R = tf.shape(self.singles.bias)[-4]
+        R, others = tf.shape(self.singles.bias)[-4], self._of_others(heads, first)
         # A prompt often comes alone, and nothing costs as many ops as something.
-        singles = tf.cond(
+        return tf.cond(
             R > 0,
-            lambda: self._of_singles(heads[:R], first),
-            lambda: tf.zeros([0, 1, self.pool.config.num_heads, heads.shape[3]], heads.dtype),
+            lambda: tf.concat([self._of_singles(heads[:R], first), others], 0),
+            lambda: others,
         )
-        return tf.concat([singles, self._of_others(heads, first)], 0)
 
     def _read(self, view, first):
         """Keys and values (R, K, S, h) that a view looks at."""

@@ -23,6 +23,7 @@ def run(*args):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_figures(tmp_path):
     file = tmp_path / "deep" / "figures.json"
     done = run("--seconds=0.3", "--clients=3", f"--output={file}")

@@ -4,10 +4,13 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from benchmarks import swaps
 from benchmarks.server import Server
 
 
+@pytest.mark.slow
 def test_no_request_fails():
     command = [sys.executable, "-m", "benchmarks.swaps", "--swaps=3", "--clients=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gpt_keras import RotaryConfig
-from gpt_keras.rotary import inverse_frequencies, rotation
+from gpt_keras.rotary import PairedRotation, inverse_frequencies, pair_order, rotation
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}  # fmt: skip
@@ -33,6 +34,20 @@ def test_half_split_pairs_turn_by_their_own_angle(tiny):
     expected = np.concatenate([turned.real, turned.imag])
     np.testing.assert_allclose(rotate(config, x, 5), expected, rtol=1e-5)
     np.testing.assert_array_equal(rotate(config, x, 0), x)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_pairs_side_by_side_turn_alike(tiny, fraction):
+    rotary = RotaryConfig(100.0, fraction=fraction)
+    config = tiny.replace(num_heads=4, num_kv_heads=2, head_dim=8, rotary=rotary)
+    heads = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    turn = rotation(config, np.array([[0, 1, 5], [9, 2, 7]]))
+    order = pair_order(rotary, 8)
+    assert order.tolist() == (
+        [0, 4, 1, 5, 2, 6, 3, 7] if fraction == 1 else [0, 2, 1, 3, 4, 5, 6, 7]
+    )
+    got = PairedRotation.of(turn)(tf.constant(heads[..., order]))
+    np.testing.assert_allclose(got, turn(heads).numpy()[..., order], rtol=1e-6, atol=1e-6)
 
 
 def test_scores_depend_on_distance_alone(tiny):

@@ -18,6 +18,8 @@ STYLES = {
     "some layers": {"rotary_layers": (True, False), "sliding_window": 3, "qk_norm": "head",
                     "window_layers": (True, True, False), "local_rotary": RotaryConfig(20.0),
                     "norm_place": "both"},
+    "part of a head": {"rotary": RotaryConfig(fraction=0.5), "qkv_bias": True, "qk_norm": "width"},
+    "odd heads": {"head_dim": 5, "rotary": RotaryConfig(fraction=0.8)},
     "experts": {"num_experts": 5, "experts_per_token": 2},
 }  # fmt: skip
 
@@ -45,6 +47,8 @@ def test_as_the_backbone(style, layout):
     )  # fmt: skip
     keras.utils.set_random_seed(1)
     backbone = GPTBackbone(config)
+    for vector in (v for v in backbone.weights if len(v.shape) == 1):  # or all are alike
+        vector.assign(keras.random.normal(vector.shape, 1.0, 0.3))
     expected, _ = backbone.decode(IDS, POSITIONS, [Alone(layer) for layer in range(3)])
     backbone.lay_out(layout)
     stacked = StackedBackbone(backbone)

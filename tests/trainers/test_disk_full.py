@@ -84,6 +84,7 @@ def test_a_run_goes_on_where_its_checkpoints_do_not_fit(on_small_disk, tmp_path)
     gpt_keras.CausalLM.from_pretrained(tmp_path / "left" / "model")
 
 
+@pytest.mark.slow
 def test_a_run_that_can_write_nothing_stops_and_resumes_once_it_can(on_small_disk, tmp_path):
     """Two checkpoints leave a page or two: too little for the metrics and TensorBoard."""
     again = f"{COPY}; mount -o remount,size=10m TMP/disk; AGAIN; echo STATUS $?"
@@ -99,6 +100,7 @@ def test_a_run_that_can_write_nothing_stops_and_resumes_once_it_can(on_small_dis
     assert output.rstrip().endswith("STATUS 0"), output
 
 
+@pytest.mark.slow
 def test_shards_that_do_not_fit_are_none(small_disk, model_dir, tmp_path):
     """Of six there is room for one or two."""
     with open(tmp_path / "texts.jsonl", "w", encoding="utf-8") as file:

@@ -43,6 +43,7 @@ def test_micro_batches_take_less_but_a_sum_of_gradients(config, language_source)
     assert cut.gradients == 2 * whole.gradients
 
 
+@pytest.mark.slow
 def test_weights_before_a_measured_update_take_what_activations_leave(config, language_source):
     wide = make_step(config.replace(intermediate_size=20_000))
     for rows in (1, 64):

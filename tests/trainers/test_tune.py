@@ -59,6 +59,7 @@ def flags_of(folder):
     return [trial["flags"] for trial in read_trials(folder)]
 
 
+@pytest.mark.slow
 def test_finds_the_bottom_of_a_parabola(command, tmp_path):
     status, printed = command("parabola", "--fail_above=0.03", trials=30, workers=2)
     assert status == 0, printed.err

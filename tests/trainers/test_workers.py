@@ -126,6 +126,7 @@ def test_killed_with_two_workers_and_resumed_with_one(arguments, alone, tmp_path
     assert_same(folder, alone)
 
 
+@pytest.mark.slow
 def test_workers_of_one_machine_share_its_memory(arguments, tmp_path):
     launcher = launch(arguments(tmp_path / "run", workers=2, dry_run=True, resume=False))
     printed = launcher.communicate(timeout=100)[0]
@@ -135,6 +136,7 @@ def test_workers_of_one_machine_share_its_memory(arguments, tmp_path):
     assert 0.0 < float(found[1]) < 0.6e-9 * psutil.virtual_memory().total
 
 
+@pytest.mark.slow
 def test_begun_with_one_worker_and_resumed_with_two(arguments, alone, tmp_path):
     """The other worker sees nothing of the chief's folder, and has no part in its pictures."""
     machines = tmp_path / "chief", tmp_path / "other"
@@ -167,6 +169,7 @@ def test_sigterm_before_the_first_step_ends_all(arguments, tmp_path):
     assert launcher.returncode == 128 + signal.SIGTERM, printed
 
 
+@pytest.mark.slow
 def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
     """Its logits are gathered, and so is what the frozen blocks say of each sample."""
     changes = {
@@ -191,8 +194,8 @@ def test_a_classifier_on_frozen_blocks(arguments, data_dir, tmp_path):
     [
         ("flags", "--learning_rate is 0.003 on worker 0, 0.001 on worker 1;"),
         ("data", "the digest of the train data of --task=causal_lm is "),
-        ("shards", "the digest of --train_data is "),
-        ("weights", "the digest of the weights is "),
+        pytest.param("shards", "the digest of --train_data is ", marks=pytest.mark.slow),
+        pytest.param("weights", "the digest of the weights is ", marks=pytest.mark.slow),
     ],
 )
 def test_workers_that_differ_refuse_to_start(
@@ -264,6 +267,7 @@ def test_on_a_mixture_of_shards(shards, tmp_path, monkeypatch):
     assert_same(tmp_path / "together", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_workers_with_other_shards_refuse_to_start(shards, tmp_path):
     folders = [tmp_path / "0", tmp_path / "1"]
     for first, folder in enumerate(folders):
