@@ -98,12 +98,16 @@ def _sigterm_kept():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    came = []  # what another thread took, whose mask is its own
+    handler = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
