@@ -75,11 +75,11 @@ class RelationExtractor(TextTask):
         """Each pair of entities of each text is one; a text longer than `max_length` loses its
         end, and a pair in it is left out."""
         skipped = collections.Counter()
+        checked = [_checked(record, skipped) for record in records]
         names = config.id2label or _names(records)
         index = {name: i for i, name in enumerate(label_names((), names))}
         texts, heads, tails, labels, record_ids = [], [], [], [], []
-        for i, record in enumerate(records):
-            entities, relations = _checked(record, skipped)
+        for i, (record, (entities, relations)) in enumerate(zip(records, checked, strict=True)):
             if entities is None:
                 continue
             text = text_of(record)
@@ -268,13 +268,14 @@ def _in_bytes(text, spans) -> list[tuple[int, int]]:
 
 
 def _names(records) -> tuple[str, ...]:
-    relations = (record["relations"] for record in records)
-    labels = (
-        one.get("label")
-        for some in relations if isinstance(some, list)
-        for one in some if isinstance(one, dict)
-    )  # fmt: skip
-    return (NONE, *sorted({label for label in labels if isinstance(label, str)} - {NONE}))
+    names = {relation["label"] for record in records for relation in record["relations"]} - {NONE}
+    if not names:
+        raise ValueError(
+            f"{records[0]['where']}: relations names none, as in all {len(records)} records: there "
+            "is nothing to learn; give records with relations, or --relations_column, where the "
+            "file calls them otherwise"
+        )
+    return NONE, *sorted(names)
 
 
 def _checked(record, skipped):

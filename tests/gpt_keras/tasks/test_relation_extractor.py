@@ -131,6 +131,23 @@ def test_bad_records_are_named(config, tokenizer, changes, message):
         RelationExtractor.examples(where({**RECORD, **changes}), tokenizer, config, 64)
 
 
+@pytest.mark.parametrize("relations", [[], [{"head": 0, "tail": 1, "label": "none"}]])
+def test_records_without_a_relation_say_so(config, tokenizer, relations):
+    rows = where(*2 * [{**RECORD, "relations": relations}])
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: relations names none, as in all 2 records"):
+        RelationExtractor.examples(rows, tokenizer, config.replace(id2label=()), 64)
+    # A model that knows its relations is evaluated on such records all the same.
+    found = RelationExtractor.examples(rows, tokenizer, config, 64)
+    assert found.targets["label"].tolist() == [0, 0, 0, 0]
+
+
+def test_bad_relations_are_named_before_labels_are_looked_for(config, tokenizer):
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: relations must be a list"):
+        RelationExtractor.examples(
+            where({**RECORD, "relations": "x"}), tokenizer, config.replace(id2label=()), 64
+        )
+
+
 def test_the_first_label_says_that_there_is_none(tiny):
     with pytest.raises(ValueError, match="expected none, and the relations there are"):
         RelationExtractor(tiny.replace(id2label=("a", "none")))
