@@ -11,7 +11,10 @@ from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
 # Of which Hugging Face may have no class.
-OUR_TASKS = ("MultiTask", "TokenClassifier", "RelationExtractor", "QuestionAnswerer")
+OUR_TASKS = (
+    "MultiTask", "SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor",
+    "QuestionAnswerer",
+)  # fmt: skip
 # Tasks whose labels config.json names.
 WITH_LABELS = ("SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor")
 # What Hugging Face's classes for sequence classification do, by `problem_type`.

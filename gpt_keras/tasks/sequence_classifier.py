@@ -19,6 +19,11 @@ SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 PAIRS = Option(
     False, "a record is a pair, text and text_pair, and so is a request; as the data have it"
 )
+POOLING = Option(
+    "", "which tokens' vectors become the text's; empty: of an embedder as its directory says or "
+    "mean, of a classifier as in Hugging Face: last, or an encoder's first through one more layer",
+    ("", *pooling.POOLINGS),
+)  # fmt: skip
 
 
 class SequenceClassifier(TextTask):
@@ -26,7 +31,8 @@ class SequenceClassifier(TextTask):
 
     The vector of the last real token goes through a linear head without bias, as in Hugging Face's
     `LlamaForSequenceClassification`; with a `pooler` that of the first through two layers with
-    biases and tanh between them, as in its `BertForSequenceClassification`.
+    biases and tanh between them, as in its `BertForSequenceClassification`. With the option
+    `pooling` it is the vector that it says, through the last layer alone.
     """
 
     NAME, PIPELINE_TAG = "classification", "text-classification"
@@ -37,6 +43,7 @@ class SequenceClassifier(TextTask):
     options: ClassVar = {
         "problem_type": Option(SINGLE, "labels of a text: one, or any number", (SINGLE, MULTI)),
         "pairs": PAIRS,
+        "pooling": POOLING,
         "label_separator": Option("", "what stands between several labels in a string"),
         "threshold": Option(0.5, "score from which one of several labels counts as said"),
         "class_weights": Option(
@@ -51,7 +58,7 @@ class SequenceClassifier(TextTask):
         self.check(config)
         super().__init__(config, tokenizer, dtype, **kwargs)
         self.pooler = None
-        if config.pooler:
+        if config.pooler and not self.is_ours:
             self.pooler = Projection(
                 config, config.hidden_size, use_bias=True, dtype=self.dtype_policy, name="pooler"
             )
@@ -61,6 +68,10 @@ class SequenceClassifier(TextTask):
         )
         self.score.build((None, config.hidden_size))
         self.built = True
+
+    @property
+    def is_ours(self):
+        return bool(self.option(self.config, "pooling"))
 
     @classmethod
     def check(cls, config) -> None:
@@ -100,7 +111,9 @@ class SequenceClassifier(TextTask):
     def pool(self, hidden, padding_mask=None, training=False):
         """(B, T, D) hidden states after the last norm -> (B, D), what the head sees of a text."""
         if self.pooler is None:
-            return pooling.last(hidden, padding_mask)
+            return pooling.POOLINGS[self.option(self.config, "pooling") or "last"](
+                hidden, padding_mask
+            )
         pooled = ops.tanh(self.pooler(pooling.first(hidden, padding_mask)))
         return self.backbone.dropout(pooled, training=training)
 

@@ -8,7 +8,7 @@ from keras import ops
 from gpt_keras import metrics
 from gpt_keras.tasks.examples import Examples
 from gpt_keras.tasks.records import number_of
-from gpt_keras.tasks.sequence_classifier import PAIRS, SequenceClassifier
+from gpt_keras.tasks.sequence_classifier import PAIRS, POOLING, SequenceClassifier
 from gpt_keras.tasks.text_task import Served
 
 
@@ -24,7 +24,7 @@ class SequenceRegressor(SequenceClassifier):
     columns = (("text", "text_pair", "score"), ("text", "score"))
     answers = ("score",)
     TARGET = "score"
-    options: ClassVar = {"pairs": PAIRS}
+    options: ClassVar = {"pairs": PAIRS, "pooling": POOLING}
     LABELS = ("LABEL_0",)  # Hugging Face's name of the only one
 
     @classmethod

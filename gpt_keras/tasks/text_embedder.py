@@ -14,6 +14,7 @@ from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.pooling import SentenceEmbedding
 from gpt_keras.tasks.examples import Examples
 from gpt_keras.tasks.records import number_of, text_of, texts_of
+from gpt_keras.tasks.sequence_classifier import POOLING
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 
 QUERY = -1  # in place of a document's number, where a query stands
@@ -41,10 +42,7 @@ class TextEmbedder(TextTask):
     )  # fmt: skip
     answers = ("positive", "negatives", "score")
     options: ClassVar = {
-        "pooling": Option(
-            "", "which tokens' vectors become the text's; empty: as the model's directory says, "
-            "else mean", ("", "mean", "first", "last"),
-        ),
+        "pooling": POOLING,
         "normalize": Option(
             False, "scale embeddings to length 1; unless given, as the model's directory says"
         ),

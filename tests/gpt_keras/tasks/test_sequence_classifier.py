@@ -1,10 +1,13 @@
 """SequenceClassifier: one row of label logits a text."""
 
+import json
+
 import numpy as np
 import pytest
 from keras import ops
 
-from gpt_keras import SequenceClassifier, tokenizers
+from gpt_keras import SequenceClassifier, SequenceRegressor, tasks, tokenizers
+from gpt_keras.checkpoint.families import FAMILIES
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.tokenizers import train_byte_level_bpe
 
@@ -73,6 +76,45 @@ def test_with_a_pooler_the_first_real_token_wherever_the_padding_is(config):
         ids, mask = np.ones((3, 9), np.int32), np.zeros((3, 9), bool)
         ids[:, start : start + 5], mask[:, start : start + 5] = IDS[:, :5], True
         np.testing.assert_allclose(model(ids, padding_mask=mask), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_pooling_that_is_asked_for(config, pooling, pooler):
+    """In place of the pooler, wherever the padding is; with the bias of an encoder's head."""
+    params = {"classification": {"pooling": pooling}}
+    model = SequenceClassifier(config.replace(pooler=pooler, causal=False, task_params=params))
+    assert model.pooler is None
+    hidden = model.backbone(IDS[:, :5]).numpy()  # (3, 5, D)
+    pooled = {"mean": hidden.mean(axis=1), "first": hidden[:, 0], "last": hidden[:, -1]}[pooling]
+    expected = pooled @ model.score.kernel.numpy()
+    if pooler:
+        model.score.bias.assign([1.0, 2.0, 3.0])
+        expected += [1, 2, 3]
+    for start in (0, 2, 4):
+        ids, mask = np.ones((3, 9), np.int32), np.zeros((3, 9), bool)
+        ids[:, start : start + 5], mask[:, start : start + 5] = IDS[:, :5], True
+        np.testing.assert_allclose(model(ids, padding_mask=mask), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])
+def test_pooling_is_saved_and_read_again(tiny, tmp_path, model_type, kind):
+    """As a model of ours, which Hugging Face does not take for one of its own."""
+    config = tiny
+    if model_type == "bert":
+        bert = {"model_type": "bert", "activation": "gelu", "token_types": 2}
+        config = tiny.replace(**bert, **FAMILIES["bert"].fixed)
+    labels = ("a", "b") if kind is SequenceClassifier else kind.LABELS
+    config = config.replace(id2label=labels, task_params={kind.NAME: {"pooling": "mean"}})
+    model = kind(config)
+    model.save_pretrained(tmp_path / "model")
+    fields = json.loads((tmp_path / "model/config.json").read_text())
+    assert fields["architectures"] == [f"GptKerasFor{kind.__name__}"]
+    assert tasks.of(tmp_path / "model") is kind
+    back = kind.from_pretrained(tmp_path / "model")
+    np.testing.assert_array_equal(back(IDS), model(IDS))
+    assert back.pooler is None
 
 
 def test_with_a_pooler_as_a_layer(config, check_layer):
