@@ -25,7 +25,8 @@ SPANS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 TASKS = {
     "classification": {"task": "classification", "id2label": LABELS},
     "topics": {
-        "task": "classification", "id2label": LABELS, "problem_type": "multi_label_classification"
+        "task": "classification", "id2label": LABELS, "pooling": "mean",
+        "problem_type": "multi_label_classification",
     },
     "entails": {"task": "classification", "id2label": LABELS, "pairs": True, "temperature": 2.0},
     "regression": {"task": "regression", "id2label": ["LABEL_0"]},
