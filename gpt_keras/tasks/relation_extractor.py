@@ -95,8 +95,8 @@ class RelationExtractor(TextTask):
                 record_ids.append(i)
         if not texts:
             raise ValueError(
-                f"none of {len(records)} records has two entities that can be learned from: "
-                f"{reasons(skipped)}"
+                f"{records[0]['where']}: neither this nor another of {len(records)} records has "
+                f"two entities that can be learned from: {reasons(skipped)}; mend the records"
             )
         marked, *marks, is_turned = entity_pairs.mark(
             tf.constant(texts), tf.constant(heads), tf.constant(tails), config.causal
@@ -113,7 +113,10 @@ class RelationExtractor(TextTask):
         skipped["a pair beyond --max_length"] += int(np.sum(~kept))
         lengths = np.diff(rows.row_splits)
         if not kept.any():
-            raise ValueError(f"no pair of entities can be learned from: {reasons(skipped)}")
+            raise ValueError(
+                f"{records[0]['where']}: neither in this nor in another of {len(records)} records "
+                f"can a pair of entities be learned from: {reasons(skipped)}"
+            )
         return Examples(
             rows.values[np.repeat(kept, lengths)],
             np.concatenate([[0], np.cumsum(lengths[kept])]),

@@ -86,6 +86,8 @@ class TokenClassifier(TextTask):
         scheme = cls.scheme_of(config, config.id2label or given)
         skipped = collections.Counter()
         tagged = tagged_text.read(records, separator, scheme, skipped)
+        if not tagged:
+            raise _nothing(records, skipped)
         names = config.id2label or tagging.names((t.label for r in tagged for t in r.spans), scheme)
         names = label_names((), names)
         rows = preprocessing.encode_all(
@@ -103,9 +105,7 @@ class TokenClassifier(TextTask):
         lengths = np.diff(rows.row_splits)
         of_kept = np.repeat(is_good, lengths)
         if not len(kept):
-            raise ValueError(
-                f"none of {len(records)} records can be learned: {tagged_text.reasons(skipped)}"
-            )
+            raise _nothing(records, skipped)
         return Examples(
             rows.values[of_kept],
             np.concatenate([[0], np.cumsum(lengths[kept])]),
@@ -258,6 +258,14 @@ class TokenClassifier(TextTask):
             for name, value in found.items()
         }
         return {**dense, "num_spans": tf.cast(starts.row_lengths(), tf.int32)}
+
+
+def _nothing(records, skipped) -> ValueError:
+    """The error where all records are left out."""
+    return ValueError(
+        f"{records[0]['where']}: neither this nor another of {len(records)} records can be "
+        f"learned: {tagged_text.reasons(skipped)}; mend the records"
+    )
 
 
 def _tags(record):

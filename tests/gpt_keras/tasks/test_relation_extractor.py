@@ -103,7 +103,7 @@ def test_what_is_left_out_is_counted(config, tokenizer, changes, reason):
     found = RelationExtractor.examples(rows, tokenizer, config, 64)
     assert dict(found.skipped) == {reason: 1}
     assert found.record_ids.tolist() == [0, 0]
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=rf"x\.jsonl:2: .* 1 with {reason}"):
         RelationExtractor.examples(rows[1:], tokenizer, config, 64)
 
 
@@ -113,7 +113,7 @@ def test_too_many_pairs_and_too_long_texts(config, tokenizer):
     found = RelationExtractor.examples(where(turned), tokenizer, few, 64)
     assert found.targets["label"].tolist() == [0]
     assert list(found.skipped.values()) == [1]
-    with pytest.raises(ValueError, match="2 with a pair beyond --max_length"):
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: .*2 with a pair beyond --max_length"):
         RelationExtractor.examples(where(RECORD), tokenizer, config, 6)
 
 
