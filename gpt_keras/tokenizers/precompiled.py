@@ -70,7 +70,7 @@ class Precompiled(tf.Module):
         stays = (rows != self._map.row_of[()]) | ragged.mark(splits[:-1], size)
         last = tf.concat([tf.where(stays)[1:, 0], size[tf.newaxis]], 0) - 1
         last = tf.gather(last, tf.maximum(tf.cumsum(tf.cast(stays, tf.int64)) - 1, 0))
-        begins = tf.where(ragged.previous(owners, -1) != owners)[:, 0]
+        begins = tf.squeeze(tf.where(ragged.previous(owners, -1) != owners), 1)
         place = tf.range(tf.size(owners, tf.int64))
         place -= tf.gather(begins, tf.searchsorted(begins, place, side="right") - 1)
         return new, new_splits, tf.minimum(owners + place, tf.gather(last, owners))
@@ -80,11 +80,11 @@ class Precompiled(tf.Module):
         size = tf.size(code_points, tf.int64)
         first = ragged.mark(splits[:-1], size)
         begins = first | ~_joined(code_points, classes, first)
-        starts = tf.where(begins)[:, 0]  # (G,)
+        starts = tf.squeeze(tf.where(begins), 1)  # (G,)
         limits = tf.concat([starts[1:], size[tf.newaxis]], 0)
         offsets = tf.concat([[0], tf.cumsum(utf8.lengths(code_points))], 0)  # (C + 1,), in bytes
         num_bytes = tf.gather(offsets, limits) - tf.gather(offsets, starts)
-        whole = tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1))[:, 0]
+        whole = tf.squeeze(tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1)), 1)
         starts, limits = tf.gather(starts, whole), tf.gather(limits, whole)  # (g,)
         found = tf.gather(rows, starts)
         for length in self._lengths:
@@ -92,7 +92,7 @@ class Precompiled(tf.Module):
             spans = tf.ragged.range(starts, ends)
             texts = utf8.from_splits(tf.gather(code_points, spans.values), spans.row_splits)
             found = tf.where(found > 0, found, self._clusters.lookup(texts))
-        hit = tf.where(found > 0)[:, 0]
+        hit = tf.squeeze(tf.where(found > 0), 1)
         spans = tf.ragged.range(tf.gather(starts, hit), tf.gather(limits, hit)).values
         rows = tf.tensor_scatter_nd_update(
             rows, spans[:, tf.newaxis], tf.fill(tf.shape(spans), self._map.row_of[()])
@@ -115,7 +115,7 @@ def _joined(code_points, classes, first):
     joined |= (ragged.previous(code_points, 0) == ord("\r")) & (code_points == ord("\n"))
     # A picture goes on after a joiner, with what extends it before that.
     place = tf.range(tf.size(classes, tf.int64))
-    bases = tf.where((classes != EXTEND) | first)[:, 0]
+    bases = tf.squeeze(tf.where((classes != EXTEND) | first), 1)
     # The last base before each character; without one, any that is no picture will do.
     which = tf.searchsorted(bases, place, out_type=tf.int64) - 1
     base = tf.gather(tf.concat([[0], tf.cast(tf.gather(classes, bases), tf.int32)], 0), which + 1)
