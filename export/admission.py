@@ -55,14 +55,12 @@ class Admission:
 
     def _admit(self, table, request, prompts, lengths, options, now):
         """Gives slots to waiting texts of the request, in order, as far as there is room."""
-        waiting = tf.where(waits(request))[:, 0]  # (W,)
+        waiting = tf.squeeze(tf.where(waits(request)), 1)  # (W,)
 
         def next_one(i, _, table, request):
-            text = waiting[i]
-            fits, table, request = self._admit_one(
-                table, request, text, prompts[text], lengths[text],
-                GenerationOptions(*(option[text] for option in options)), now,
-            )  # fmt: skip
+            text = tf.gather(waiting, i)
+            of_text = (tf.gather(x, text) for x in (prompts, lengths, *options))
+            fits, table, request = self._admit_one(table, request, text, now, *of_text)
             return i + 1, fits, table, request
 
         state = (tf.constant(0), tf.constant(True), table, request)
@@ -75,8 +73,9 @@ class Admission:
         )
         return table, request
 
-    def _admit_one(self, table, request, text, prompt, length, options, now):
+    def _admit_one(self, table, request, text, now, prompt, length, *options):
         """Gives a slot to a text, () int64, if there is room: (whether, table, request)."""
+        options = GenerationOptions(*options)
         capacity, visit = self._capacity, table.counters.visits
         prompt = prompt[:length]  # (T,)
         every = tf.range(capacity.slots)

@@ -265,7 +265,7 @@ class Batcher:
 
     def _leave(self, table, request, ended):
         """Frees the slots of texts that have ended, (B,) bool."""
-        texts = tf.where(ended)[:, 0]  # (n,)
+        texts = tf.squeeze(tf.where(ended), 1)  # (n,)
         slots = tf.gather(request.slots, texts)
         finish = tf.gather(table.slots.finish, slots)
         request = request._replace(

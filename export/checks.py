@@ -6,6 +6,7 @@ turns the first message into the error that the client sees, and lets nothing ru
 
 import tensorflow as tf
 
+from export.requests import chosen
 from gpt_keras import tokenizers
 
 
@@ -30,8 +31,8 @@ def about_rows(bad, name, what):
     Args:
       what: (n,) string tensor, one message a row, or one str for all.
     """
-    rows = tf.where(bad)[:, 0]
-    what = tf.gather(tf.broadcast_to(what, tf.shape(bad)), rows)
+    rows = tf.squeeze(tf.where(bad), 1)
+    what = tf.gather(what, rows) if not isinstance(what, str) else what
     return tf.strings.join([f"{name} of row ", text(rows), what])
 
 
@@ -42,25 +43,30 @@ def bad_rows(good, name, values, expected):
     )
 
 
-def wrong_length(name, values, rows, shared=True):
-    """A message if a vector has not one value for each row (or, where `shared`, one for all)."""
-    n = tf.shape(values)[0]
+def wrong_length(vectors, rows, shared=True):
+    """Messages about vectors that have not one value for each row (or, if `shared`, one for all).
+
+    Args:
+      vectors: name -> vector.
+      rows: () int32.
+    """
+    n = tf.stack([tf.size(values) for values in vectors.values()])  # (v,)
     wanted = "give one value for all rows, or one a row" if shared else "give one value a row"
-    message = tf.strings.join(
-        [f"{name} has ", text(n), " values and the request ", text(rows), f" rows: {wanted}"]
-    )
-    return once(message, (n != rows) & (n != 1) if shared else n != rows)
+    what = [" has ", text(n), " values and the request ", text(rows), f" rows: {wanted}"]
+    return chosen(_about(vectors, what), (n != rows) & (n != 1) if shared else n != rows)
 
 
-def wrong_rank(name, values, rank):
-    """A message if a tensor has not as many dimensions as its signature says.
+def wrong_rank(tensors):
+    """Messages about tensors, by name, with other dimensions than their signature says.
 
     TensorFlow Serving feeds a tensor of whatever shape, and the declared one is taken for granted
     when the graph is optimised: hence the detour through an op that hides it.
     """
-    n = tf.rank(tf.compat.v1.placeholder_with_default(values, None))
-    found = tf.strings.join([f"{name} has ", text(n), f" dimensions: expected {rank}"])
-    return once(found, n != rank)
+    hidden = [tf.compat.v1.placeholder_with_default(x, None) for x in tensors.values()]
+    n = tf.stack([tf.rank(x) for x in hidden])  # (t,)
+    ranks = tf.constant([x.shape.rank for x in tensors.values()])
+    what = [" has ", text(n), " dimensions: expected ", text(ranks)]
+    return chosen(_about(tensors, what), n != ranks)
 
 
 def not_utf8(name, texts):
@@ -70,9 +76,14 @@ def not_utf8(name, texts):
 
 def once(message, condition):
     """(1,) or (0,) string: the scalar message if the scalar condition holds."""
-    return tf.repeat(message, tf.cast(condition, tf.int32))
+    return tf.fill([tf.cast(condition, tf.int32)], message)
 
 
 def text(values):
     """Numbers as a person writes them."""
     return tf.strings.as_string(values, shortest=values.dtype.is_floating)
+
+
+def _about(tensors, what):
+    """Messages of each tensor's name and `what`, a list of parts to be joined."""
+    return tf.strings.join([tf.constant(list(tensors)), *what])

@@ -69,21 +69,26 @@ class Tokens(NamedTuple):
       pages: (R, M) int32, blocks of each text.
       starts: (R,) int32, position of the first token of each.
       counts: (R,) int32, at least 1.
+      rows: (n,) int32, the text that each token belongs to.
+      places: (n,) int32, its place among the tokens of that text here.
     """
 
     pages: tf.Tensor
     starts: tf.Tensor
     counts: tf.Tensor
+    rows: tf.Tensor
+    places: tf.Tensor
 
-    @property
-    def rows(self):
-        """(n,) int32, the text that each token belongs to."""
-        return tf.repeat(tf.range(tf.size(self.counts)), self.counts)
+    @classmethod
+    def of(cls, pages, starts, counts) -> "Tokens":
+        """The next `counts` tokens of each text."""
+        real = tf.where(tf.range(_largest(counts)) < counts[:, None])  # (n, 2)
+        return cls(pages, starts, counts, *tf.unstack(tf.cast(real, tf.int32), axis=1))
 
     @property
     def positions(self):
         """(n,) int32, each token's place in its text."""
-        return tf.ragged.range(self.starts, self.starts + self.counts).flat_values
+        return tf.gather(self.starts, self.rows) + self.places
 
 
 class View(NamedTuple):
@@ -123,17 +128,15 @@ class View(NamedTuple):
                 hidden |= distance >= window
             biases.append((tf.cast(hidden, tf.float32) * MASKED)[:, None])
         firsts = tf.cumsum(tokens.counts, exclusive=True)  # (R,)
-        n = tf.reduce_sum(tokens.counts)
-        rows = tokens.rows
+        n = tf.size(tokens.rows)
         padded = before + tf.minimum(firsts[:, None] + columns, n - 1)  # (R, T)
         head = tf.range(H)
-        place = tf.range(n) - tf.gather(firsts, rows)  # (n,)
         blocks = pool.heads(tokens.pages[:, :used])  # (R, K, used)
         return cls(
             tf.stack([blocks, blocks + pool.layer_rows]),
             tf.stack(biases) if len(biases) > 1 else biases[0],
             padded[:, None] * (H + 2 * config.num_kv_heads) + head[:, None],
-            (rows[:, None] * H + head) * T + place[:, None],
+            (tokens.rows[:, None] * H + head) * T + tokens.places[:, None],
             tf.size(blocks) * size * config.head_dim <= SMALL,
         )
 

@@ -26,9 +26,23 @@ def read(options: tuple[Option, ...], values, rows) -> GenerationOptions:
       INVALID_ARGUMENT that names option, row, value and range.
     """
     values = {option.name: values[option.name] for option in options}
-    problems = [found for option in options for found in _problems(option, values, rows)]
-    values = checks.guarded(problems, values)
-    return GenerationOptions(**{k: tf.broadcast_to(v, [rows]) for k, v in values.items()})
+    values = checks.guarded([checks.wrong_length(values, rows)], values)
+    values = {name: tf.broadcast_to(given, [rows]) for name, given in values.items()}
+    good = tf.stack([option.allows(values[option.name]) for option in options])  # (o, rows)
+    bad = tf.where(~good)  # (m, 2)
+    which, row = tf.unstack(bad, axis=1)
+    value = tf.gather_nd(tf.stack([checks.text(given) for given in values.values()]), bad)
+    ranges = tf.gather([option.range_text() for option in options], which)
+    name = tf.gather(list(values), which)
+    problem = [name, " of row ", checks.text(row), " is ", value, ": expected ", ranges]
+    return GenerationOptions(**checks.guarded([tf.strings.join(problem)], values))
+
+
+def unasked(options: tuple[Option, ...], rows) -> GenerationOptions:
+    """What `read` gives for a request of so many rows that asks for nothing."""
+    return GenerationOptions(
+        **{o.name: tf.fill([rows], tf.constant(o.default, o.dtype)) for o in options}
+    )
 
 
 def read_stop(texts, rows):
@@ -42,11 +56,11 @@ def read_stop(texts, rows):
       (rows, K) string, "" where a row has fewer than K. What is no such array, or has too many or
       too long strings, is an INVALID_ARGUMENT that names row and what was expected.
     """
-    texts = checks.guarded([checks.wrong_length("stop", texts, rows)], texts)
+    texts = checks.guarded([checks.wrong_length({"stop": texts}, rows)], texts)
     strings = chat.parse_strings(texts, "stop")  # (1 or rows, None)
     counts, sizes = strings.row_lengths(), tf.strings.length(strings.values)
     fits = (sizes >= 1) & (sizes <= stop_strings.LONGEST)
-    wrong = tf.gather(sizes, tf.where(~fits)[:, 0])
+    wrong = tf.gather(sizes, tf.squeeze(tf.where(~fits), 1))
     row_of_wrong = tf.boolean_mask(strings.value_rowids(), ~fits)
     expected = f": expected {stop_strings.EXPECTED}"
     problems = [
@@ -62,11 +76,3 @@ def read_stop(texts, rows):
     ]  # fmt: skip
     strings = checks.guarded(problems, strings.to_tensor(""))
     return tf.broadcast_to(strings, [rows, tf.shape(strings)[1]])
-
-
-def _problems(option, values, rows):
-    name, values = option.name, values[option.name]
-    return [
-        checks.wrong_length(name, values, rows),
-        checks.bad_rows(option.allows(values), name, values, option.range_text()),
-    ]

@@ -145,4 +145,4 @@ def put(tensor, rows, values):
 
 def chosen(tensor, mask):
     """Entries of `tensor` (n,) where `mask` (n,) is; `tf.boolean_mask` takes six times the ops."""
-    return tf.gather(tensor, tf.where(mask)[:, 0])
+    return tf.gather(tensor, tf.squeeze(tf.where(mask), 1))

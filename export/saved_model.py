@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow.python.framework import test_util  # the one place that tells if oneDNN is on
 
-from export import cli, publish, signatures, sizing, stock_ops, verification, warmup
+from export import cli, publish, signatures, sizing, stock_ops, turns, verification, warmup
 from export.batching import Batcher
 from export.capacity import Capacity
 from gpt_keras import CausalLM, chat, checkpoint, tasks
@@ -153,6 +153,7 @@ def write(model, entries, directory, batcher=None):
     # `tf.saved_model.save` takes every signature for one of Predict.
     for name, entry in entries.items():
         saved_model.meta_graphs[0].signature_def[name].method_name = entry.method_name
+    turns.optimize_later(saved_model)
     directory = pathlib.Path(directory)
     (directory / "saved_model.pb").write_bytes(saved_model.SerializeToString(deterministic=True))
     (directory / "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was

@@ -92,10 +92,7 @@ def _of_texts(served, inputs):
         given = dict(zip(inputs, texts, strict=True))
         rows = tf.size(texts[0])
         problems = [checks.not_utf8(key, value) for key, value in given.items()]
-        problems += [
-            checks.wrong_length(key, tf.fill([tf.size(value)], 0), rows, shared=False)
-            for key, value in list(given.items())[1:]
-        ]
+        problems.append(checks.wrong_length(given, rows, shared=False))
         return served.function(**checks.guarded(problems, given))
 
     return lambda **texts: answer(*(texts[key] for key in inputs))
@@ -160,9 +157,14 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
     def read_stop(texts, rows):
         return options.read_stop(texts, rows)
 
-    def answer(name, tokens, values):
-        rows = tokens.nrows(tf.int32)
-        chosen, strings = options.read(accepted, values, rows), read_stop(values["stop"], rows)
+    def read(values, rows):
+        strings = read_stop(values["stop"], rows) if "stop" in values else no_strings(rows)
+        return options.read(accepted, values, rows), strings
+
+    def no_strings(rows):
+        return tf.fill([rows, 0], "")
+
+    def answer(name, tokens, chosen, strings):
         batch = _admitted(model, context, name, tokens)
         generated = continue_tokens(*batch, strings, *chosen)
         text_bytes = model.decode_answers(generated, model.stop_at(strings))
@@ -180,21 +182,26 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
         names = ("token_logprobs", "top_logprobs", "top_tokens")
         return {name: getattr(generated, name) for name in names}
 
-    def generate(prompts, **values):
+    def encoded(prompts):
         prompts = checks.guarded([checks.not_utf8("prompts", prompts)], prompts)
-        return answer("prompts", model.tokenizer.encode(prompts), values)
+        return model.tokenizer.encode(prompts)
+
+    def generate(prompts, **values):
+        return answer("prompts", encoded(prompts), *read(values, tf.size(prompts)))
 
     def serving_default(prompts):
-        full = generate(prompts, **optional)
+        rows = tf.size(prompts)
+        chosen = options.unasked(accepted, rows)
+        full = answer("prompts", encoded(prompts), chosen, no_strings(rows))
         return {name: full[name] for name in ("text", "num_tokens", "finish_reason")}
 
     def chat(messages, **values):
-        return answer("messages", template.encode(messages, model.tokenizer), values)
+        tokens = template.encode(messages, model.tokenizer)
+        return answer("messages", tokens, *read(values, tf.size(messages)))
 
     def generate_tokens(token_ids, lengths, **values):
         rows = tf.shape(token_ids)[0]
-        chosen = options.read(accepted, values, rows)
-        strings = read_stop(values["stop"], rows) if "stop" in values else tf.fill([rows, 0], "")
+        chosen, strings = read(values, rows)
         batch = _given(model, context, token_ids, lengths)
         generated = continue_tokens(*batch, strings, *chosen)
         of_rows = {"tokens": generated.tokens, "lengths": generated.lengths}
@@ -205,7 +212,7 @@ def causal_lm(model, template=None, batcher=None, **defaults) -> dict[str, Signa
         problems = [
             checks.not_utf8("prompts", prompts),
             checks.not_utf8("completions", completions),
-            checks.wrong_length("completions", completions, tf.size(prompts), shared=False),
+            checks.wrong_length({"completions": completions}, tf.size(prompts), shared=False),
         ]
         prompts, completions = checks.guarded(problems, given)
         said = model.tokenizer.tokenize(completions)
@@ -279,7 +286,7 @@ def _not_begun(model, name, lengths) -> list:
 def _given(model, context, token_ids, lengths) -> preprocessing.Batch:
     """The tokens of a request, checked, with 0 in place of whatever its padding was."""
     rows, longest = tf.unstack(tf.shape(token_ids))
-    problems = [checks.wrong_length("lengths", lengths, rows, shared=False)]
+    problems = [checks.wrong_length({"lengths": lengths}, rows, shared=False)]
     token_ids, lengths = checks.guarded(problems, (token_ids, lengths))
     token_ids = tf.where(tf.sequence_mask(lengths, longest), token_ids, 0)
     smallest, largest = tf.reduce_min(token_ids, axis=1), tf.reduce_max(token_ids, axis=1)
@@ -320,10 +327,7 @@ def _entry(body, optional=None, **inputs):
 
     def entry(*args, **kwargs):
         given = dict(zip(names, args, strict=False)) | kwargs
-        problems = [
-            checks.wrong_rank(name, value, value.shape.rank) for name, value in given.items()
-        ]
-        return body(**checks.guarded(problems, given)) if given else body()
+        return body(**checks.guarded([checks.wrong_rank(given)], given)) if given else body()
 
     names = (*inputs, *optional)
     parameter = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -225,7 +225,7 @@ def find_room(slots: Slots, pages, num_blocks, block, needed, known) -> Room:
         tf.where(left, pages, 0)[..., None],
         tf.broadcast_to(since[:, None], tf.shape(pages)),
     )
-    unused = tf.where(used[1:] == 0)[:, 0] + 1  # (U,)
+    unused = tf.squeeze(tf.where(used[1:] == 0), 1) + 1  # (U,)
     unused = tf.gather(unused, tf.argsort(tf.gather(age, unused), stable=True))
     given = tf.cast(unused[: needed - shared], tf.int32)
     slot = tf.argmin(tf.where(free, since, tf.int64.max), output_type=tf.int32)

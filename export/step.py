@@ -19,7 +19,8 @@ from gpt_keras.options import LOGPROBS
 from gpt_keras.sampling import History, Penalties, Sampler
 from gpt_keras.stacked import StackedBackbone
 
-CHUNK = 128  # tokens of prompts in one step: the other texts wait for them
+CHUNK = 128  # tokens of prompts in one step
+BESIDE = 64  # of them where texts go on beside them, which wait for the step
 
 
 class Step:
@@ -51,11 +52,12 @@ class Step:
     def __call__(self, table: Table) -> Table:
         """The table after one step of all texts whose owners are there."""
         slots, ready = table.slots, self._ready(table)
-        singles = tf.where(ready & (slots.length - slots.filled == 1))[:, 0]
-        others = tf.where(ready & (slots.length - slots.filled > 1))[:, 0]
+        singles = tf.squeeze(tf.where(ready & (slots.length - slots.filled == 1)), 1)
+        others = tf.squeeze(tf.where(ready & (slots.length - slots.filled > 1)), 1)
         others = tf.gather(others, tf.argsort(tf.gather(slots.ticket, others), stable=True))
         pending = tf.gather(slots.length - slots.filled, others)  # (P,)
-        room = CHUNK - tf.cumsum(pending, exclusive=True)
+        most = tf.where(tf.size(singles) > 0, tf.constant(BESIDE, tf.int64), CHUNK)
+        room = most - tf.cumsum(pending, exclusive=True)
         others = chosen(others, room > 0)
         counts = tf.minimum(pending, room)[: tf.size(others)]
 
@@ -91,23 +93,23 @@ class Step:
             counts = tf.concat([ones, counts], 0)
         slots = table.slots.take(rows)  # (R,)
         starts, n = tf.cast(slots.filled, tf.int32), tf.cast(counts, tf.int32)
-        tokens = Tokens(self._pages.rows(rows), starts, n)
-        positions = tokens.positions if others is not None else starts  # (N,)
-        of = tokens.rows if others is not None else tf.range(tf.size(rows))  # (N,)
-        where = tf.stack([tf.gather(tf.cast(rows, tf.int32), of), positions], axis=1)
+        texts = self._pages.rows(rows), starts, n
+        tokens = Tokens.of(*texts)
+        positions = tokens.positions  # (N,)
+        where = tf.stack([tf.gather(tf.cast(rows, tf.int32), tokens.rows), positions], axis=1)
         token_ids = self._tokens.at(where)  # (N,)
 
         first, second = tokens, None
         if others is not None:
             R = tf.size(singles)
-            first = Tokens(*(x[:R] for x in tokens))
-            second = View.of(self._pool, Tokens(*(x[R:] for x in tokens)), before=R)
+            first = Tokens.of(*(x[:R] for x in texts))
+            second = View.of(self._pool, Tokens.of(*(x[R:] for x in texts)), before=R)
         cache = BlockCache(
             self._pool, None, self._pool.places(tokens), View.of(self._pool, first), second
         )
         longest = None
         if self._model.config.by_length:
-            longest = tf.gather(tf.cast(slots.limit, tf.int32), of)[:, None]
+            longest = tf.gather(tf.cast(slots.limit, tf.int32), tokens.rows)[:, None]
         hidden = self._stack.decode(
             token_ids[:, None],
             positions[:, None],
@@ -132,7 +134,7 @@ class Step:
         filled = slots.filled + tf.cast(counts, tf.int64)
         complete = filled == slots.length
         last = chosen(tf.cumsum(counts) - 1, complete)
-        rows_, deciding = chosen(rows, complete), slots.take(tf.where(complete)[:, 0])
+        rows_, deciding = chosen(rows, complete), slots.take(tf.squeeze(tf.where(complete), 1))
         logits = self._model.logits(tf.gather(hidden, last))  # (d, V)
         settings = dict(zip(SETTINGS, tf.unstack(self._settings.rows(rows_), axis=1), strict=True))
         penalties = Penalties(
@@ -158,7 +160,7 @@ class Step:
         writes = [
             self._tokens.put_at(place, token),
             self._logprobs.put_at(place, logprob_of(logits, token)),
-            self._put_likeliest(tf.where(settings["logprobs"] > 0.0)[:, 0], place, logits),
+            self._put_likeliest(tf.squeeze(tf.where(settings["logprobs"] > 0.0), 1), place, logits),
         ]
         after = table.slots.put(rows, filled=filled, credit=slots.credit - 1)
         after = after.put(rows_, length=length, finish=finish)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+# TensorFlow's mark of functions that are optimized when they first run, not with their callers.
+LATER = "_tf_data_function"
 QUEUE = 4096  # calls that wait for their turn, at most one a request
 
 
@@ -23,9 +25,9 @@ class Turns:
         self._name, self.results = name, results
 
         def batch_of_one(*tensors):
-            inputs = tf.nest.pack_sequence_as(specs, [tensor[0] for tensor in tensors])
+            inputs = tf.nest.pack_sequence_as(specs, [tf.squeeze(x, 0) for x in tensors])
             pairs = zip(tf.nest.flatten(function(*inputs)), tf.nest.flatten(results), strict=True)
-            return [tf.ensure_shape(x, spec.shape)[None] for x, spec in pairs]
+            return [tf.expand_dims(tf.ensure_shape(x, spec.shape), 0) for x, spec in pairs]
 
         self._function = tf.function(batch_of_one, autograph=False).get_concrete_function(
             *(tf.TensorSpec([1, *spec.shape], spec.dtype) for spec in tf.nest.flatten(specs))
@@ -35,7 +37,7 @@ class Turns:
         """The function of `inputs`, when all earlier calls are over."""
         specs = tf.nest.flatten(self.results)
         outputs = tf.raw_ops.BatchFunction(
-            in_tensors=[tensor[None] for tensor in tf.nest.flatten(inputs)],
+            in_tensors=[tf.expand_dims(x, 0) for x in tf.nest.flatten(inputs)],
             captured_tensors=self._function.captured_inputs,
             f=self._function,
             Tout=[spec.dtype for spec in specs],
@@ -47,4 +49,23 @@ class Turns:
         )
         for output, spec in zip(outputs, specs, strict=True):
             output.set_shape([1, *spec.shape])
-        return tf.nest.pack_sequence_as(self.results, [output[0] for output in outputs])
+        return tf.nest.pack_sequence_as(self.results, [tf.squeeze(x, 0) for x in outputs])
+
+
+def optimize_later(saved_model):
+    """Marks what turns call: TensorFlow is to optimize it once, when a turn first runs.
+
+    The function of a turn is taken as one graph then, with all that it calls. Unmarked, all of it
+    is optimized function by function before that, for each signature, and to no avail.
+    """
+    for meta_graph in saved_model.meta_graphs:
+        library = {f.signature.name: f for f in meta_graph.graph_def.library.function}
+        nodes = [node for f in library.values() for node in f.node_def]
+        found = [node.attr["f"].func.name for node in nodes if node.op == "BatchFunction"]
+        while found:
+            function = library[found.pop()]
+            if LATER not in function.attr:
+                function.attr[LATER].b = True
+                attrs = [attr for node in function.node_def for attr in node.attr.values()]
+                found += [attr.func.name for attr in attrs if attr.HasField("func")]
+                found += [f.name for attr in attrs for f in attr.list.func]

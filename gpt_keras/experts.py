@@ -68,7 +68,7 @@ class MixtureOfExperts(ConfigLayer):
         order = tf.argsort(flat, stable=True)
         rows = tf.gather(x, order // k)  # (N k, D), by expert
         counts = tf.math.bincount(flat, minlength=self.config.num_experts)  # (E,)
-        ends, active = tf.cumsum(counts), tf.where(counts > 0)[:, 0]  # (E,), (A,)
+        ends, active = tf.cumsum(counts), tf.squeeze(tf.where(counts > 0), 1)  # (E,), (A,)
         up, down = (ops.convert_to_tensor(matrices) for matrices in (self.up, self.down))
 
         def next_expert(i, made):

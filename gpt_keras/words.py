@@ -29,9 +29,9 @@ def split(texts, separator: str):
     rows = ragged.row_ids(splits)
     ends = tf.gather(places.values, tf.range(tf.size(rows, tf.int64)) + rows + 1)
     words = tf.cumsum(tf.cast(first & ~is_space, tf.int64)) - 1  # (C,), the word of each
-    kept = tf.where(~is_space)[:, 0]
+    kept = tf.squeeze(tf.where(~is_space), 1)
     ends = tf.math.segment_max(tf.gather(ends, kept), tf.gather(words, kept))
-    begins = tf.where(first & ~is_space)[:, 0]
+    begins = tf.squeeze(tf.where(first & ~is_space), 1)
     row_splits = ragged.row_splits(tf.gather(rows, begins), tf.size(texts, tf.int64))
     return tuple(
         tf.RaggedTensor.from_row_splits(tf.cast(x, tf.int32), row_splits, validate=False)
@@ -52,14 +52,14 @@ def first_tokens(words, tokens):
     """
     word_starts, word_ends = (_end_to_end(x, words[1], tokens[1]) for x in words)
     starts, ends = (_end_to_end(x, words[1], tokens[1]) for x in tokens)
-    real = tf.where(ends > starts)[:, 0]  # whose ends ascend
+    real = tf.squeeze(tf.where(ends > starts), 1)  # whose ends ascend
     # One more, behind all, that no word reaches.
     behind = tf.constant([tf.int64.max], tf.int64)
     starts = tf.concat([tf.gather(starts, real), behind], 0)
     found = tf.searchsorted(tf.gather(ends, real), word_starts, side="right", out_type=tf.int64)
     reaches = tf.gather(starts, found) < word_ends
     is_shared = (ragged.previous(found, -1) == found) & ragged.previous(reaches, False)
-    own = tf.where(reaches & ~is_shared)[:, 0]
+    own = tf.squeeze(tf.where(reaches & ~is_shared), 1)
     found = tf.gather(real, tf.gather(found, own))[:, tf.newaxis]  # (w, 1), among all tokens
     word_rows, token_rows = words[0].value_rowids(), tokens[0].value_rowids()
     word_places = tf.range(tf.size(word_rows, tf.int64)) - tf.gather(words[0].row_splits, word_rows)

@@ -200,7 +200,7 @@ class RelationExtractor(TextTask):
         (logits,) = pieces.map_rows(logits_of, lengths, [empty])
         scores = ops.softmax(logits)  # (R, C)
         labels = tf.argmax(scores, axis=1)
-        kept = tf.where((labels > 0) & tf.reduce_all(at >= 0, axis=1))[:, 0]
+        kept = tf.squeeze(tf.where((labels > 0) & tf.reduce_all(at >= 0, axis=1)), 1)
         rows, labels = tf.gather(rows, kept), tf.gather(labels, kept)
         splits = ragged.row_splits(rows, tf.size(texts, tf.int64))
         covered = [

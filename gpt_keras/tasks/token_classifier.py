@@ -222,12 +222,12 @@ class TokenClassifier(TextTask):
 
     def _spans(self, texts, tags, scores, starts, ends):
         """What `tag` returns, of (w,) tags and scores of words at ragged `starts` to `ends`."""
-        inside = tf.where(tf.gather(self.rules.inside, tags))[:, 0]
+        inside = tf.squeeze(tf.where(tf.gather(self.rules.inside, tags)), 1)
         rows = tf.gather(starts.value_rowids(), inside)
         tags, scores = tf.gather(tags, inside), tf.gather(scores, inside)
         begins = tf.gather(self.rules.begins, tags)
         spans = tf.cumsum(tf.cast(begins, tf.int32)) - 1  # (w,), the span of each word
-        at = tf.where(begins)[:, 0]
+        at = tf.squeeze(tf.where(begins), 1)
         rows, labels = tf.gather(rows, at), tf.gather(tags, at)
         labels = tf.gather(self.rules.labels, tf.gather(self.rules.label_ids, labels))
         splits = ragged.row_splits(rows, tf.size(texts, tf.int64))

@@ -141,7 +141,7 @@ def _join_text(texts, ids, found, rows, splits):
     size = tf.size(texts, out_type=tf.int64)
     starts = ragged.mark(splits[:-1], size) | (ids >= 0) | (ragged.previous(ids, 0) >= 0)
     joined = tf.cumsum(tf.cast(starts, tf.int64)) - 1
-    starts = tf.where(starts)[:, 0]
+    starts = tf.squeeze(tf.where(starts), 1)
     texts = tf.strings.unsorted_segment_join(texts, joined, tf.size(starts))
     splits = tf.searchsorted(starts, splits, out_type=tf.int64)
     return texts, *(tf.gather(x, starts) for x in (ids, found, rows)), splits

@@ -113,7 +113,7 @@ class CharEncoder(tf.Module):
         if self._byte_ids is not None:
             symbols, owners = self._fall_back(code_points, symbols, owners)
         else:
-            kept = tf.where(self._kept(symbols, owners))[:, 0]
+            kept = tf.squeeze(tf.where(self._kept(symbols, owners)), 1)
             symbols, owners = tf.gather(symbols, kept), tf.gather(owners, kept)
             if self._model.unk_id is not None:
                 symbols = tf.where(symbols < 0, self._model.unk_id, symbols)

@@ -232,7 +232,7 @@ class JsonTokenizer(Tokenizer):
 
     def _decode_ids(self, ids, splits, skip_special_tokens, continues):
         ids, splits = (tf.ensure_shape(x, [None]) for x in (ids, splits))
-        wrong = tf.where((ids < 0) | (ids >= self.vocab_size))[:, 0]
+        wrong = tf.squeeze(tf.where((ids < 0) | (ids >= self.vocab_size)), 1)
         message = f"a token id is outside the vocabulary, [0, {self.vocab_size}):"
         check = tf.debugging.Assert(tf.size(wrong) == 0, [message, tf.gather(ids, wrong[:1])])
         with tf.control_dependencies([check]):
@@ -254,9 +254,9 @@ class JsonTokenizer(Tokenizer):
           continues: bool, see `detokenize`.
         """
         if self._first_bytes is not None and not continues:
-            kept = tf.where(is_kept)[:, 0]
+            kept = tf.squeeze(tf.where(is_kept), 1)
             row_ids = tf.gather(ragged.row_ids(splits), kept)
-            first = tf.where(ragged.previous(row_ids, -1) != row_ids)[:, 0]
+            first = tf.squeeze(tf.where(ragged.previous(row_ids, -1) != row_ids), 1)
             first = tf.gather(kept, first)
             bare = tf.gather(self._first_bytes, tf.gather(ids, first))
             pieces = tf.tensor_scatter_nd_update(pieces, first[:, tf.newaxis], bare)
@@ -288,7 +288,7 @@ def _insert(values, splits, is_known, added):
     Args:
       values: (v, ...); splits: (P + 1,) int64; is_known: (P,) bool.
     """
-    known = tf.where(is_known)[:, 0]
+    known = tf.squeeze(tf.where(is_known), 1)
 
     def insert():
         rows = ragged.Rows(values, splits[:-1], splits[1:])

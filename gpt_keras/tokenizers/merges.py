@@ -70,7 +70,7 @@ class Merges(tf.Module):
     def _round(self, symbols, words, ranks):
         chosen = self._choose(words, ranks)  # (S,) bool
         symbols = tf.where(chosen, tf.gather(self._merged, ranks), symbols)
-        kept = tf.where(~tf.concat([[False], chosen[:-1]], 0))[:, 0]
+        kept = tf.squeeze(tf.where(~tf.concat([[False], chosen[:-1]], 0)), 1)
         symbols, words = tf.gather(symbols, kept), tf.gather(words, kept)
         return symbols, words, self._find_ranks(symbols, words)
 
@@ -91,7 +91,7 @@ class Merges(tf.Module):
             """Of overlapping pairs that are equal, as in "aaaa", every other one merges."""
             starts = ranks != left
             index = tf.cumsum(tf.cast(starts, tf.int64)) - 1
-            start = tf.gather(tf.where(starts)[:, 0], index)
+            start = tf.gather(tf.squeeze(tf.where(starts), 1), index)
             return (tf.gather(left, start) > ranks) & ((tf.range(size) - start) % 2 == 0)
 
         is_repeated = tf.reduce_any((ranks == left) & is_pair)

@@ -82,7 +82,7 @@ class WhiteSpace:
         first |= (classes == _MARK) | (ragged.previous(classes, 0) > 0)
         kept = classes != _SPACE
         splits = tf.gather(tf.concat([[0], tf.cumsum(tf.cast(kept, tf.int64))], 0), splits)
-        origin = tf.where(kept)[:, 0]
+        origin = tf.squeeze(tf.where(kept), 1)
         return tf.gather(code_points, origin), splits, tf.gather(first, origin), origin
 
 

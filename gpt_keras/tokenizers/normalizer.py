@@ -117,7 +117,7 @@ class Form(tf.Module):
         place = tf.range(size)
         is_first = ragged.previous(rows, -1) != rows
         is_head = is_first | (classes == 0)
-        heads = tf.where(is_head)[:, 0]
+        heads = tf.squeeze(tf.where(is_head), 1)
         group = tf.cumsum(tf.cast(is_head, tf.int64)) - 1
         base = tf.gather(heads, tf.maximum(tf.where(is_head, group - 1, group), 0))
         # A mark of no lower class, or anything before a starter, keeps the two apart.
@@ -128,11 +128,11 @@ class Form(tf.Module):
         chosen = composes & ~tf.gather(composes, base)
         first_mark = tf.math.segment_min(tf.where(chosen & ~is_head, place, size), group)
         chosen &= is_head | (place == tf.gather(first_mark, group))
-        taken = tf.where(chosen)[:, 0]
+        taken = tf.squeeze(tf.where(chosen), 1)
         takers = tf.gather(base, taken)[:, tf.newaxis]
         code_points = tf.tensor_scatter_nd_update(code_points, takers, tf.gather(composite, taken))
         used = tf.tensor_scatter_nd_add(used, takers, tf.gather(used, taken))
-        kept = tf.where(~chosen)[:, 0]
+        kept = tf.squeeze(tf.where(~chosen), 1)
         state = (tf.gather(x, kept) for x in (code_points, classes, rows, used))
         return *state, tf.size(taken) > 0
 
@@ -164,7 +164,7 @@ def insert(code_points, splits, at, char):
     Returns:
       as a step of a `Normalizer`; what is put before a code point comes from it.
     """
-    at = tf.where(at)[:, 0]  # (k,), old places
+    at = tf.squeeze(tf.where(at), 1)  # (k,), old places
     count = tf.size(at, tf.int64)
     size = tf.size(code_points, tf.int64) + count
     is_put = ragged.mark(at + tf.range(count), size)  # (C + k,)

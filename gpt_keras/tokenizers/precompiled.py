@@ -14,8 +14,12 @@ import tensorflow as tf
 from gpt_keras.tokenizers import ragged, tables, unicode_data, utf8
 from gpt_keras.tokenizers.char_map import CharMap, unchanged
 
-CONTROL, EXTEND, JOINER, PREPEND, PICTURE, SPACING = range(1, 7)
-"""Classes of characters that decide where a cluster ends, see `unicode_data.clusters`."""
+CONTROL, PREPEND, PICTURE, CONSONANT, SPACING, NON_JOINER, EXTEND, JOINER, LINKER = range(1, 10)
+"""Classes of characters that decide where a cluster ends, see `unicode_data.clusters`.
+
+Those from SPACING on belong to the character before them, and those from NON_JOINER on may stand
+between two that are one cluster: pictures, or consonants of Indic scripts.
+"""
 
 _MAX_BYTES = 5  # of a cluster that is looked up as a whole
 
@@ -50,7 +54,7 @@ class Precompiled(tf.Module):
     def __call__(self, code_points, splits):
         rows = self._map.rows(code_points)
         classes = tables.gather_dense(self._classes, code_points)
-        joins = (classes == EXTEND) | (classes == JOINER) | (classes == SPACING)
+        joins = classes >= SPACING
         joins |= ragged.previous((classes == PREPEND) | (code_points == ord("\r")), False)
         rows = tf.cond(
             tf.reduce_any(joins),
@@ -70,7 +74,7 @@ class Precompiled(tf.Module):
         stays = (rows != self._map.row_of[()]) | ragged.mark(splits[:-1], size)
         last = tf.concat([tf.where(stays)[1:, 0], size[tf.newaxis]], 0) - 1
         last = tf.gather(last, tf.maximum(tf.cumsum(tf.cast(stays, tf.int64)) - 1, 0))
-        begins = tf.where(ragged.previous(owners, -1) != owners)[:, 0]
+        begins = tf.squeeze(tf.where(ragged.previous(owners, -1) != owners), 1)
         place = tf.range(tf.size(owners, tf.int64))
         place -= tf.gather(begins, tf.searchsorted(begins, place, side="right") - 1)
         return new, new_splits, tf.minimum(owners + place, tf.gather(last, owners))
@@ -80,11 +84,11 @@ class Precompiled(tf.Module):
         size = tf.size(code_points, tf.int64)
         first = ragged.mark(splits[:-1], size)
         begins = first | ~_joined(code_points, classes, first)
-        starts = tf.where(begins)[:, 0]  # (G,)
+        starts = tf.squeeze(tf.where(begins), 1)  # (G,)
         limits = tf.concat([starts[1:], size[tf.newaxis]], 0)
         offsets = tf.concat([[0], tf.cumsum(utf8.lengths(code_points))], 0)  # (C + 1,), in bytes
         num_bytes = tf.gather(offsets, limits) - tf.gather(offsets, starts)
-        whole = tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1))[:, 0]
+        whole = tf.squeeze(tf.where((num_bytes <= _MAX_BYTES) & (limits - starts > 1)), 1)
         starts, limits = tf.gather(starts, whole), tf.gather(limits, whole)  # (g,)
         found = tf.gather(rows, starts)
         for length in self._lengths:
@@ -92,7 +96,7 @@ class Precompiled(tf.Module):
             spans = tf.ragged.range(starts, ends)
             texts = utf8.from_splits(tf.gather(code_points, spans.values), spans.row_splits)
             found = tf.where(found > 0, found, self._clusters.lookup(texts))
-        hit = tf.where(found > 0)[:, 0]
+        hit = tf.squeeze(tf.where(found > 0), 1)
         spans = tf.ragged.range(tf.gather(starts, hit), tf.gather(limits, hit)).values
         rows = tf.tensor_scatter_nd_update(
             rows, spans[:, tf.newaxis], tf.fill(tf.shape(spans), self._map.row_of[()])
@@ -108,19 +112,22 @@ def _joined(code_points, classes, first):
     `first`, (C,) bool, marks those that begin a text, of which this says nothing.
     """
     before = ragged.previous(classes, CONTROL)
-    joined = (before != CONTROL) & (
-        (classes == EXTEND) | (classes == JOINER) | (classes == SPACING)
-    )
+    joined = (before != CONTROL) & (classes >= SPACING)
     joined |= (before == PREPEND) & (classes != CONTROL)
     joined |= (ragged.previous(code_points, 0) == ord("\r")) & (code_points == ord("\n"))
-    # A picture goes on after a joiner, with what extends it before that.
-    place = tf.range(tf.size(classes, tf.int64))
-    bases = tf.where((classes != EXTEND) | first)[:, 0]
-    # The last base before each character; without one, any that is no picture will do.
-    which = tf.searchsorted(bases, place, out_type=tf.int64) - 1
-    base = tf.gather(tf.concat([[0], tf.cast(tf.gather(classes, bases), tf.int32)], 0), which + 1)
-    after_picture = ragged.previous((classes == JOINER) & (base == PICTURE) & ~first, False)
-    return joined | (after_picture & (classes == PICTURE))
+    bases = tf.squeeze(tf.where((classes < NON_JOINER) | first), 1)  # (b,)
+    kinds = tf.gather(classes, bases)
+
+    def between(kind):  # (b,) int32, how many such stand between a base and the one before it
+        counts = tf.gather(tf.cumsum(tf.cast(classes == kind, tf.int32)), bases)
+        return counts - ragged.previous(counts, 0)
+
+    # A picture goes on after a joiner, a consonant after a linker, with what extends either.
+    pictures = (kinds == PICTURE) & (tf.gather(before, bases) == JOINER) & (between(JOINER) == 1)
+    conjuncts = (kinds == CONSONANT) & (between(LINKER) > 0) & (between(NON_JOINER) == 0)
+    goes_on = (kinds == ragged.previous(kinds, 0)) & (pictures | conjuncts)
+    on = tf.gather(bases, tf.squeeze(tf.where(goes_on), 1))
+    return joined | ragged.mark(on, tf.size(classes))
 
 
 def _points(text):

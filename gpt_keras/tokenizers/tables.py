@@ -56,7 +56,7 @@ def encode_words(table, words, encode):
       (values (v,) int32, splits (W + 1,) int64).
     """
     ids = table.lookup(words)
-    missing = tf.where(ids < 0)[:, 0]
+    missing = tf.squeeze(tf.where(ids < 0), 1)
     rest, index = tf.unique(tf.gather(words, missing), out_idx=tf.int64)
     starts = tf.range(tf.size(ids, out_type=tf.int64))
     found = ragged.Rows(ids, starts, starts + 1)

@@ -93,7 +93,7 @@ class Viterbi(tf.Module):
         L = tf.shape(nodes, tf.int64)[1]
         place = tf.range(tf.size(rows, tf.int64))
         starts = place - (L - choice) + 1  # (C,), of the token that ends here, if one does
-        ends = tf.where(_path(starts, rows, splits))[:, 0]  # (t,)
+        ends = tf.squeeze(tf.where(_path(starts, rows, splits)), 1)  # (t,)
         starts, rows = tf.gather(starts, ends), tf.gather(rows, ends)
         nodes = tf.gather(tf.reshape(nodes, [-1]), starts * L + ends - starts)
         ids = tf.gather(self._ids, nodes + 1)
@@ -197,7 +197,7 @@ class Viterbi(tf.Module):
         places = tf.stack([tf.math.segment_min(first, runs), tf.math.segment_max(last, runs)], 1)
         places = tf.gather(places, runs)
         if self._byte_ids is None:
-            kept = tf.where(~(unknown & goes_on))[:, 0]
+            kept = tf.squeeze(tf.where(~(unknown & goes_on)), 1)
             ids = tf.where(unknown, self._unk_id, ids)
             return tuple(tf.gather(x, kept) for x in (ids, places, rows))
         # The unknown token itself, spelled out, is in the vocabulary unless it is part of a run.
@@ -228,7 +228,7 @@ def _path(starts, rows, splits):
 
     def double(before, found, _):
         """`before` goes twice as far back, and what is found reaches as far."""
-        reached = tf.gather(before, tf.where(found)[:, 0])
+        reached = tf.gather(before, tf.squeeze(tf.where(found), 1))
         more = found | ragged.mark(reached, C)
         return tf.gather(before, before), more, tf.reduce_any(found != more)
 

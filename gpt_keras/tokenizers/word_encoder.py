@@ -88,7 +88,7 @@ class WordEncoder(tf.Module):
         code_points, splits = utf8.to_code_points(words)
         size = tf.size(code_points, out_type=tf.int64)
         starts = ragged.mark(splits[:-1], size) | ~self._is_joined(code_points)
-        starts = tf.where(starts)[:, 0]  # (P,)
+        starts = tf.squeeze(tf.where(starts), 1)  # (P,)
         limits = tf.concat([starts[1:], splits[-1:]], 0)
         chars = tf.gather(code_points, starts)  # the first one of each piece
         is_single = (limits - starts == 1) & (chars < _NUM_CHARS)
@@ -98,7 +98,7 @@ class WordEncoder(tf.Module):
             tf.gather(self._char_splits, chars),
             tf.gather(self._char_splits, chars + 1),
         )
-        missing = tf.where(~is_single)[:, 0]
+        missing = tf.squeeze(tf.where(~is_single), 1)
         rest = tf.ragged.range(tf.gather(starts, missing), tf.gather(limits, missing))
         rest = utf8.from_code_points(tf.gather(code_points, rest.values), rest.row_splits[:-1])
         rest, index = tf.unique(rest, out_idx=tf.int64)
@@ -109,7 +109,7 @@ class WordEncoder(tf.Module):
         """Encodes (P,) pieces, none empty, byte by byte."""
         codes, owners = self._codes(pieces)
         if self._is_unknown.any():
-            kept = tf.where(self._kept(codes, owners))[:, 0]
+            kept = tf.squeeze(tf.where(self._kept(codes, owners)), 1)
             codes, owners = tf.gather(codes, kept), tf.gather(owners, kept)
         symbols = tf.gather(self._byte_ids, codes)
         symbols, owners = self._merges(symbols, owners)

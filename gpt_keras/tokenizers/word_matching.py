@@ -58,12 +58,12 @@ class _Runs:
 
     def _next(self, flags):
         """The next place after each one that has the flag, or C."""
-        places = tf.concat([tf.cast(tf.where(flags)[:, 0], tf.int32), [self.size]], 0)
+        places = tf.concat([tf.cast(tf.squeeze(tf.where(flags), 1), tf.int32), [self.size]], 0)
         return tf.gather(places, tf.cumsum(tf.cast(flags, tf.int32)))
 
     def _last(self, flags):
         """The last place up to each one that has the flag, or -1."""
-        places = tf.concat([[-1], tf.cast(tf.where(flags)[:, 0], tf.int32)], 0)
+        places = tf.concat([[-1], tf.cast(tf.squeeze(tf.where(flags), 1), tf.int32)], 0)
         return tf.gather(places, tf.cumsum(tf.cast(flags, tf.int32)))
 
     def ends(self, flags):

@@ -54,7 +54,7 @@ def gpt2_word_starts(code_points, classes, first):
     given_away = (classes == SPACE) & (before == SPACE) & (after != SPACE) & ~following(first, True)
     starts = first | change | given_away
     quotes = (code_points == ord("'")) & (first | ((before != OTHER) & not_joined))
-    return _cut_contractions(starts, code_points, first, tf.where(quotes)[:, 0])
+    return _cut_contractions(starts, code_points, first, tf.squeeze(tf.where(quotes), 1))
 
 
 def llama3_word_starts(code_points, classes, first):
@@ -63,8 +63,8 @@ def llama3_word_starts(code_points, classes, first):
     # Every number starts a word there; of a run of them only every third one does here.
     numbers = classes == NUMBER
     is_first = numbers & (first | (previous(classes, OTHER) != NUMBER))
-    at = tf.where(numbers)[:, 0]
-    runs = tf.where(is_first)[:, 0]
+    at = tf.squeeze(tf.where(numbers), 1)
+    runs = tf.squeeze(tf.where(is_first), 1)
     place = at - tf.gather(runs, tf.searchsorted(runs, at, side="right") - 1)
     dropped = tf.boolean_mask(at, place % 3 != 0)
     return tf.tensor_scatter_nd_update(
@@ -92,7 +92,7 @@ def qwen2_word_starts(code_points, classes, first):
     given_away = was_space & ends & ~newline & ~was_newline
     starts = first | opens | letters | (classes == NUMBER) | begins | given_away
     starts = _cut_after_lines(starts, classes, first, newline, space & was_space)
-    quotes = tf.where(opens & (code_points == ord("'")))[:, 0]
+    quotes = tf.squeeze(tf.where(opens & (code_points == ord("'"))), 1)
     return _cut_contractions(starts, code_points, first, quotes, ignore_case=True)
 
 
@@ -102,17 +102,17 @@ def _cut_after_lines(starts, classes, first, newline, inside):
     Args:
       inside: (C,) bool, white space after white space.
     """
-    at = tf.where(inside & previous(newline, False) & ~newline)[:, 0]  # (K,)
+    at = tf.squeeze(tf.where(inside & previous(newline, False) & ~newline), 1)  # (K,)
 
     def cut():
-        newlines = tf.where(newline)[:, 0]
+        newlines = tf.squeeze(tf.where(newline), 1)
         # The end of the run of white space that each one is in.
         ends = (classes == SPACE) & ((following(classes, OTHER) != SPACE) | following(first, True))
-        ends = tf.where(ends)[:, 0]
+        ends = tf.squeeze(tf.where(ends), 1)
         end = tf.gather(ends, tf.searchsorted(ends, at))
         is_last = tf.searchsorted(newlines, end, side="right") == tf.searchsorted(newlines, at)
         # Where the ends of lines before it begin, and whether they go with what is before them.
-        begin = tf.where(newline & ~(previous(newline, False) & ~first))[:, 0]
+        begin = tf.squeeze(tf.where(newline & ~(previous(newline, False) & ~first)), 1)
         begin = tf.gather(begin, tf.searchsorted(begin, at) - 1)
         is_taken = ~tf.gather(first, begin) & (
             tf.gather(classes, tf.maximum(begin - 1, 0)) == OTHER
@@ -136,7 +136,7 @@ def _cut_contractions(starts, code_points, first, quotes, ignore_case=False):
     short, long = _either(second, "stmd"), tf.zeros_like(second, tf.bool)
     for pair in ("re", "ve", "ll"):
         long |= (second == ord(pair[0])) & (third == ord(pair[1]))
-    found = tf.where((short | long) & ~tf.gather(first, quotes + 1))[:, 0]
+    found = tf.squeeze(tf.where((short | long) & ~tf.gather(first, quotes + 1)), 1)
     quotes = tf.gather(quotes, found)
     ends = quotes + tf.where(tf.gather(short, found), tf.cast(2, tf.int64), 3)
     starts = tf.tensor_scatter_nd_update(

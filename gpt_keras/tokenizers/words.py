@@ -28,7 +28,7 @@ class Words(NamedTuple):
 
         Each text that is not empty starts one.
         """
-        starts = tf.where(first)[:, 0]  # (W,)
+        starts = tf.squeeze(tf.where(first), 1)  # (W,)
         texts = utf8.from_code_points(code_points, starts)
         splits = tf.searchsorted(starts, splits, out_type=tf.int64)
         return cls(texts, splits, code_points, origin)

@@ -298,7 +298,7 @@ def test_a_text_whose_lease_has_ended_writes_no_more(tmp_path, monkeypatch):
     """Its prompt waits behind a long one, so it has all its credit when its blocks are gone."""
     monkeypatch.setattr(slots, "LEASE_MS", 60)
     monkeypatch.setattr(slots, "LEASE_ROUNDS", 1)
-    monkeypatch.setattr(step, "CHUNK", 64)
+    monkeypatch.setattr(step, "CHUNK", step.BESIDE)
     rng, context = np.random.default_rng(1), 8192
     model = make_model(eos_token_ids=(), max_position_embeddings=context)
     server = Server(model, tmp_path, slots=8, tokens=9600, context=context)

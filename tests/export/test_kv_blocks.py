@@ -62,15 +62,15 @@ def test_attention(window, which, empty):
     singles = sum(n == 1 for _, _, n in texts)
 
     def cache(counts, starts, layer):
-        tokens = Tokens(tf.constant(pages), tf.constant(starts), tf.constant(counts))
+        texts = tf.constant(pages), tf.constant(starts), tf.constant(counts)
         part = {"singles": slice(0, singles), "others": slice(singles, None)}
         views = {
-            name: View.of(pool, Tokens(*(x[rows] for x in tokens)), rows.start)
+            name: View.of(pool, Tokens.of(*(x[rows] for x in texts)), rows.start)
             if len(counts[rows]) or name == empty
             else None
             for name, rows in part.items()
         }
-        return BlockCache(pool, tf.constant(layer), pool.places(tokens), **views)
+        return BlockCache(pool, tf.constant(layer), pool.places(Tokens.of(*texts)), **views)
 
     def put(which, counts, starts, q, layer):
         k, v = (np.concatenate([text[i] for text in which]) for i in (0, 1))
@@ -111,13 +111,14 @@ def test_families_decode_as_the_whole_sequence(case, tmp_path, write_family):
     @tf.function(reduce_retracing=True)
     def compute(rows, starts, counts, singles):
         """Tokens of some texts, those with a single one first: (n, D)."""
-        tokens = Tokens(tf.gather(pages, rows), starts, counts)
+        given = tf.gather(pages, rows), starts, counts
+        tokens = Tokens.of(*given)
         cache = BlockCache(
             pool,
             None,
             pool.places(tokens),
-            View.of(pool, Tokens(*(x[:singles] for x in tokens))),
-            View.of(pool, Tokens(*(x[singles:] for x in tokens)), singles),
+            View.of(pool, Tokens.of(*(x[:singles] for x in given))),
+            View.of(pool, Tokens.of(*(x[singles:] for x in given)), singles),
         )
         of, positions = tf.gather(rows, tokens.rows), tokens.positions
         padded = tf.ragged.constant(texts).to_tensor()

@@ -1,12 +1,15 @@
 """Turns, in a session as a server runs them."""
 
 import concurrent.futures
+import re
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
 
+from export import stock_ops
 from export.memory import Memory
-from export.turns import Turns
+from export.turns import LATER, Turns, optimize_later
 
 NUMBER = tf.TensorSpec([], tf.int64)
 
@@ -65,3 +68,24 @@ def test_no_call_is_lost(tmp_path, calls, count):
 
 def test_without_turns_some_are(tmp_path):
     assert counted(str(tmp_path), "unlocked", False, ["one"]) < 40
+
+
+def test_what_turns_call_is_optimized_when_they_run(tmp_path):
+    """Grappler leaves it as it is, with what it calls in turn, and nothing else."""
+    tally = Tally("later", locked=True)
+    tf.saved_model.save(tally, str(tmp_path), {"two": tally.two})
+    saved_model = stock_ops.read(tmp_path)
+    optimize_later(saved_model)
+    meta_graph = saved_model.meta_graphs[0]
+    before = {f.signature.name: f for f in meta_graph.graph_def.library.function}
+    marked = {name for name, f in before.items() if f.attr[LATER].b}
+    kinds = {re.sub(r"_\d+$", "", name) for name in marked}
+    assert kinds == {"__inference_batch_of_one", "while_body", "while_cond"}
+
+    output = meta_graph.signature_def["two"].outputs["n"].name.split(":")[0]
+    meta_graph.collection_def["train_op"].node_list.value.append(output)  # what Grappler keeps
+    optimized = tf_optimizer.OptimizeGraph(tf.compat.v1.ConfigProto(), meta_graph)
+    after = {f.signature.name: f for f in optimized.library.function}
+    assert marked <= set(after)
+    for name in marked:
+        assert {n.name for n in after[name].node_def} == {n.name for n in before[name].node_def}

@@ -86,21 +86,29 @@ def clusters():
     A table with one key, which becomes "b", shows where clusters end: all of a cluster of less than
     six bytes becomes what stands for its beginning.
     """
-    accent, joiner, sign = "\u0301", "\u200d", "\u2122"
-    of_a, of_sign = table("a"), table(sign)
+    accent, joiner, sign, linker, letter = "\u0301", "\u200d", "\u2122", "\u094d", "\u0958"
+    of_a, of_sign, of_letter = table("a"), table(sign), table(letter)
     classes = {}
     for char in CHARS:
         if of_a("a" + char) == "b":
-            # A sign that goes on after a picture is in a cluster too long to be looked up whole.
-            extends = of_sign(f"\u263a{char}{joiner}{sign}{accent}").endswith("b" + accent)
-            classes[char] = precompiled.EXTEND if extends else precompiled.SPACING
-        elif of_sign(f"{char}{joiner}{sign}{accent}").endswith("b" + accent):
+            # What goes on after a picture or a conjunct is in a cluster too long to be looked up.
+            if of_letter("\u0915" + char + letter + accent).endswith(accent):
+                classes[char] = precompiled.LINKER
+            elif of_letter("\u0915" + linker + char + letter + accent).endswith(accent):
+                classes[char] = precompiled.EXTEND
+            elif of_sign(f"\u263a{char}{joiner}{sign}{accent}").endswith(accent):
+                classes[char] = precompiled.NON_JOINER
+            else:
+                classes[char] = precompiled.SPACING
+        elif of_sign(f"{char}{joiner}{sign}{accent}").endswith(accent):
             classes[char] = precompiled.PICTURE
-        elif of_sign(char + sign + accent).endswith("b" + accent):
+        elif of_sign(char + sign + accent).endswith(accent):
             classes[char] = precompiled.PREPEND
+        elif of_letter(char + linker + letter + accent).endswith(accent):
+            classes[char] = precompiled.CONSONANT
         elif len(char.encode()) < 4 and table(char)(char + accent) != "b":
             classes[char] = precompiled.CONTROL
-    assert classes[joiner] in (precompiled.EXTEND, precompiled.SPACING)
+    assert classes[joiner] == precompiled.EXTEND
     classes[joiner] = precompiled.JOINER
     return {ord(char): number for char, number in classes.items()}
 

@@ -19,6 +19,9 @@ from gpt_keras.tokenizers import normalizer, precompiled, unicode_data
 BASES = "aeoAＡｅ½①ﬁΩ™©☺😀👍가\u1100\u1161ｶ\u0958\u0600\u110bd1 \u0e33"
 MARKS = "\u0301\u0308\u0323\u0344\u200d\ufe0f\u20e3\uff9e\u0903\u0e33\u3099\U0001f3fd\U0001e944"
 PARTS = "\r\n\t\x00\u200b\u00ad\u2028\ufeff"
+# Of Indic scripts: consonants, some of which become something, and what links them to the next.
+CONSONANTS = "\u0915\u0958\u095f\u09a1\u09dc\u0a95\u0b5c\u0c15\u0d15\u1780\u1b13\U00011103"
+LINKERS = "\u094d\u09cd\u0acd\u0b4d\u0c4d\u0d4d\u17d2\u1b44\U00011133"
 
 
 def table(rule):
@@ -68,6 +71,18 @@ def test_clusters(both):
     assert both[0]([]) == []
 
 
+def test_conjuncts(both):
+    rng = random.Random(4)
+    pools = (CONSONANTS, LINKERS, "\u0301\u0308", "\u0301\u093c\u200d\u200c\u0903", "a\n\u0600☺")
+    weights = (2, 1, 1, 1, 1)
+    texts = [
+        "".join(map(rng.choice, rng.choices(pools, weights, k=rng.randrange(12))))
+        for _ in range(8000)
+    ]
+    check(both, texts)
+    assert both[0](["\u0915\u094d\u0958\u0301"]) == ["\u0915\u094d\u0915\u093c\u0301"]
+
+
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20) | st.text(BASES + MARKS)))
 @settings(max_examples=60, deadline=None)
 def test_property_any_text(both, texts):
@@ -79,7 +94,8 @@ def test_classes():
     expected = {
         "\u0301": precompiled.EXTEND, "\u200d": precompiled.JOINER, "\u0903": precompiled.SPACING,
         "\n": precompiled.CONTROL, "\u0600": precompiled.PREPEND, "\u263a": precompiled.PICTURE,
-        "\U0001f3fd": precompiled.EXTEND,
+        "\U0001f3fd": precompiled.EXTEND, "\u0915": precompiled.CONSONANT,
+        "\u094d": precompiled.LINKER, "\u200c": precompiled.NON_JOINER,
     }  # fmt: skip
     assert {char: classes[ord(char)] for char in expected} == expected
     assert ord("a") not in classes
