@@ -5,10 +5,9 @@
 
 A GGUF file is imported as `gpt_keras.import_checkpoint` does it, program and all, as float32 and
 as bfloat16. `model.safetensors` of each directory that comes out is read into memory by one call
-of `file.read()`, then as an array that is cast to float32, then the model is loaded from it in
-float32: median seconds of --rounds of the three by turns, in one process, the file in the page
-cache. The peak is that of a process of its own: resident memory while it loads, without what was
-there before, over the bytes of the weights.
+of `file.read()`, then the model is loaded from it in float32: median seconds of --rounds of the two
+by turns, in one process, the file in the page cache. The peak is that of a process of its own:
+resident memory while it loads, without what was there before, over the bytes of the weights.
 """
 
 import gc
@@ -21,7 +20,6 @@ import sys
 import tempfile
 import time
 
-import ml_dtypes
 import numpy as np
 from absl import flags
 
@@ -30,7 +28,7 @@ from export import cli
 from trainers.files import write_json
 
 GGUF = "data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = ("float32", "bfloat16")
 
 
 def import_seconds(gguf, directory, dtype: str = "float32") -> float:
@@ -44,12 +42,11 @@ def import_seconds(gguf, directory, dtype: str = "float32") -> float:
     return time.monotonic() - begin
 
 
-def load_seconds(directory, dtype: str, rounds: int) -> dict[str, float]:
-    """Median seconds of a plain read, of one that casts and of loading, after one of each.
+def load_seconds(directory, rounds: int) -> dict[str, float]:
+    """Median seconds of a plain read and of loading, after one of each.
 
     Args:
       directory: of the model.
-      dtype: of its file.
       rounds: how often.
     """
     import gpt_keras
@@ -57,7 +54,6 @@ def load_seconds(directory, dtype: str, rounds: int) -> dict[str, float]:
     file = pathlib.Path(directory) / "model.safetensors"
     ways = {
         "read": file.read_bytes,
-        "read_and_cast": lambda: np.fromfile(file, DTYPES[dtype]).astype(np.float32, copy=False),
         "load": lambda: gpt_keras.CausalLM.from_pretrained(directory, with_tokenizer=False),
     }
     seconds = {way: [] for way in ways}
@@ -99,7 +95,7 @@ def measure(gguf, rounds: int) -> dict[str, dict[str, float]]:
             alone = [sys.executable, "-m", "benchmarks.loading", f"--peak_of={directory}"]
             done = subprocess.run(alone, check=True, stdout=subprocess.PIPE, text=True)
             figures["peak"] = json.loads(done.stdout)
-            found[dtype] = figures | load_seconds(directory, dtype, rounds)
+            found[dtype] = figures | load_seconds(directory, rounds)
     return found
 
 
@@ -112,15 +108,13 @@ def main():
     rows = [
         (
             dtype,
-            *(f"{figures[way]:.2f} s" for way in ("import", "read", "read_and_cast", "load")),
+            *(f"{figures[way]:.2f} s" for way in ("import", "read", "load")),
             f"{figures['load'] / figures['read']:.2f}",
-            f"{figures['load'] / figures['read_and_cast']:.2f}",
             f"{figures['peak']:.2f}",
         )
         for dtype, figures in found.items()
     ]
-    heads = ("file", "import of the GGUF", "read", "read and cast", "load", "load / read",
-             "load / read and cast", "peak / weights")  # fmt: skip
+    heads = ("file", "import of the GGUF", "read", "load", "load / read", "peak / weights")
     print(markdown(heads, rows))
     if values.output:
         write_json(values.output, found)
