@@ -192,16 +192,12 @@ def make_features(
 
 def notes(features: Examples | LanguageFeatures, what: str, flags: FlagValues) -> list[str]:
     """Lines on what of the data is lost; `what` says what data they are, and how many."""
-    lines = []
-    if features.num_truncated:
-        lines.append(
-            f"{features.num_truncated} of {what} cut to --max_length={flags.max_length} tokens"
-        )
+    cut = f"cut to --max_length={flags.max_length} tokens"
+    lost, counted = [("num_truncated", features.num_truncated, cut)], {}
     if isinstance(features, Examples):
-        lines += [
-            f"{count} of {what} left out: {reason}" for reason, count in features.skipped.items()
-        ]
-    return lines
+        lost += [(why, count, f"left out: {why}") for why, count in features.skipped.items()]
+        counted = {name: f"{parts} in " for name, parts in features.counted.items()}
+    return [f"{count} of {counted.get(name, '')}{what} {how}" for name, count, how in lost if count]
 
 
 def columns(task: str, flags: FlagValues) -> list[dict[str, str]]:

@@ -23,8 +23,10 @@ class Examples:
       labels: names of the labels in index order; () for a task without.
       group: rows that belong together, one after the other: they come in the same batch, and only
         whole groups are shuffled.
-      num_truncated: rows cut at the length limit.
+      num_truncated: records cut at the length limit.
       skipped: reason -> records left out for it.
+      counted: "num_truncated" or a reason of `skipped` -> how many there are of what it counts,
+        such as "480 pairs", where that is not records.
       masking: hides some tokens of each row, others in each epoch, see `batches.ExampleBatches`;
         None for a task that sees all.
       options: values of the task's options that these data decide.
@@ -40,6 +42,7 @@ class Examples:
     group: int = 1
     num_truncated: int = 0
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    counted: Mapping[str, str] = dataclasses.field(default_factory=dict)
     masking: Masking | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -19,6 +19,8 @@ from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import ragged, utf8
 
 NONE = "none"
+BETWEEN_OTHERS = "a relation between more than --max_pairs, or of what overlaps"
+BEYOND = "a pair beyond --max_length"
 
 
 class RelationExtractor(TextTask):
@@ -78,15 +80,15 @@ class RelationExtractor(TextTask):
         checked = [_checked(record, skipped) for record in records]
         names = config.id2label or _names(records)
         index = {name: i for i, name in enumerate(label_names((), names))}
-        texts, heads, tails, labels, record_ids = [], [], [], [], []
+        texts, heads, tails, labels, record_ids, num_relations = [], [], [], [], [], 0
         for i, (record, (entities, relations)) in enumerate(zip(records, checked, strict=True)):
             if entities is None:
                 continue
             text = text_of(record)
             places = _in_bytes(text, entities)
             pairs = _pairs(places, cls.option(config, "max_pairs"))
-            lost = set(relations) - set(pairs)
-            skipped["a relation between more than --max_pairs, or of what overlaps"] += len(lost)
+            skipped[BETWEEN_OTHERS] += len(set(relations) - set(pairs))
+            num_relations += len(relations)
             for pair in pairs:
                 texts.append(text)
                 heads.append(places[pair[0]])
@@ -110,7 +112,7 @@ class RelationExtractor(TextTask):
         )
         at = _tokens_at(marks, rows, is_turned).numpy()
         kept = np.all(at >= 0, axis=1)
-        skipped["a pair beyond --max_length"] += int(np.sum(~kept))
+        skipped[BEYOND] += int(np.sum(~kept))
         lengths = np.diff(rows.row_splits)
         if not kept.any():
             raise ValueError(
@@ -131,6 +133,11 @@ class RelationExtractor(TextTask):
             labels=tuple(index),
             num_truncated=rows.num_truncated,
             skipped={reason: count for reason, count in skipped.items() if count},
+            counted={
+                "num_truncated": f"{len(texts)} pairs",
+                BEYOND: f"{len(texts)} pairs",
+                BETWEEN_OTHERS: f"{num_relations} relations",
+            },
         )
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:

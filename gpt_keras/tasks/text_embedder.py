@@ -169,6 +169,7 @@ class TextEmbedder(TextTask):
             records,
             group=group,
             num_truncated=rows.num_truncated,
+            counted={"num_truncated": f"{sum(map(bool, texts))} texts"},  # but for fillers
         )
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:

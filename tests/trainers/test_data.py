@@ -54,6 +54,40 @@ def test_classification_from_files_to_batches(tmp_path, tokenizer):
     assert batch["label"].tolist() == [i % 2 for i in batch["sample_id"]]
 
 
+def test_what_is_lost_is_said_of_its_own_kind(tmp_path, tokenizer):
+    """Pairs of entities among pairs, relations among relations, texts among texts, else records."""
+    spans = [{"start": i, "end": i + 1, "label": "X"} for i in (0, 2, 40)]
+    relations = [{"head": a, "tail": b, "label": "x"} for a, b in ((0, 1), (2, 1))]
+    record = {"text": "a b" + " c" * 20, "entities": spans, "relations": relations}
+    kinds = {
+        "relation_extraction": (
+            [record] * 2,
+            [
+                # Of six pairs five are looked at; those with the entity at the end are beyond it.
+                "10 of 10 pairs in 2 samples cut to --max_length=20 tokens",
+                "2 of 4 relations in 2 samples left out: a relation between more than --max_pairs, "
+                "or of what overlaps",
+                "6 of 10 pairs in 2 samples left out: a pair beyond --max_length",
+            ],
+        ),
+        "embedding": (
+            [
+                {"query": "c " * 30, "positive": "x", "negatives": ["y", "c " * 30]},
+                {"query": "q", "positive": "x"},
+            ],
+            ["2 of 6 texts in 2 samples cut to --max_length=20 tokens"],
+        ),
+        "classification": (
+            [{"text": text, "label": label} for text, label in (("c " * 30, "a"), ("q", "b"))],
+            ["1 of 2 samples cut to --max_length=20 tokens"],
+        ),
+    }
+    for task, (rows, expected) in kinds.items():
+        given = flags("--max_length=20", "--max_pairs=5")
+        features = load(task, write(tmp_path / "x.jsonl", rows), tokenizer, given)
+        assert data.notes(features, f"{len(rows)} samples", given) == expected
+
+
 def test_labels_come_from_the_flag_then_the_model_then_the_data(tmp_path, tokenizer):
     path = write(tmp_path / "x.jsonl", [{"text": "x", "label": label} for label in "ba"])
     given = flags("--labels=c,b,a")
