@@ -71,6 +71,20 @@ def parse_tasks(value: str) -> dict[str, str]:
     return {name: ALIASES.get(task or name, task or name) for name, _, task in names}
 
 
+def check_options(flags: FlagValues) -> None:
+    """Raises UsageError for --labels or an option of tasks, if none of --task has a use for it."""
+
+    def names(tasks):
+        options = {name for task in tasks for name in task.options}
+        return options | {"labels"} if any(task.has_labels for task in tasks) else options
+
+    asked = parse_tasks(flags.task).values()
+    used = names([TEXT_TASKS[task] for task in asked if task in TEXT_TASKS])
+    for name in sorted(names(TEXT_TASKS.values()) - used):
+        if flags[name].value != flags[name].default:
+            raise UsageError(f"--{name} is of no use to --task={flags.task}: leave it out")
+
+
 def longest(value: str, path: str) -> int:
     """Tokens of the longest text that a model takes for all tasks of --task."""
     kinds = {TEXT_TASKS.get(task, TextTask) for task in parse_tasks(value).values()}

@@ -74,7 +74,8 @@ def option_flags(flags: FlagValues, tasks: Iterable[type[TextTask]]) -> None:
             bool: absl_flags.DEFINE_boolean, int: absl_flags.DEFINE_integer,
             float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string,
         }[type(option.default)]  # fmt: skip
-        define(name, option.default, text, flag_values=flags)
+        range_ = {} if option.low is None else {"lower_bound": option.low}
+        define(name, option.default, text, flag_values=flags, **range_)
 
 
 def _options(tasks) -> dict[str, tuple[Option, list[str]]]:
@@ -103,7 +104,11 @@ def data_flags(flags: FlagValues) -> None:
     text_flags(flags)
     for name, used_by in _columns().items():
         string(f"{name}_column", name, f"column of the {name}, for --task={used_by}")
-    many("labels", [], "names of the labels in index order; empty: those in the data, sorted")
+    labelled = ",".join(name for name, task in TASKS.items() if task.has_labels)
+    many(
+        "labels", [], "names of the labels in index order; empty: those in the data, sorted; for "
+        f"--task={labelled}",
+    )  # fmt: skip
     integer("max_length", 512, "tokens of a text or packed row; longer ones are cut", lower_bound=2)
     integer(
         "length_buckets",

@@ -43,6 +43,7 @@ def main(flags: args.FlagValues) -> None:
     for name in ("model", "task", "eval_data"):
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
+    data.check_options(flags)
     metrics = evaluate("model", flags)
     found = bootstrap.intervals(metrics, flags.bootstrap)
     print(f"{metrics.report()}\n{bootstrap.table(found)}")

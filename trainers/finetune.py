@@ -66,6 +66,7 @@ def main(flags: args.FlagValues) -> None:
     for name in ("model", "task", "train_data"):
         if not flags[name].value:
             raise args.UsageError(f"--{name} is missing")
+    data.check_options(flags)
     strategy = start(flags)
     flags.max_length = min(flags.max_length, data.longest(flags.task, flags.model))
     folder = RunFolder(flags, strategy.extended.should_checkpoint)

@@ -48,9 +48,10 @@ class QuestionAnswerer(TextTask):
         "window_length": Option(
             384, "tokens of a window, a question and a piece of its context: no more than "
             "--max_length or the model's context",
+            low=1,
         ),
-        "doc_stride": Option(128, "tokens from one piece of a context to the next"),
-        "max_answer_length": Option(30, "tokens of the longest answer"),
+        "doc_stride": Option(128, "tokens from one piece of a context to the next", low=1),
+        "max_answer_length": Option(30, "tokens of the longest answer", low=1),
         "null_threshold": Option(
             0.0, "how much better no answer has to be than the best one, in logits"
         ),
@@ -61,9 +62,8 @@ class QuestionAnswerer(TextTask):
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
         super().__init__(config, tokenizer, dtype, **kwargs)
-        for name in ("window_length", "doc_stride", "max_answer_length"):
-            if self.option(config, name) < 1:
-                raise ValueError(f"--{name}={self.option(config, name)}: expected 1 or more")
+        for name in self.options:
+            self.option(config, name)  # refused now if out of range, not at the first text
         self.score = Projection(config, 2, True, dtype=self.dtype_policy, name="score")
         self.score.build((None, config.hidden_size))
         self.built = True

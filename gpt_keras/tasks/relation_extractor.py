@@ -35,8 +35,9 @@ class RelationExtractor(TextTask):
     METRICS = metrics.RelationMetrics
     columns = (("text", "entities", "relations"),)
     answers = ("relations",)
+    has_labels = True
     options: ClassVar = {
-        "max_pairs": Option(30, "ordered pairs of entities that are looked at in a text"),
+        "max_pairs": Option(30, "ordered pairs of entities that are looked at in a text", low=1),
     }
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):

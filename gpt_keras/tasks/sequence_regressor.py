@@ -23,6 +23,7 @@ class SequenceRegressor(SequenceClassifier):
     METRICS = metrics.RegressionMetrics
     columns = (("text", "text_pair", "score"), ("text", "score"))
     answers = ("score",)
+    has_labels = False
     TARGET = "score"
     options: ClassVar = {"pairs": PAIRS, "pooling": POOLING}
     LABELS = ("LABEL_0",)  # Hugging Face's name of the only one

@@ -46,17 +46,19 @@ class TextEmbedder(TextTask):
         "normalize": Option(
             False, "scale embeddings to length 1; unless given, as the model's directory says"
         ),
-        "max_negatives": Option(4, "negatives of a record that are used, the first ones; 0: none"),
+        "max_negatives": Option(
+            4, "negatives of a record that are used, the first ones; 0: none", low=0
+        ),
         "contrast_temperature": Option(
-            0.05, "what cosines are divided by before the softmax over the batch's documents"
+            0.05, "what cosines are divided by before the softmax over the batch's documents",
+            low=1e-6,
         ),
     }  # fmt: skip
     is_bare = True
 
     def __init__(self, config, tokenizer=None, dtype=None, embedding=None, **kwargs):
-        for name, low in (("contrast_temperature", 1e-6), ("max_negatives", 0)):
-            if self.option(config, name) < low:
-                raise ValueError(f"--{name}={self.option(config, name)}: give {low:g} or more")
+        for name in self.options:
+            self.option(config, name)  # refused now if out of range, not in training
         super().__init__(config, tokenizer, dtype, **kwargs)
         self._set_embedding(embedding or SentenceEmbedding())
         if config.pooler:

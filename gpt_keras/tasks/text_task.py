@@ -20,11 +20,13 @@ class Option(NamedTuple):
       default: bool, int, float or str, which is its type as well.
       help: what it does, in which unit.
       choices: all values there are, or () for any.
+      low: the least value of a number, or None.
     """
 
     default: bool | int | float | str
     help: str
     choices: tuple[str, ...] = ()
+    low: int | float | None = None
 
 
 class Served(NamedTuple):
@@ -59,17 +61,23 @@ class TextTask(Task, abc.ABC):
         same to it.
       options: name -> `Option`.
       free_texts: values whose words may change a little without changing the answer.
+      has_labels: whether answers are labels, whose names a user may give.
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]]
     answers: ClassVar[tuple[str, ...]] = ("label",)
     options: ClassVar[Mapping[str, Option]] = {}
     free_texts: ClassVar[tuple[str, ...]] = ()
+    has_labels: ClassVar[bool] = False
 
     @classmethod
     def option(cls, config: GPTConfig, name: str):
-        """The value of one of `options`."""
-        return config.task_params.get(cls.NAME, {}).get(name, cls.options[name].default)
+        """The value of one of `options`. Raises ValueError where it is below the least one."""
+        option = cls.options[name]
+        value = config.task_params.get(cls.NAME, {}).get(name, option.default)
+        if option.low is not None and value < option.low:
+            raise ValueError(f"--{name}={value}: expected {option.low:g} or more")
+        return value
 
     @classmethod
     def with_options(cls, config: GPTConfig, **values) -> GPTConfig:

@@ -11,7 +11,7 @@ import yaml
 
 import gpt_keras
 from gpt_keras import tasks, tokenizers
-from trainers import args, evaluate, finetune
+from trainers import args, data, evaluate, finetune
 from trainers.features import document_features
 from trainers.records import read_records
 from trainers.run_folder import read_lines
@@ -355,6 +355,8 @@ def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
         ({"task": None}, 2, "--task is missing"),
         ({"model": tmp_path / "none"}, 1, "no such model directory"),
         ({"task": "poetry"}, 2, "--task=poetry"),
+        ({"max_pairs": 0}, 2, "--max_pairs=0: 0 is not a positive integer"),
+        ({"contrast_temperature": 0}, 2, "temperature=0: 0.0 is not number >= 1e-06"),
         ({"eval_fraction": 0.0001}, 1, "of 40 records 0 would be held out"),
     ]
     for changes, expected, message in cases:
@@ -364,6 +366,34 @@ def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
         assert message in printed.err, changes
         assert printed.err.count("\n") == 1, printed.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "flag", "value"),
+    [
+        *((task, "labels", "a,b") for task in (
+            "regression", "embedding", "ranking", "masked_lm", "multiple_choice", "extractive_qa",
+            "causal_lm", "chat", "x:regression,y:embedding",
+        )),
+        ("classification", "crf", True), ("classification", "max_pairs", 3),
+        ("token_classification", "pooling", "mean"), ("chat", "temperature", 2),
+        ("x:classification,y:regression", "crf", True),
+    ],
+)  # fmt: skip
+def test_flags_that_the_task_has_no_use_for(command, data_dir, capsys, task, flag, value):
+    refusal = f"error: --{flag} is of no use to --task={task}: leave it out"
+    path = data_dir / "labelled.jsonl"
+    status, printed = command(task=task, train_data=path, **{flag: value})
+    assert (status, refusal in printed.err) == (2, True), printed.err
+    arguments = ["--model=x", f"--task={task}", f"--eval_data={path}", f"--{flag}={value}"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 2
+    assert refusal in capsys.readouterr().err
+
+
+def test_flags_that_one_of_several_tasks_has_a_use_for():
+    for task in ("x:classification,y:regression", "relation_extraction", "token_classification"):
+        arguments = ["finetune", f"--task={task}", "--labels=a,b", "--nocrf", "--max_pairs=30"]
+        data.check_options(args.parse(finetune.FLAGS, arguments))  # defaults are no harm
 
 
 def test_evaluate_refuses_a_model_without_labels(model_dir, data_dir, capsys):

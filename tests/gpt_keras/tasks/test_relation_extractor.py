@@ -115,6 +115,9 @@ def test_too_many_pairs_and_too_long_texts(config, tokenizer):
     assert list(found.skipped.values()) == [1]
     with pytest.raises(ValueError, match=r"x\.jsonl:1: .*2 with a pair beyond --max_length"):
         RelationExtractor.examples(where(RECORD), tokenizer, config, 6)
+    none = config.replace(task_params={"relation_extraction": {"max_pairs": 0}})
+    with pytest.raises(ValueError, match=r"^--max_pairs=0: expected 1 or more$"):
+        RelationExtractor.examples(where(RECORD), tokenizer, none, 64)
 
 
 @pytest.mark.parametrize(

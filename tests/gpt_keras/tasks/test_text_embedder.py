@@ -205,7 +205,7 @@ def test_bad_records(tiny, tokenizer):
     ]:
         with pytest.raises(ValueError, match=message):
             TextEmbedder.examples(records, tokenizer, config, 16)
-    with pytest.raises(ValueError, match=r"--contrast_temperature=0.0: give 1e-06 or more"):
+    with pytest.raises(ValueError, match=r"--contrast_temperature=0.0: expected 1e-06 or more"):
         TextEmbedder(config_of(tokenizer, tiny, contrast_temperature=0.0))
 
 
