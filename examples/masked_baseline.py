@@ -28,9 +28,7 @@ def baseline_flags(flags: args.FlagValues) -> None:
 
 
 def main(flags: args.FlagValues) -> None:
-    for name in ("model", "train_data", "eval_data"):
-        if not flags[name].value:
-            raise args.UsageError(f"--{name} is missing")
+    args.require(flags, "model", "train_data", "eval_data")
     config, tokenizer = checkpoint.read_config(flags.model), tokenizers.load(flags.model)
     train, evaluation = (
         MaskedLM.examples(

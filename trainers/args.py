@@ -14,6 +14,7 @@ import difflib
 import dis
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -235,6 +236,14 @@ def write_config(flags: FlagValues, path: str | os.PathLike) -> None:
     """Writes the values of all flags as YAML, which `--config_file` reads back."""
     with replacing(path) as file:
         yaml.safe_dump(flag_values(flags), file, sort_keys=False, allow_unicode=True)
+
+
+def require(flags: FlagValues, *names: str) -> None:
+    """Raises UsageError for the first of these flags that has no value; says what it takes."""
+    for name in names:
+        if not flags[name].value:
+            what = " ".join(re.split("[;.] ", flags[name].help)[0].split())
+            raise UsageError(f"--{name} is missing; give {what}")
 
 
 def flag_values(flags: FlagValues) -> dict:

@@ -85,10 +85,18 @@ def check_options(flags: FlagValues) -> None:
             raise UsageError(f"--{name} is of no use to --task={flags.task}: leave it out")
 
 
-def longest(value: str, path: str) -> int:
-    """Tokens of the longest text that a model takes for all tasks of --task."""
-    kinds = {TEXT_TASKS.get(task, TextTask) for task in parse_tasks(value).values()}
-    return min(kind.longest(path) for kind in kinds)
+def longest(flags: FlagValues, name: str = "model") -> int:
+    """Tokens of the longest text that the model of a flag takes for all tasks of --task.
+
+    Raises:
+      ValueError: there is no such model; the message names the flag.
+    """
+    kinds = {TEXT_TASKS.get(task, TextTask) for task in parse_tasks(flags.task).values()}
+    path = flags[name].value
+    try:
+        return min(kind.longest(path) for kind in kinds)
+    except ValueError as error:
+        raise ValueError(f"--{name}={path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def load_records(task: str, patterns: Sequence[str], flags: FlagValues) -> list[dict]:

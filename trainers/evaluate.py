@@ -40,9 +40,7 @@ FLAGS = (evaluate_flags, data_flags, task_flags, bootstrap.bootstrap_flags)
 
 
 def main(flags: args.FlagValues) -> None:
-    for name in ("model", "task", "eval_data"):
-        if not flags[name].value:
-            raise args.UsageError(f"--{name} is missing")
+    args.require(flags, "model", "task", "eval_data")
     data.check_options(flags)
     metrics = evaluate("model", flags)
     found = bootstrap.intervals(metrics, flags.bootstrap)
@@ -66,7 +64,7 @@ def evaluate(name: str, flags: args.FlagValues):
     """The metrics of the model that a flag names."""
     path = flags[name].value
     limit = flags.max_length
-    flags.max_length = min(limit, data.longest(flags.task, path))
+    flags.max_length = min(limit, data.longest(flags, name))
     (name_of_task, task_name), *more = data.parse_tasks(flags.task).items()
     if more:
         raise args.UsageError(f"--task={flags.task}: name one task to evaluate")

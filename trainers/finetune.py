@@ -63,12 +63,10 @@ FLAGS = (
 
 
 def main(flags: args.FlagValues) -> None:
-    for name in ("model", "task", "train_data"):
-        if not flags[name].value:
-            raise args.UsageError(f"--{name} is missing")
+    args.require(flags, "model", "task", "train_data")
     data.check_options(flags)
     strategy = start(flags)
-    flags.max_length = min(flags.max_length, data.longest(flags.task, flags.model))
+    flags.max_length = min(flags.max_length, data.longest(flags))
     folder = RunFolder(flags, strategy.extended.should_checkpoint)
     if broadcast(strategy, np.int32(folder.finished)):
         print(f"this run is finished: the model is in {folder.file('model')}")

@@ -66,9 +66,7 @@ FLAGS = (prepare_flags, train_data_flags, text_flags)
 
 
 def main(flags: args.FlagValues) -> None:
-    for name in ("train_data", "output_dir"):
-        if not flags[name].value:
-            raise args.UsageError(f"--{name} is missing")
+    args.require(flags, "train_data", "output_dir")
     for pattern in flags.train_data:
         output_dir = os.path.abspath(flags.output_dir)
         if os.path.isdir(pattern) and output_dir.startswith(os.path.abspath(pattern) + os.sep):

@@ -154,7 +154,10 @@ def locate(path, revision: str | None = None, local_files_only: bool = False) ->
         return path
     if hub.is_name(path):
         return hub.fetch(path, revision, local_files_only)
-    raise ValueError(f"{path}: no such model directory or .gguf file")
+    raise ValueError(
+        f"{path}: no such model directory or .gguf file; give one that is here, or ORG/NAME of the "
+        "Hub"
+    )
 
 
 def _existing(path) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import re
 import shutil
 
@@ -16,6 +17,7 @@ from trainers.features import document_features
 from trainers.records import read_records
 from trainers.run_folder import read_lines
 
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 SMALL = {"xla": False, "global_batch_size": 8, "learning_rate": 3e-3, "max_length": 24}
 
 
@@ -352,8 +354,23 @@ def test_a_mistake_leaves_no_folder_behind(command, data_dir, tmp_path):
         ({"train_top_layers": 9}, 2, "--train_top_layers=9: the model has 2"),
         ({"warmup_steps": 2, "warmup_ratio": 0.1}, 2, "--warmup_steps or --warmup_ratio, not both"),
         ({"warmup_steps": 500}, 1, "warmup_steps=500: give 0 to the"),
-        ({"task": None}, 2, "--task is missing"),
-        ({"model": tmp_path / "none"}, 1, "no such model directory"),
+        ({"task": None}, 2, "--task is missing; give <causal_lm|chat|classification|"),
+        ({"train_data": None}, 2, "--train_data is missing; give files to train on, comma-"),
+        (
+            {"model": None},
+            2,
+            "--model is missing; give Hugging Face model directory, .gguf file, or",
+        ),
+        (
+            {"model": tmp_path / "none"},
+            1,
+            f"error: --model={tmp_path / 'none'}: no such model directory or .gguf file; give one",
+        ),
+        (
+            {"model": tmp_path},
+            1,
+            f"error: --model={tmp_path}: no model directory: it has no config",
+        ),
         ({"task": "poetry"}, 2, "--task=poetry"),
         ({"max_pairs": 0}, 2, "--max_pairs=0: 0 is not a positive integer"),
         ({"contrast_temperature": 0}, 2, "temperature=0: 0.0 is not number >= 1e-06"),
@@ -394,6 +411,34 @@ def test_flags_that_one_of_several_tasks_has_a_use_for():
     for task in ("x:classification,y:regression", "relation_extraction", "token_classification"):
         arguments = ["finetune", f"--task={task}", "--labels=a,b", "--nocrf", "--max_pairs=30"]
         data.check_options(args.parse(finetune.FLAGS, arguments))  # defaults are no harm
+
+
+@pytest.mark.parametrize("recipe", ["brown", "clothing", "relations"])
+def test_recipes_without_a_model_say_what_to_give(recipe, tmp_path, capsys):
+    common = [f"--config_file={EXAMPLES / recipe}.yaml", f"--output_dir={tmp_path / 'run'}"]
+    for given, status, message in (
+        (
+            [],
+            2,
+            "error: --model is missing; give Hugging Face model directory, .gguf file, or ORG/",
+        ),
+        (
+            ["--model=/none/x"],
+            1,
+            "error: --model=/none/x: no such model directory or .gguf file; give",
+        ),
+    ):
+        found = args.exit_status(finetune.main, finetune.FLAGS, ["finetune", *common, *given])
+        printed = capsys.readouterr().err
+        assert (found, message in printed, printed.count("\n")) == (status, True, 1), printed
+
+
+def test_evaluate_names_the_flag_of_a_model_that_is_not_there(model_dir, data_dir, capsys):
+    given = [f"--model={model_dir}", "--task=causal_lm", f"--eval_data={data_dir / 'texts.txt'}"]
+    for flag in ("model", "baseline"):
+        arguments = ["evaluate", *given, f"--{flag}=/none/x"]
+        assert args.exit_status(evaluate.main, evaluate.FLAGS, arguments) == 1
+        assert f"error: --{flag}=/none/x: no such model directory" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_a_model_without_labels(model_dir, data_dir, capsys):
