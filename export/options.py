@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from export import checks
+from export.requests import chosen
 from gpt_keras import chat, stop_strings
 from gpt_keras.generation import GenerationOptions
 from gpt_keras.options import Option
@@ -60,8 +61,7 @@ def read_stop(texts, rows):
     strings = chat.parse_strings(texts, "stop")  # (1 or rows, None)
     counts, sizes = strings.row_lengths(), tf.strings.length(strings.values)
     fits = (sizes >= 1) & (sizes <= stop_strings.LONGEST)
-    wrong = tf.gather(sizes, tf.squeeze(tf.where(~fits), 1))
-    row_of_wrong = tf.boolean_mask(strings.value_rowids(), ~fits)
+    wrong, row_of_wrong = (chosen(x, ~fits) for x in (sizes, strings.value_rowids()))
     expected = f": expected {stop_strings.EXPECTED}"
     problems = [
         checks.about_rows(
