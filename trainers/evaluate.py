@@ -42,6 +42,10 @@ FLAGS = (evaluate_flags, data_flags, task_flags, bootstrap.bootstrap_flags)
 def main(flags: args.FlagValues) -> None:
     args.require(flags, "model", "task", "eval_data")
     data.check_options(flags)
+    if flags.labels:
+        raise args.UsageError(
+            f"--labels={','.join(flags.labels)}: the model has labels of its own; leave it out"
+        )
     metrics = evaluate("model", flags)
     found = bootstrap.intervals(metrics, flags.bootstrap)
     print(f"{metrics.report()}\n{bootstrap.table(found)}")

@@ -212,7 +212,7 @@ def live(request, tmp_path):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_live_logits_and_gradients(live, side):
     reference, model, _ = live
-    writer = runpy.run_path(ROOT / "tests" / "golden" / "write_families.py")
+    writer = runpy.run_path(str(ROOT / "tests" / "golden" / "write_families.py"))
     assert_same(model, writer["expected"](reference, side))
 
 

@@ -407,6 +407,12 @@ def test_flags_that_the_task_has_no_use_for(command, data_dir, capsys, task, fla
     assert refusal in capsys.readouterr().err
 
 
+def test_labels_are_the_models_own_when_it_is_evaluated(capsys):
+    arguments = ["--model=x", "--task=classification", "--eval_data=y", "--labels=a,b"]
+    assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 2
+    assert "--labels=a,b: the model has labels of its own" in capsys.readouterr().err
+
+
 def test_flags_that_one_of_several_tasks_has_a_use_for():
     for task in ("x:classification,y:regression", "relation_extraction", "token_classification"):
         arguments = ["finetune", f"--task={task}", "--labels=a,b", "--nocrf", "--max_pairs=30"]
