@@ -7,16 +7,10 @@ from typing import Any
 from gpt_keras.checkpoint.families import FAMILIES, Family
 from gpt_keras.checkpoint.families.family import SAME_CLASS, Key
 from gpt_keras.checkpoint.fields import REQUIRED, Fields
+from gpt_keras.checkpoint.own_tasks import OWN_TASKS
 from gpt_keras.config import GPTConfig, RotaryConfig
 
 MAX_LAYERS = 10_000
-# Of which Hugging Face may have no class.
-OUR_TASKS = (
-    "MultiTask", "SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor",
-    "QuestionAnswerer",
-)  # fmt: skip
-# Tasks whose labels config.json names.
-WITH_LABELS = ("SequenceClassifier", "SequenceRegressor", "TokenClassifier", "RelationExtractor")
 # What Hugging Face's classes for sequence classification do, by `problem_type`.
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 REGRESSION = "regression"
@@ -52,7 +46,7 @@ def family_of(fields: Fields) -> Family:
         raise fields.error("model_type", f"unsupported; supported are {', '.join(FAMILIES)}")
     architectures = fields.values.get("architectures") or []
     supported = list(family.architectures.values())
-    known = {*supported, *map(_ours, OUR_TASKS)}
+    known = {*supported, *map(_ours, OWN_TASKS)}
     if not isinstance(architectures, list) or any(a not in known for a in architectures):
         raise fields.error("architectures", f"unsupported; supported are {', '.join(supported)}")
     return family
@@ -62,7 +56,7 @@ def task_of(fields: Fields) -> str:
     """Name of the task that the checkpoint is of; what its family is for if it does not say."""
     family = family_of(fields)
     tasks = {name: task for task, name in family.architectures.items()}
-    tasks |= {_ours(task): task for task in OUR_TASKS}
+    tasks |= {_ours(task): task for task in OWN_TASKS}
     task = tasks[next(iter(fields.values.get("architectures") or family.architectures.values()))]
     if task == "SequenceClassifier" and _problem_type(fields) == REGRESSION:
         return "SequenceRegressor"
@@ -91,7 +85,7 @@ def from_fields(fields: Fields) -> GPTConfig:
     found["activation"] = _activation(family, fields)
     found.update(_windows(family, fields, found["num_layers"]))
     found.update(_rotary(family, fields, found))
-    if task_of(fields) in WITH_LABELS:
+    if _has_labels(task_of(fields)):
         found["id2label"] = _labels(fields)
     found["task_params"] = _task_params(fields)
     if task_of(fields) == "SequenceClassifier" and _problem_type(fields) == MULTI:
@@ -117,6 +111,11 @@ def from_fields(fields: Fields) -> GPTConfig:
     except ValueError as error:
         prefix = "" if str(error).startswith(fields.where) else f"{fields.where}: "
         raise ValueError(f"{prefix}{error}") from None
+
+
+def _has_labels(task: str) -> bool:
+    """Whether config.json names the labels of a task."""
+    return task in OWN_TASKS and OWN_TASKS[task].has_labels
 
 
 def _ours(task: str) -> str:
@@ -149,7 +148,7 @@ def to_dict(config: GPTConfig, task: str, is_ours: bool = False) -> dict[str, An
             f"{', '.join(FAMILIES)}"
         )
     named = SAME_CLASS.get(task, task)
-    if named not in family.architectures and task not in OUR_TASKS:
+    if named not in family.architectures and task not in OWN_TASKS:
         raise ValueError(f"Hugging Face has no {family.model_type} class for {task}: not written")
     architecture = family.architectures.get(named)
     architecture = _ours(task) if is_ours or architecture is None else architecture
@@ -170,7 +169,7 @@ def to_dict(config: GPTConfig, task: str, is_ours: bool = False) -> dict[str, An
     values["pad_token_id"] = config.pad_token_id
     if config.task_params:
         values["task_specific_params"] = config.task_params
-    if task in WITH_LABELS:
+    if _has_labels(task):
         labels = config.id2label
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}

@@ -9,10 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from gpt_keras.checkpoint import memory
+from gpt_keras.checkpoint import memory, own_tasks
 from gpt_keras.checkpoint.families import FAMILIES, Family, Weight
 from gpt_keras.checkpoint.families.family import (
-    OUR_HEADS,
     SAME_CLASS,
     heads_apart,
     heads_together,
@@ -211,7 +210,7 @@ def _head(model, family: Family) -> tuple[Weight, ...]:
     parts = getattr(model, "tasks", {})
     if not parts:
         task = type(model).__name__
-        return {**OUR_HEADS, **family.heads}.get(SAME_CLASS.get(task, task), ())
+        return {**own_tasks.heads(), **family.heads}.get(SAME_CLASS.get(task, task), ())
     return tuple(
         dataclasses.replace(
             weight,
@@ -291,7 +290,7 @@ def _check_surplus(source: TensorSource, expected: set[str], family: Family, pre
 
     Heads of other tasks, the copy of a tied head and buffers without anything learned are no loss.
     """
-    heads = {n for head in {**OUR_HEADS, **family.heads}.values() for w in head
+    heads = {n for head in {**own_tasks.heads(), **family.heads}.values() for w in head
              for n in _head_names(w.names, family, prefix)}  # fmt: skip
     heads.update(*(w.names for w in family.weights if w.variable == "embedding/head"))
     of_several = tuple(f".{head}" for head in heads)  # behind the task's name

@@ -33,7 +33,7 @@ class CausalLM(Task):
 
     NAME, PIPELINE_TAG = "causal_lm", "text-generation"
     METRICS = metrics.LanguageModelMetrics
-    with_lm_head = True
+    with_lm_head, has_own_format = True, False
 
     def __init__(self, config, tokenizer=None, dtype=None, **kwargs):
         if not config.causal:

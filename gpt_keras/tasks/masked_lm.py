@@ -45,6 +45,7 @@ class MaskedLM(TextTask):
 
     NAME, PIPELINE_TAG = "masked_lm", "fill-mask"
     METRICS = metrics.MaskedLanguageMetrics
+    has_own_format = False
     columns = (("text",),)
     answers = ()
     options: ClassVar = {

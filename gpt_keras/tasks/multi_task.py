@@ -7,9 +7,8 @@ import keras
 from gpt_keras.config import GPTConfig
 from gpt_keras.losses import PLAIN, Loss
 from gpt_keras.metrics import MultiTaskMetrics
-from gpt_keras.tasks.registry import TASKS
 from gpt_keras.tasks.task import Task
-from gpt_keras.tasks.text_task import TextTask
+from gpt_keras.tasks.text_task import TASKS, TextTask
 
 MARK = "task/"  # before the name of its task, a key of every batch
 

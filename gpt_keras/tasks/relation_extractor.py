@@ -35,7 +35,11 @@ class RelationExtractor(TextTask):
     METRICS = metrics.RelationMetrics
     columns = (("text", "entities", "relations"),)
     answers = ("relations",)
-    has_labels = True
+    has_labels = names_labels = True
+    head_tensors: ClassVar = {
+        "pair/kernel": "pair.weight", "pair/bias": "pair.bias",
+        "score/kernel": "score.weight", "score/bias": "score.bias",
+    }  # fmt: skip
     options: ClassVar = {
         "max_pairs": Option(30, "ordered pairs of entities that are looked at in a text", low=1),
     }

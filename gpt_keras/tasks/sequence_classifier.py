@@ -39,7 +39,7 @@ class SequenceClassifier(TextTask):
     METRICS = metrics.ClassificationMetrics
     columns = (("text", "text_pair", "label"), ("text", "label"))
     free_texts = ("text", "text_pair")
-    has_labels = True
+    has_labels = names_labels = True
     TARGET = "label"  # what a batch calls what is to be said
     options: ClassVar = {
         "problem_type": Option(SINGLE, "labels of a text: one, or any number", (SINGLE, MULTI)),

@@ -1,6 +1,7 @@
 """Task: what every model with a head has in common."""
 
 import os
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 import keras
@@ -8,6 +9,7 @@ import keras
 from gpt_keras import checkpoint
 from gpt_keras.attention import visibility
 from gpt_keras.backbone import ConfigModel, GPTBackbone
+from gpt_keras.checkpoint import own_tasks
 from gpt_keras.config import GPTConfig
 from gpt_keras.experts import load_balancing
 from gpt_keras.initialization import left_empty
@@ -32,6 +34,14 @@ class Task(ConfigModel):
     embedding = None  # the `SentenceEmbedding` of one that makes vectors of texts
     is_bare = False  # a checkpoint of it is one of the backbone
     is_ours = False  # Hugging Face's class of its name would compute something else
+    has_own_format = True  # config.json has a name for it where Hugging Face has no class
+    names_labels = False  # config.json names its labels
+    head_tensors: ClassVar[Mapping[str, str]] = {}  # its variables' names in our own format
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.has_own_format and "NAME" in cls.__dict__:
+            own_tasks.enter(cls.__name__, cls.names_labels, cls.head_tensors)
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class TextEmbedder(TextTask):
 
     NAME, PIPELINE_TAG = "embedding", "sentence-similarity"
     METRICS = metrics.RankingMetrics
+    has_own_format = False
+    aliases = ("ranking",)
     columns = (
         ("query", "positive", "negatives"), ("query", "positive"), ("text", "text_pair", "score"),
     )  # fmt: skip

@@ -49,6 +49,10 @@ class Served(NamedTuple):
     fixed: tuple[str, ...] = ()
 
 
+TASKS: dict[str, type["TextTask"]] = {}  # by the names that programs and config.json know them by
+ALIASES: dict[str, str] = {}  # other names that programs know them by -> the name
+
+
 class TextTask(Task, abc.ABC):
     """A task on whole texts. Its module says all of it.
 
@@ -62,6 +66,7 @@ class TextTask(Task, abc.ABC):
       options: name -> `Option`.
       free_texts: values whose words may change a little without changing the answer.
       has_labels: whether answers are labels, whose names a user may give.
+      aliases: other names that programs know it by.
     """
 
     columns: ClassVar[tuple[tuple[str, ...], ...]]
@@ -69,6 +74,13 @@ class TextTask(Task, abc.ABC):
     options: ClassVar[Mapping[str, Option]] = {}
     free_texts: ClassVar[tuple[str, ...]] = ()
     has_labels: ClassVar[bool] = False
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "NAME" in cls.__dict__:
+            TASKS[cls.NAME] = cls
+            ALIASES.update(dict.fromkeys(cls.aliases, cls.NAME))
 
     @classmethod
     def option(cls, config: GPTConfig, name: str):

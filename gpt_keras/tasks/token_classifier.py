@@ -29,7 +29,7 @@ class TokenClassifier(TextTask):
     METRICS = metrics.TaggingMetrics
     columns = (("tokens", "tags"), ("text", "entities"), ("text", "spans"))
     answers = ("tags", "entities", "spans")
-    has_labels = True
+    has_labels = names_labels = True
     options: ClassVar = {
         "tagging_scheme": Option(
             "auto", "what tags are made of; plain: of labels alone, as parts of speech; auto: the "

@@ -206,16 +206,6 @@ def classes(name: str, *missing: str) -> dict[str, str]:
     return {task: name for task, name in found.items() if task not in missing}
 
 
-# Task that Hugging Face has no class for -> variables of its head and their tensors.
-OUR_HEADS = {
-    "RelationExtractor": tuple(
-        Weight(f"{layer}/{variable}", (f"{layer}.{tensor}",))
-        for layer in ("pair", "score")
-        for variable, tensor in (("kernel", "weight"), ("bias", "bias"))
-    ),
-}
-
-
 def heads_apart(rows, num_heads: int):
     """Rows with query, key and value of one head together -> all queries, all keys, all values."""
     heads = rows.reshape(num_heads, 3, -1, *rows.shape[1:])
