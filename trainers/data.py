@@ -29,7 +29,7 @@ LANGUAGE_COLUMNS = {
     "causal_lm": (("prompt", "completion"), ("text",)),
     "chat": (("messages",),),
 }
-TASKS = (*LANGUAGE_COLUMNS, *TEXT_TASKS)
+TASKS = (*LANGUAGE_COLUMNS, *sorted(TEXT_TASKS))
 
 
 def task_flag(flags: FlagValues, text: str) -> None:
