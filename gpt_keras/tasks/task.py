@@ -36,7 +36,8 @@ class Task(ConfigModel):
     is_ours = False  # Hugging Face's class of its name would compute something else
     has_own_format = True  # config.json has a name for it where Hugging Face has no class
     names_labels = False  # config.json names its labels
-    head_tensors: ClassVar[Mapping[str, str]] = {}  # its variables' names in our own format
+    # Path of a variable of the head -> its tensor, where Hugging Face has no name for it.
+    head_tensors: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
