@@ -1,5 +1,6 @@
 """Data: from the flags of a run to its batches, by task."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -187,6 +188,8 @@ def make_features(
     tokenizer,
     flags: FlagValues,
     config: GPTConfig | None = None,
+    *,
+    seen_only: bool = False,
 ) -> Examples | LanguageFeatures:
     """Tokenizes records.
 
@@ -196,12 +199,18 @@ def make_features(
       tokenizer: the model's.
       flags: those of `trainers.data_flags`.
       config: the model's, see `configure`; needed by tasks on whole texts.
+      seen_only: to evaluate: a record with a label that the model has not is left out, and counted.
+        Else it is an error.
 
     Raises:
       ValueError: naming file, line, value and remedy.
     """
     if task in TEXT_TASKS:
-        return TEXT_TASKS[task].examples(records, tokenizer, config, flags.max_length)
+        unseen = {}
+        if seen_only and TEXT_TASKS[task].has_labels:
+            records, unseen = _seen(records, TEXT_TASKS[task], config)
+        found = TEXT_TASKS[task].examples(records, tokenizer, config, flags.max_length)
+        return dataclasses.replace(found, skipped={**unseen, **found.skipped})
     if task == "chat":
         return chat_features(records, tokenizer, max_length=flags.max_length)
     kinds = {"prompt" in record for record in records}
@@ -210,6 +219,23 @@ def make_features(
     if kinds == {True}:
         return completion_features(records, tokenizer, max_length=flags.max_length)
     return document_features(records, tokenizer)
+
+
+def _seen(records, task: type[TextTask], config) -> tuple[list[dict], dict[str, int]]:
+    """The records all of whose labels the model has, and how many others there are, by reason."""
+    known, unseen, found = set(config.id2label), set(), []
+    for record in records:
+        others = set(task.labels_in(record, config)) - known
+        unseen |= others
+        if not others:
+            found.append(record)
+    reason = f"a label that training has not seen: {', '.join(sorted(unseen))}"
+    if not found:
+        raise ValueError(
+            f"{records[0]['where']}: this and all other of {len(records)} records have {reason}; "
+            f"known are {', '.join(config.id2label)}"
+        )
+    return found, {reason: len(records) - len(found)} if unseen else {}
 
 
 def notes(features: Examples | LanguageFeatures, what: str, flags: FlagValues) -> list[str]:

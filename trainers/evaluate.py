@@ -104,7 +104,14 @@ def _params(config, name: str, task_name: str, flags: args.FlagValues) -> dict:
 def _source(task, task_name: str, flags: args.FlagValues):
     filler = preprocessing.filler(task.config)
     records = data.load_records(task_name, flags.eval_data, flags)
-    features = data.make_features(task_name, records, task.require_tokenizer(), flags, task.config)
+    features = data.make_features(
+        task_name,
+        records,
+        task.require_tokenizer(),
+        flags,
+        task.config,
+        seen_only=not flags.baseline,  # which may know others: both answer the same samples
+    )
     for line in data.notes(features, f"{len(records)} samples", flags):
         print(line)
     return data.batch_source(

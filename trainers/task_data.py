@@ -78,7 +78,9 @@ class TaskData:
                     file=sys.stderr,
                 )
         found = {
-            part: _features(f"{part} {samples}", some, task, tokenizer, flags, config)
+            part: _features(
+                f"{part} {samples}", some, task, tokenizer, flags, config, seen_only=with_train
+            )
             if some
             else None
             for part, some in records.items()
@@ -113,8 +115,8 @@ def _files_of(name: str, flag: str, flags: FlagValues) -> list[str]:
     return files
 
 
-def _features(what, records, task, tokenizer, flags, config) -> Features:
-    features = data.make_features(task, records, tokenizer, flags, config)
+def _features(what, records, task, tokenizer, flags, config, seen_only=False) -> Features:
+    features = data.make_features(task, records, tokenizer, flags, config, seen_only=seen_only)
     for line in data.notes(features, f"{len(records)} {what}", flags):
         print(line)
     return features

@@ -145,6 +145,10 @@ class RelationExtractor(TextTask):
             },
         )
 
+    @classmethod
+    def labels_in(cls, record, config):
+        return (_checked(record, collections.Counter())[1] or {}).values()
+
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
         hidden = self.backbone.final_norm(features)
@@ -295,7 +299,7 @@ def _names(records) -> tuple[str, ...]:
 
 def _checked(record, skipped):
     """Entities of a record, and {(head, tail): label}; (None, None) of one that is left out."""
-    text, entities, relations = text_of(record), entities_of(record), record["relations"]
+    text, entities, relations = text_of(record), entities_of(record, False), record["relations"]
     found = {}
     for value in relations if isinstance(relations, list) else [None]:
         fields = value if isinstance(value, dict) else {}

@@ -122,11 +122,7 @@ class SequenceClassifier(TextTask):
     def examples(cls, records, tokenizer, config, max_length) -> Examples:
         """Texts, or pairs, and their labels; a text longer than `max_length` loses its end."""
         multi = cls.option(config, "problem_type") == MULTI
-        if multi:
-            separator = cls.option(config, "label_separator")
-            labels = [labels_of(record, separator) for record in records]
-        else:
-            labels = [[label_of(record)] for record in records]
+        labels = [cls.labels_in(record, config) for record in records]
         names = label_names(itertools.chain.from_iterable(labels), config.id2label)
         index = {name: i for i, name in enumerate(names)}
         holds = np.zeros((len(records), len(names)), np.float32)
@@ -139,6 +135,12 @@ class SequenceClassifier(TextTask):
         return cls._examples(
             records, {"label": label}, tokenizer, config, max_length, labels=names, options=options
         )
+
+    @classmethod
+    def labels_in(cls, record, config):
+        if cls.option(config, "problem_type") == MULTI:
+            return labels_of(record, cls.option(config, "label_separator"))
+        return [label_of(record)]
 
     @classmethod
     def _examples(cls, records, targets, tokenizer, config, max_length, options=(), **fields):

@@ -70,21 +70,22 @@ def reasons(skipped: Mapping[str, int]) -> str:
     return "; ".join(f"{count} with {reason}" for reason, count in skipped.items() if count)
 
 
-def entities_of(record) -> list[Span]:
-    """Entities of a record as spans of its text, in characters.
+def entities_of(record, labelled: bool = True) -> list[Span]:
+    """Entities of a record as spans of its text, in characters; without `labelled` "" is no label.
 
     Raises:
-      ValueError: they are no list of objects with start, end and label.
+      ValueError: they are no list of objects with start, end and, if `labelled`, label.
     """
     values = record.get("entities", record.get("spans"))
-    found = []
+    found, wanted = [], "start and end (characters)" + " and label" * labelled
     for value in values if isinstance(values, list) else [None]:
         fields = value if isinstance(value, dict) else {}
-        start, end, label = (fields.get(name) for name in ("start", "end", "label"))
+        start, end, label = fields.get("start"), fields.get("end"), fields.get("label")
+        label = label if labelled else ""
         if type(start) is not int or type(end) is not int or not isinstance(label, str):
             raise ValueError(
-                f"{record['where']}: entities must be a list of objects with start and end "
-                f"(characters) and label, got {value if values is None else values!r}"
+                f"{record['where']}: entities must be a list of objects with {wanted}, got "
+                f"{value if values is None else values!r}"
             )
         found.append(Span(start, end, label))
     return found

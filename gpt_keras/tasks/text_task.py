@@ -2,7 +2,7 @@
 
 import abc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
@@ -65,7 +65,8 @@ class TextTask(Task, abc.ABC):
         same to it.
       options: name -> `Option`.
       free_texts: values whose words may change a little without changing the answer.
-      has_labels: whether answers are labels, whose names a user may give.
+      has_labels: whether answers are labels, whose names a user may give; `labels_in` says which a
+        record has.
       aliases: other names that programs know it by.
     """
 
@@ -118,6 +119,15 @@ class TextTask(Task, abc.ABC):
         Raises:
           ValueError: naming file, line, value and remedy.
         """
+
+    @classmethod
+    def labels_in(cls, record: Mapping[str, Any], config: GPTConfig) -> Iterable[str]:
+        """Names of labels, as in `config.id2label`, that a record's answers are written with.
+
+        Raises:
+          ValueError: as `examples`.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def signatures(self) -> dict[str, Served]:

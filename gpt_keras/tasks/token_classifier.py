@@ -119,6 +119,15 @@ class TokenClassifier(TextTask):
             skipped={reason: count for reason, count in skipped.items() if count},
         )
 
+    @classmethod
+    def labels_in(cls, record, config):
+        if "text" not in record:
+            return _tags(record)
+        if (scheme := cls.scheme_of(config, config.id2label)) is None:
+            return ()
+        # Of a label that training has seen there are all tags.
+        return [f"{scheme.begin}-{x.label}" for x in tagged_text.entities_of(record)]
+
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Cross-entropy of tags, or with a CRF of all the tags of a text together.
 

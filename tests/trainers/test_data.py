@@ -99,6 +99,67 @@ def test_labels_come_from_the_flag_then_the_model_then_the_data(tmp_path, tokeni
         load("classification", path, tokenizer, flags(), ("a", "c"))
 
 
+SPANS = [{"start": 0, "end": 3, "label": "CAT"}, {"start": 4, "end": 7, "label": "CAT"}]
+UNSEEN = {
+    "classification": (
+        {}, [{"text": "x", "label": label} for label in "ab"],
+        [{"text": "x", "label": "c"}, {"text": "y", "label": "d"}], "c, d", "a, b",
+    ),
+    "classification of several": (
+        {"problem_type": "multi_label_classification"},
+        [{"text": "x", "label": label} for label in (["a"], ["a", "b"], [])],
+        [{"text": "x", "label": ["a", "c"]}], "c", "a, b",
+    ),
+    "tagged words": (
+        {}, [{"tokens": ["The", "cat"], "tags": ["O", "B-CAT"]}],
+        [{"tokens": ["The", "dog"], "tags": ["O", "B-DOG"]}], "B-DOG", "O, B-CAT, I-CAT",
+    ),
+    "spans": (
+        {}, [{"text": "The cat sat", "entities": SPANS[1:]}],
+        [{"text": "The dog sat", "entities": [{"start": 4, "end": 7, "label": "DOG"}]}],
+        "B-DOG", "O, B-CAT, I-CAT",
+    ),
+    "relations": (
+        {}, [{"text": "The cat", "entities": SPANS,
+              "relations": [{"head": 0, "tail": 1, "label": "is"}]}],
+        [{"text": "The cat", "entities": SPANS,
+          "relations": [{"head": 0, "tail": 1, "label": "eats"}]}], "eats", "none, is",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_labels_that_training_has_not_seen_are_left_out_of_an_evaluation(tmp_path, tokenizer, kind):
+    task = {"tagged words": "token_classification", "spans": "token_classification",
+            "relations": "relation_extraction"}.get(kind, "classification")  # fmt: skip
+    options, known, others, unseen, names = UNSEEN[kind]
+    given = flags("--max_length=30", *(f"--{name}={value}" for name, value in options.items()))
+
+    def records(rows):
+        return data.load_records(task, write(tmp_path / "x.jsonl", rows), given)
+
+    config = data.configure(task, CONFIG, given)
+    labels = data.make_features(task, records(known), tokenizer, given, config).labels
+    config = config.replace(id2label=labels)
+    rows = [others[0], *known, *others[1:]]
+    features = data.make_features(task, records(rows), tokenizer, given, config, seen_only=True)
+    alone = data.make_features(task, records(known), tokenizer, given, config)
+    np.testing.assert_array_equal(features.values, alone.values)
+    assert [record["where"] for record in features.records] == [
+        f"{tmp_path / 'x.jsonl'}:{i + 2}" for i in range(len(known))
+    ]
+    assert data.notes(features, f"{len(rows)} samples", given) == [
+        f"{len(others)} of {len(rows)} samples left out: a label that training has not seen: "
+        + unseen
+    ]
+    # To learn from them, they have to be known.
+    with pytest.raises(ValueError, match=r"x\.jsonl:1: unknown label"):
+        data.make_features(task, records(rows), tokenizer, given, config)
+    message = rf"x\.jsonl:1: this and all .* not seen: {unseen}; known are {names}$"
+    with pytest.raises(ValueError, match=message):
+        data.make_features(task, records(others), tokenizer, given, config, seen_only=True)
+
+
 @pytest.mark.parametrize("packing", ["concat", "best_fit", "none"])
 def test_texts_from_files_to_packed_batches(tmp_path, tokenizer, packing):
     texts = ["The cat sat on the mat. " * n for n in (1, 30, 2, 3)]

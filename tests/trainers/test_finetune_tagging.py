@@ -10,6 +10,7 @@ import gpt_keras
 from trainers import args, evaluate, finetune
 
 FLAGS = {"xla": False, "global_batch_size": 8, "learning_rate": 1e-2, "max_length": 24}
+UNSEEN = {"tokens": ["the", "x"], "tags": ["B-FOO", "I-FOO"]}
 LABELS = {"cat": "PET", "dog": "PET", "mat": "THING"}
 
 
@@ -52,25 +53,31 @@ def test_from_data_to_report(model_dir, tagged, tmp_path, capsys, crf):
     assert (model.crf is not None) is crf
     spans = model.tag(tf.constant(["the cat ran the mat ran"]))
     assert spans["num_spans"].numpy()[0] >= 1
-    output = tmp_path / "scores.json"
+    output, more = tmp_path / "scores.json", tmp_path / "more.jsonl"
+    more.write_text(json.dumps(UNSEEN) + "\n" + tagged.read_text())
     arguments = {
-        "model": folder / "model", "task": "token_classification", "eval_data": tagged,
+        "model": folder / "model", "task": "token_classification", "eval_data": more,
         "output": output,
     }  # fmt: skip
     assert run(evaluate, *(f"--{k}={v}" for k, v in arguments.items())) == 0
-    assert "precision" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "precision" in printed
+    assert "1 of 42 samples left out: a label that training has not seen: B-FOO, I-FOO" in printed
     scores = json.loads(output.read_text())
     assert scores["f1"] == pytest.approx(report["f1"])
     assert scores["confidence"]["f1"][0] <= scores["f1"] <= scores["confidence"]["f1"][1]
 
 
-def test_unknown_tags_of_eval_data(model_dir, tagged, tmp_path, capsys):
+def test_unknown_tags_alone_are_nothing_to_evaluate_on(model_dir, tagged, tmp_path, capsys):
     other = tmp_path / "other.jsonl"
-    other.write_text(json.dumps({"tokens": ["the", "x"], "tags": ["B-FOO", "I-FOO"]}))
+    other.write_text(json.dumps(UNSEEN))
     arguments = {
         "model": model_dir, "output_dir": tmp_path / "run", "task": "token_classification",
         "train_data": tagged, "eval_data": other, **FLAGS,
     }  # fmt: skip
     assert run(finetune, *(f"--{k}={v}" for k, v in arguments.items())) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "other.jsonl:1: unknown label 'B-FOO'; known are O, B-PET" in message
+    assert (
+        "other.jsonl:1: this and all other of 1 records have a label that training has" in message
+    )
+    assert "not seen: B-FOO, I-FOO; known are O, B-PET, " in message

@@ -134,6 +134,17 @@ def test_bad_records_are_named(config, tokenizer, changes, message):
         RelationExtractor.examples(where({**RECORD, **changes}), tokenizer, config, 64)
 
 
+def test_entities_need_no_label(config, tokenizer):
+    bare = {**RECORD, "entities": [{**one, "label": None} for one in ENTITIES]}
+    del bare["entities"][0]["label"]
+    found, alone = (
+        RelationExtractor.examples(where(record), tokenizer, config, 64)
+        for record in (bare, RECORD)
+    )
+    np.testing.assert_array_equal(found.values, alone.values)
+    np.testing.assert_array_equal(found.targets["label"], alone.targets["label"])
+
+
 @pytest.mark.parametrize("relations", [[], [{"head": 0, "tail": 1, "label": "none"}]])
 def test_records_without_a_relation_say_so(config, tokenizer, relations):
     rows = where(*2 * [{**RECORD, "relations": relations}])
