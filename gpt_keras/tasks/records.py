@@ -88,7 +88,7 @@ def index_of(record: Mapping[str, Any], label: str, index: Mapping[str, int]) ->
     if label not in index:
         raise ValueError(
             f"{record['where']}: unknown label {label!r}; known are {', '.join(index)} "
-            "(--labels names others)"
+            "(--labels of trainers.finetune names others)"
         )
     return index[label]
 
