@@ -6,7 +6,7 @@ import gguf
 
 from gpt_keras import tokenizers
 from gpt_keras.tokenizers import (
-    char_encoder,
+    byte_fallback,
     metaspace,
     post_processor,
     pre_tokenizer,
@@ -213,7 +213,7 @@ def _add_sentence_piece_bpe(writer, spec, types):
         scores = dict(zip(model.vocab.values(), sentence_piece.scores(model), strict=True))
     except ValueError as error:
         raise ValueError(f"tokenizer.json: {error}: not written as GGUF") from None
-    for token in char_encoder.byte_tokens():
+    for token in byte_fallback.BYTE_TOKENS:
         if token in model.vocab:
             types[model.vocab[token]] = _BYTE
     if model.unk_id is not None:

@@ -2,10 +2,8 @@
 
 import numpy as np
 
-
-def byte_tokens() -> list[str]:
-    """How a vocabulary with byte fallback writes the 256 bytes."""
-    return [f"<0x{byte:02X}>" for byte in range(256)]
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+"""How a vocabulary with byte fallback writes the bytes."""
 
 
 def byte_ids(model, where: str) -> np.ndarray | None:
@@ -18,14 +16,13 @@ def byte_ids(model, where: str) -> np.ndarray | None:
     Raises:
       ValueError: the vocabulary has some of the bytes alone.
     """
-    tokens = byte_tokens()
-    ids = [model.vocab.get(token) for token in tokens]
+    ids = [model.vocab.get(token) for token in BYTE_TOKENS]
     missing = ids.count(None)
     if not model.byte_fallback or missing == 256:
         return None
     if missing:
         raise ValueError(
             f"{where}: byte_fallback with {256 - missing} of the 256 bytes in the vocabulary: "
-            f"unsupported; add {tokens[ids.index(None)]} and the others"
+            f"unsupported; add {BYTE_TOKENS[ids.index(None)]} and the others"
         )
     return np.array(ids, np.int32)

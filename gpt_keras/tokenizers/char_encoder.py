@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt_keras.tokenizers import offsets, ragged, tables, utf8
-from gpt_keras.tokenizers.byte_fallback import byte_ids, byte_tokens
+from gpt_keras.tokenizers.byte_fallback import BYTE_TOKENS, byte_ids
 from gpt_keras.tokenizers.merges import Merges
 
 _LEADS = np.array([0, 0, 0xC0, 0xE0, 0xF0], np.int32)  # of UTF-8, by the number of bytes
@@ -38,8 +38,8 @@ class CharEncoder(tf.Module):
         # Unknown characters may vanish, and their neighbours meet, or become something that merges.
         self._unknown_merges = model.unk_token is None or any(model.unk_token in p for p in merges)
         self._byte_ids = byte_ids(model, where)
-        merged = [pair for pair in merges if not {*pair}.isdisjoint(byte_tokens())]
-        if self._byte_ids is not None and merged:
+        bytes_alone = frozenset(BYTE_TOKENS if self._byte_ids is not None else ())
+        if merged := [pair for pair in merges if not bytes_alone.isdisjoint(pair)]:
             raise ValueError(
                 f"{where}: merge {merged[0]} of a byte that stands for itself: unsupported"
             )
@@ -50,7 +50,6 @@ class CharEncoder(tf.Module):
             max(vocab.values()) + 1,
         )
         self._pairs = _pair_table({left + right for left, right in merges})
-        bytes_alone = set(byte_tokens()) if self._byte_ids is not None else ()
         self._sizes = offsets.size_table(
             {i: 1 if t in bytes_alone else len(t.encode()) for t, i in vocab.items()}
         )

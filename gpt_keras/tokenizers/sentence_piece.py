@@ -20,7 +20,7 @@ from gpt_keras.tokenizers import (
     tokenizer_json,
     utf8,
 )
-from gpt_keras.tokenizers.byte_fallback import byte_tokens
+from gpt_keras.tokenizers.byte_fallback import BYTE_TOKENS
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 from gpt_keras.tokenizers.metaspace import MARK
 from gpt_keras.tokenizers.sentence_piece_bpe import SentencePieceBPE, decoder_from_json
@@ -246,7 +246,7 @@ def to_bytes(tokenizer: SentencePieceBPE) -> bytes:
     ranks = {"".join(pair): i for i, pair in reversed([*enumerate(model.merges)])}
     kinds = {token.content: _CONTROL if token.special else _USER_DEFINED
              for token in spec.added_tokens}  # fmt: skip
-    kinds |= dict.fromkeys(byte_tokens() if model.byte_fallback else (), _BYTE)
+    kinds |= dict.fromkeys(BYTE_TOKENS if model.byte_fallback else (), _BYTE)
     kinds[model.unk_token] = _UNKNOWN
     proto = sentencepiece_model_pb2.ModelProto()
     for token in sorted(ids, key=ids.get):

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from gpt_keras.tokenizers import metaspace
-from gpt_keras.tokenizers.byte_fallback import byte_tokens
+from gpt_keras.tokenizers.byte_fallback import BYTE_TOKENS
 from gpt_keras.tokenizers.char_encoder import CharEncoder
 from gpt_keras.tokenizers.json_tokenizer import JsonTokenizer
 
@@ -102,4 +102,4 @@ def decoder_from_json(node, where) -> Decoder:
     return Decoder(replaces, "ByteFallback" in rest, strip["start"])
 
 
-_BYTES = {token: bytes([byte]) for byte, token in enumerate(byte_tokens())}
+_BYTES = {token: bytes([byte]) for byte, token in enumerate(BYTE_TOKENS)}

@@ -15,6 +15,7 @@ from gpt_keras import tokenizers
 
 CHINESE = "这本书很好看，作者的文笔也不错。我喜欢！但是价格有点贵，送货也慢了两天。书的质量一般。"
 EMOJI = "so happy 🙂🙂 #blessed @you’re 👍🏽 naïve café ½ 10² ١٢٣ can't we'll I'D "
+_BASIC_PLANE = [*range(0xD800), *range(0xE000, 0x10000)]
 _SPACES = " \t\n\r\x0b\x0c\x1c\x85\xa0\u1680\u2003\u2028\u202f\u3000\u180e\u200b"
 
 
@@ -30,7 +31,7 @@ def _random_texts(count, seed, extra=()):
         lambda: rng.choice("''’sStmdrevl "),
         lambda: chr(rng.randrange(0x4E00, 0x9FFF)),
         lambda: chr(rng.randrange(0x1F300, 0x1F700)),
-        lambda: chr(rng.choice([*range(0xD800), *range(0xE000, 0x10000)])),
+        lambda: chr(rng.choice(_BASIC_PLANE)),
         lambda: chr(rng.randrange(0x10000, 0x110000)),
         lambda: rng.choice("\0\x04\x06\x7f"),
         lambda: rng.choice("0123456789²½٣Ⅻ一"),

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from gpt_keras.tokenizers.byte_fallback import byte_tokens
+from gpt_keras.tokenizers.byte_fallback import BYTE_TOKENS
 from gpt_keras.tokenizers.char_encoder import CharEncoder
 from gpt_keras.tokenizers.tokenizer_json import BPEModel
 
@@ -14,7 +14,7 @@ def test_joined_are_the_pairs_of_tokens_and_hardly_any_other():
     chars = [chr(code) for code in (*range(97, 123), *range(0x4E00, 0x4E00 + 274))]
     merges = [tuple(chars[i] for i in pair) for pair in rng.integers(0, 300, (4000, 2))]
     merges = list(dict.fromkeys(merges))
-    tokens = [*byte_tokens(), *chars, *map("".join, merges)]
+    tokens = [*BYTE_TOKENS, *chars, *map("".join, merges)]
     model = BPEModel({token: i for i, token in enumerate(tokens)}, merges, byte_fallback=True)
     encoder = CharEncoder(model, "here")
     pairs = list(itertools.product(chars, chars))

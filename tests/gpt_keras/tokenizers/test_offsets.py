@@ -99,7 +99,9 @@ def chars(english):
         vocab_size=900, show_progress=False, limit_alphabet=90,
         special_tokens=["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))],
     )  # fmt: skip
-    model.train_from_iterator([*english[:2], *[CHINESE] * 9], trainer)
+    # By lines: the trainer takes each text for one word, and a long one takes it a long time.
+    lines = [line for text in english[:2] for line in text.splitlines(keepends=True)]
+    model.train_from_iterator([*lines, *[CHINESE] * 9], trainer)
     fields = json.loads(model.to_str())
     fields["added_tokens"] = [t for t in fields["added_tokens"] if "0x" not in t["content"]]
     fields["decoder"] = {
