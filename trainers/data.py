@@ -1,6 +1,5 @@
 """Data: from the flags of a run to its batches, by task."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -206,11 +205,13 @@ def make_features(
       ValueError: naming file, line, value and remedy.
     """
     if task in TEXT_TASKS:
-        unseen = {}
+        unseen = []
         if seen_only and TEXT_TASKS[task].has_labels:
-            records, unseen = _seen(records, TEXT_TASKS[task], config)
+            records, unseen, reason = _seen(records, TEXT_TASKS[task], config)
         found = TEXT_TASKS[task].examples(records, tokenizer, config, flags.max_length)
-        return dataclasses.replace(found, skipped={**unseen, **found.skipped})
+        for record in unseen:
+            found.skipped.add(reason, record)
+        return found
     if task == "chat":
         return chat_features(records, tokenizer, max_length=flags.max_length)
     kinds = {"prompt" in record for record in records}
@@ -221,21 +222,20 @@ def make_features(
     return document_features(records, tokenizer)
 
 
-def _seen(records, task: type[TextTask], config) -> tuple[list[dict], dict[str, int]]:
-    """The records all of whose labels the model has, and how many others there are, by reason."""
-    known, unseen, found = set(config.id2label), set(), []
+def _seen(records, task: type[TextTask], config) -> tuple[list[dict], list[dict], str]:
+    """The records all of whose labels the model has; the others; and why they are left out."""
+    known, seen, unseen, labels = set(config.id2label), [], [], set()
     for record in records:
         others = set(task.labels_in(record, config)) - known
-        unseen |= others
-        if not others:
-            found.append(record)
-    reason = f"a label that training has not seen: {', '.join(sorted(unseen))}"
-    if not found:
+        (unseen if others else seen).append(record)
+        labels |= others
+    reason = f"a label that training has not seen ({', '.join(sorted(labels))})"
+    if not seen:
         raise ValueError(
-            f"{records[0]['where']}: this and all other of {len(records)} records have {reason}; "
+            f"{records[0]['where']}: nothing is left of {len(records)} records: all have {reason}; "
             f"known are {', '.join(config.id2label)}"
         )
-    return found, {reason: len(records) - len(found)} if unseen else {}
+    return seen, unseen, reason
 
 
 def notes(features: Examples | LanguageFeatures, what: str, flags: FlagValues) -> list[str]:
@@ -243,7 +243,10 @@ def notes(features: Examples | LanguageFeatures, what: str, flags: FlagValues) -
     cut = f"cut to --max_length={flags.max_length} tokens"
     lost, counted = [("num_truncated", features.num_truncated, cut)], {}
     if isinstance(features, Examples):
-        lost += [(why, count, f"left out: {why}") for why, count in features.skipped.items()]
+        lost += [
+            (why, count, f"left out: {why}, first {features.skipped.first[why]}")
+            for why, count in features.skipped.items()
+        ]
         counted = {name: f"{parts} in " for name, parts in features.counted.items()}
     return [f"{count} of {counted.get(name, '')}{what} {how}" for name, count, how in lost if count]
 

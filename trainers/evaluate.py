@@ -74,7 +74,13 @@ def evaluate(name: str, flags: args.FlagValues):
         raise args.UsageError(f"--task={flags.task}: name one task to evaluate")
     kind, there = TASKS.get(task_name, CausalLM), tasks.of(path)
     config = checkpoint.read_config(path)
-    shared = there is MultiTask and name_of_task in config.task_params
+    shared = there is MultiTask
+    has = {name: params.get("task") for name, params in config.task_params.items()}
+    if shared and has.get(name_of_task) != task_name:
+        raise ValueError(
+            f"--task={flags.task}: --{name}={path} has {', '.join(map(':'.join, has.items()))}; "
+            "name one of them"
+        )
     # A CausalLM can be asked what a task that only asks its head can.
     if task_name in TASKS and not (shared or issubclass(kind, there)):
         raise ValueError(

@@ -358,7 +358,11 @@ class Client:
             }
         if name not in self._signatures:
             known = sorted(key for key in self._signatures if not key.startswith("__"))
-            raise ValueError(f"the model has no signature {name!r}; it has {', '.join(known)}")
+            several = any(key.startswith(f"{name}_") for key in known)
+            raise ValueError(
+                f"the model has no signature {name!r}; it has {', '.join(known)}"
+                + "; name one of its tasks: --task (task=)" * several
+            )
         return self._signatures[name]
 
     def _deadline(self, timeout: float | None) -> float:

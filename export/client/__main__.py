@@ -95,13 +95,15 @@ def _ask(command: str, client: Client, values: flags.FlagValues) -> None:
             )
     texts = {inputs[flag]: some * (rows // len(some)) for flag, some in given.items()}
     found = getattr(client, command)(**texts, task=values.task)
-    for answer, text in zip(found, texts[next(iter(inputs.values()))], strict=True):
-        print(line(answer, text))
+    # What rows differ in: the first input, and what else is given for each.
+    shown = [texts[inputs[flag]] for i, flag in enumerate(given) if not i or len(given[flag]) > 1]
+    for answer, *asked in zip(found, *shown, strict=True):
+        print(line(answer, *asked))
 
 
 def _with_text(told):
-    """What a function tells of an answer, and behind it the text."""
-    return lambda answer, text: f"{told(answer)}\t{text}"
+    """What a function tells of an answer, and behind it the texts."""
+    return lambda answer, *texts: "\t".join([told(answer), *texts])
 
 
 def _labels(found) -> str:
@@ -116,7 +118,7 @@ def _listed(template: str):
     return lambda found: "  ".join(template.format(**vars(x)) for x in found) or "(none)"
 
 
-# Signatures on texts: flags -> inputs, and what is printed of an answer and the first of these.
+# Signatures on texts: flags -> inputs, and what is printed of an answer and of these.
 _ON_TEXTS = {
     "score": (
         {"completion": "completions", "prompt": "prompts"},
@@ -124,7 +126,7 @@ _ON_TEXTS = {
     ),
     "classify": ({"text": "texts", "pair": "pairs"}, _with_text(_labels)),
     "regress": ({"text": "texts", "pair": "pairs"}, _with_text("{:.4f}".format)),
-    "embed": ({"text": "texts"}, lambda found, _: " ".join(f"{x:.6g}" for x in found)),
+    "embed": ({"text": "texts"}, lambda found, *_: " ".join(f"{x:.6g}" for x in found)),
     "rank": ({"document": "documents", "query": "queries"}, _with_text("{:.4f}".format)),
     "fill_mask": ({"text": "texts"}, _with_text(_listed("{token} {score:.3f}"))),
     "tag": (

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpt_keras.masking import Masking
+from gpt_keras.tasks.left_out import LeftOut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Examples:
       group: rows that belong together, one after the other: they come in the same batch, and only
         whole groups are shuffled.
       num_truncated: records cut at the length limit.
-      skipped: reason -> records left out for it.
+      skipped: what is left out, and why.
       counted: "num_truncated" or a reason of `skipped` -> how many there are of what it counts,
         such as "480 pairs", where that is not records.
       masking: hides some tokens of each row, others in each epoch, see `batches.ExampleBatches`;
@@ -41,7 +42,7 @@ class Examples:
     labels: tuple[str, ...] = ()
     group: int = 1
     num_truncated: int = 0
-    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    skipped: LeftOut = dataclasses.field(default_factory=LeftOut)
     counted: Mapping[str, str] = dataclasses.field(default_factory=dict)
     masking: Masking | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)

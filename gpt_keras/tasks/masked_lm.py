@@ -11,6 +11,7 @@ from gpt_keras.layers import ACTIVATIONS, ConfigLayer, Norm, Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.masking import Masking, ordinary_tokens, word_starts
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import text_of
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import utf8
@@ -112,12 +113,12 @@ class MaskedLM(TextTask):
             else None,
         )
         texts = [text_of(record) for record in records]
-        rows, record_ids, empty = [], [], 0
+        rows, record_ids, skipped = [], [], LeftOut()
         tokenized = (
             row for chunk in preprocessing.chunks(texts) for row in _rows(tokenizer.tokenize(chunk))
         )
         for i, tokens in enumerate(tokenized):
-            empty += not len(tokens)
+            skipped.add("empty", records[i], not len(tokens))
             for start in range(0, len(tokens), room):
                 part = tokens[start : start + room]
                 row = np.concatenate([around.prefix.ids, part, around.suffix.ids])
@@ -135,7 +136,7 @@ class MaskedLM(TextTask):
             {"weight": np.ones(len(rows), np.float32), **asked},
             np.array(record_ids, np.int32),
             records,
-            skipped={"empty": empty} if empty else {},
+            skipped=skipped,
             masking=masking,
         )
 

@@ -11,6 +11,7 @@ from gpt_keras import metrics, preprocessing
 from gpt_keras.losses import IMPOSSIBLE, PLAIN, Loss, cross_entropy_among
 from gpt_keras.tasks.causal_lm import CausalLM
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import text_of
 from gpt_keras.tasks.text_task import Option, TextTask
 
@@ -75,10 +76,18 @@ class MultipleChoice(CausalLM, TextTask):
         answers = [_index(*pair) for pair in zip(records, choices, strict=True)]
         asked = [text_of(record, "question") for record in records]
         questions = cls._questions(asked, choices, tokenizer, config, max_length)
-        kept = [i for i, question in enumerate(questions) if question.room > 0]
-        no_room = f"a choice has no tokens, or leaves no room in --max_length={max_length}"
+        kept, skipped = [], LeftOut()
+        for i, question in enumerate(questions):
+            if question.room > 0:
+                kept.append(i)
+            else:
+                reason = f"a choice without tokens or room in --max_length={max_length}"
+                skipped.add(reason, records[i])
         if not kept:
-            raise ValueError(f"nothing is left of {len(records)} questions: {no_room}")
+            raise ValueError(
+                f"{records[0]['where']}: nothing is left of {len(records)} questions: "
+                f"{skipped.reasons()}"
+            )
         group = max(len(questions[i].said) for i in kept)
         longest = max(len(said) for i in kept for said in questions[i].said)
         n = len(kept) * group
@@ -98,7 +107,6 @@ class MultipleChoice(CausalLM, TextTask):
                 targets["said"][row, : len(said)] = said
                 targets["said_mask"][row, : len(said)] = 1
                 targets["size"][row], targets["weight"][row] = size, 1
-        skipped = len(records) - len(kept)
         return Examples(
             np.concatenate(tokens),
             np.cumsum([0, *map(len, tokens)]),
@@ -107,7 +115,7 @@ class MultipleChoice(CausalLM, TextTask):
             records,
             group=group,
             num_truncated=sum(questions[i].truncated for i in kept),
-            skipped={no_room: skipped} if skipped else {},
+            skipped=skipped,
         )
 
     @classmethod

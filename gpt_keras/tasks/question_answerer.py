@@ -12,6 +12,7 @@ from gpt_keras.layers import Projection
 from gpt_keras.losses import IMPOSSIBLE, PLAIN, Loss, cross_entropy_among
 from gpt_keras.metrics.question_answering import is_answered
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import text_of
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import utf8
@@ -101,9 +102,15 @@ class QuestionAnswerer(TextTask):
             )
         found = [answers_of(record) for record in records]
         kept = [i for i, answers in enumerate(found) if answers is not None]
-        wrong = "an answer that is not in its context"
+        skipped = LeftOut()
+        for record, answers in zip(records, found, strict=True):
+            if answers is None:
+                skipped.add("an answer that is not in its context", record)
         if not kept:
-            raise ValueError(f"nothing is left of {len(records)} questions: all have {wrong}")
+            raise ValueError(
+                f"{records[0]['where']}: nothing is left of {len(records)} questions: "
+                f"{skipped.reasons()}"
+            )
         values, types, starts, ends, sizes, rows = windows.split_all(
             [text_of(records[i], "question") for i in kept],
             [text_of(records[i], "context") for i in kept],
@@ -122,7 +129,6 @@ class QuestionAnswerer(TextTask):
                 if span is not None:
                     spans[window], is_there[row] = span, True
         types = {"token_type_ids": types} if config.token_types else {}
-        skipped = len(records) - len(kept)
         return Examples(
             values,
             splits,
@@ -134,7 +140,7 @@ class QuestionAnswerer(TextTask):
             np.array(kept, np.int32)[rows],
             records,
             token_targets={"byte_start": starts, "byte_end": ends, **types},
-            skipped={wrong: skipped} if skipped else {},
+            skipped=skipped,
         )
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:

@@ -1,6 +1,5 @@
 """RelationExtractor: what two entities of a text have to do with each other."""
 
-import collections
 import itertools
 from typing import ClassVar
 
@@ -13,8 +12,9 @@ from gpt_keras.chat.refusal import refused_if
 from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import index_of, label_names, text_of
-from gpt_keras.tasks.tagged_text import entities_of, reasons
+from gpt_keras.tasks.tagged_text import entities_of
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import ragged, utf8
 
@@ -81,7 +81,7 @@ class RelationExtractor(TextTask):
     def examples(cls, records, tokenizer, config, max_length) -> Examples:
         """Each pair of entities of each text is one; a text longer than `max_length` loses its
         end, and a pair in it is left out."""
-        skipped = collections.Counter()
+        skipped = LeftOut()
         checked = [_checked(record, skipped) for record in records]
         names = config.id2label or _names(records)
         index = {name: i for i, name in enumerate(label_names((), names))}
@@ -92,7 +92,7 @@ class RelationExtractor(TextTask):
             text = text_of(record)
             places = _in_bytes(text, entities)
             pairs = _pairs(places, cls.option(config, "max_pairs"))
-            skipped[BETWEEN_OTHERS] += len(set(relations) - set(pairs))
+            skipped.add(BETWEEN_OTHERS, record, len(set(relations) - set(pairs)))
             num_relations += len(relations)
             for pair in pairs:
                 texts.append(text)
@@ -103,7 +103,7 @@ class RelationExtractor(TextTask):
         if not texts:
             raise ValueError(
                 f"{records[0]['where']}: neither this nor another of {len(records)} records has "
-                f"two entities that can be learned from: {reasons(skipped)}; mend the records"
+                f"two entities that can be learned from: {skipped.reasons()}; mend the records"
             )
         marked, *marks, is_turned = entity_pairs.mark(
             tf.constant(texts), tf.constant(heads), tf.constant(tails), config.causal
@@ -117,12 +117,13 @@ class RelationExtractor(TextTask):
         )
         at = _tokens_at(marks, rows, is_turned).numpy()
         kept = np.all(at >= 0, axis=1)
-        skipped[BEYOND] += int(np.sum(~kept))
+        for i in np.flatnonzero(~kept):
+            skipped.add(BEYOND, records[record_ids[i]])
         lengths = np.diff(rows.row_splits)
         if not kept.any():
             raise ValueError(
                 f"{records[0]['where']}: neither in this nor in another of {len(records)} records "
-                f"can a pair of entities be learned from: {reasons(skipped)}"
+                f"can a pair of entities be learned from: {skipped.reasons()}"
             )
         return Examples(
             rows.values[np.repeat(kept, lengths)],
@@ -137,7 +138,7 @@ class RelationExtractor(TextTask):
             records,
             labels=tuple(index),
             num_truncated=rows.num_truncated,
-            skipped={reason: count for reason, count in skipped.items() if count},
+            skipped=skipped,
             counted={
                 "num_truncated": f"{len(texts)} pairs",
                 BEYOND: f"{len(texts)} pairs",
@@ -147,7 +148,7 @@ class RelationExtractor(TextTask):
 
     @classmethod
     def labels_in(cls, record, config):
-        return (_checked(record, collections.Counter())[1] or {}).values()
+        return (_checked(record, LeftOut())[1] or {}).values()
 
     def batch_loss(self, batch, features, regularizers=PLAIN) -> Loss:
         """Cross-entropy of `label` (B,) int32, weighted by `weight` (B,) float32."""
@@ -310,12 +311,12 @@ def _checked(record, skipped):
                 f"(numbers of entities, from 0) and label, got {relations!r}"
             )
         if not (0 <= head < len(entities) and 0 <= tail < len(entities) and head != tail):
-            skipped["a relation that is not between two of the entities"] += 1
+            skipped.add("a relation that is not between two of the entities", record)
             return None, None
         if found.setdefault((head, tail), label) != label:
-            skipped["two relations of one pair"] += 1
+            skipped.add("two relations of one pair", record)
             return None, None
     if any(not 0 <= x.start < x.end <= len(text) for x in entities):
-        skipped["an entity outside the text"] += 1
+        skipped.add("an entity outside the text", record)
         return None, None
     return entities, {pair: label for pair, label in found.items() if label != NONE}

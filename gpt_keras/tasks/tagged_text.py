@@ -1,6 +1,5 @@
 """Records of tagged words or of texts with spans: what they say, checked, and as tags of tokens."""
 
-import collections
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from gpt_keras import preprocessing, tagging, words
 from gpt_keras.tagging import Scheme, Span
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import index_of, text_of
 
 
@@ -36,7 +36,7 @@ def read(
     records: Sequence[Mapping[str, Any]],
     separator: str,
     scheme: Scheme | None,
-    skipped: collections.Counter,
+    skipped: LeftOut,
 ) -> list[TaggedText]:
     """What records say.
 
@@ -44,7 +44,7 @@ def read(
       records: with `tokens` and `tags`, or with `text` and `entities` or `spans`.
       separator: what stands between words.
       scheme: of the tags.
-      skipped: gets the number of records that are left out, by reason.
+      skipped: gets the records that are left out.
 
     Raises:
       ValueError: a value of another kind; the message names file and line.
@@ -59,15 +59,10 @@ def read(
         else:
             reason, row = _of_words(record, separator, scheme)
         if reason:
-            skipped[reason] += 1
+            skipped.add(reason, record)
         else:
             found.append(TaggedText(*row, record, i))
     return found
-
-
-def reasons(skipped: Mapping[str, int]) -> str:
-    """One line on what was left out."""
-    return "; ".join(f"{count} with {reason}" for reason, count in skipped.items() if count)
 
 
 def entities_of(record, labelled: bool = True) -> list[Span]:

@@ -1,6 +1,5 @@
 """TokenClassifier: names, parts of speech and the like: tags of words."""
 
-import collections
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from gpt_keras.layers import Projection
 from gpt_keras.losses import PLAIN, Loss, cross_entropy
 from gpt_keras.tasks import tagged_text
 from gpt_keras.tasks.examples import Examples
+from gpt_keras.tasks.left_out import LeftOut
 from gpt_keras.tasks.records import label_names
 from gpt_keras.tasks.text_task import Option, Served, TextTask
 from gpt_keras.tokenizers import ragged, utf8
@@ -85,7 +85,7 @@ class TokenClassifier(TextTask):
         separator = cls.option(config, "word_separator")
         given = (tag for record in records for tag in _tags(record))
         scheme = cls.scheme_of(config, config.id2label or given)
-        skipped = collections.Counter()
+        skipped = LeftOut()
         tagged = tagged_text.read(records, separator, scheme, skipped)
         if not tagged:
             raise _nothing(records, skipped)
@@ -101,7 +101,8 @@ class TokenClassifier(TextTask):
         tags, is_good = tagged_text.align(
             tagged, rows, names, scheme, cls.option(config, "label_all_tokens")
         )
-        skipped["a word without a token of its own"] += int(np.sum(~is_good))
+        for i in np.flatnonzero(~is_good):
+            skipped.add("a word without a token of its own", tagged[i].record)
         kept = np.flatnonzero(is_good)
         lengths = np.diff(rows.row_splits)
         of_kept = np.repeat(is_good, lengths)
@@ -116,7 +117,7 @@ class TokenClassifier(TextTask):
             token_targets={"tag": tags[of_kept]},
             labels=names,
             num_truncated=rows.num_truncated,
-            skipped={reason: count for reason, count in skipped.items() if count},
+            skipped=skipped,
         )
 
     @classmethod
@@ -274,7 +275,7 @@ def _nothing(records, skipped) -> ValueError:
     """The error where all records are left out."""
     return ValueError(
         f"{records[0]['where']}: neither this nor another of {len(records)} records can be "
-        f"learned: {tagged_text.reasons(skipped)}; mend the records"
+        f"learned: {skipped.reasons()}; mend the records"
     )
 
 

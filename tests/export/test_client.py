@@ -310,6 +310,10 @@ def command(*args, server=None):
             "bién 0.750  (mal 0.250)\ta\nbién 0.750  (mal 0.250)\tb\n",
         ),
         (["regress", "--text=a", "--text=ab"], "0.2500\ta\n0.5000\tab\n"),
+        (
+            ["classify", "--task=topics", "--text=a", "--pair=1", "--pair=2"],
+            "bién 0.750  (mal 0.250)\ta\t1\nbién 0.750  mal 0.250\ta\t2\n",
+        ),
         (["embed", "--text=a"], "0.25 0.25\n"),
         (
             ["rank", "--query=abcd", "--document=a", "--document=ab"],

@@ -66,8 +66,9 @@ def test_what_is_lost_is_said_of_its_own_kind(tmp_path, tokenizer):
                 # Of six pairs five are looked at; those with the entity at the end are beyond it.
                 "10 of 10 pairs in 2 samples cut to --max_length=20 tokens",
                 "2 of 4 relations in 2 samples left out: a relation between more than --max_pairs, "
-                "or of what overlaps",
-                "6 of 10 pairs in 2 samples left out: a pair beyond --max_length",
+                f"or of what overlaps, first {tmp_path}/x.jsonl:1",
+                "6 of 10 pairs in 2 samples left out: a pair beyond --max_length, "
+                f"first {tmp_path}/x.jsonl:1",
             ],
         ),
         "embedding": (
@@ -149,13 +150,13 @@ def test_labels_that_training_has_not_seen_are_left_out_of_an_evaluation(tmp_pat
         f"{tmp_path / 'x.jsonl'}:{i + 2}" for i in range(len(known))
     ]
     assert data.notes(features, f"{len(rows)} samples", given) == [
-        f"{len(others)} of {len(rows)} samples left out: a label that training has not seen: "
-        + unseen
+        f"{len(others)} of {len(rows)} samples left out: a label that training has not seen "
+        f"({unseen}), first {tmp_path}/x.jsonl:1"
     ]
     # To learn from them, they have to be known.
     with pytest.raises(ValueError, match=r"x\.jsonl:1: unknown label"):
         data.make_features(task, records(rows), tokenizer, given, config)
-    message = rf"x\.jsonl:1: this and all .* not seen: {unseen}; known are {names}$"
+    message = rf"x\.jsonl:1: nothing is left of .* not seen \({unseen}\); known are {names}$"
     with pytest.raises(ValueError, match=message):
         data.make_features(task, records(others), tokenizer, given, config, seen_only=True)
 

@@ -261,7 +261,14 @@ def test_two_tasks_on_one_body(command, data_dir, tmp_path, capsys):
     assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 0
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["accuracy"] == report["animal/accuracy"]
-    capsys.readouterr()
+    for task in ("moood:classification", "classification", "animal:regression", "causal_lm"):
+        capsys.readouterr()
+        arguments[1] = f"--task={task}"
+        assert args.exit_status(evaluate.main, evaluate.FLAGS, ["evaluate", *arguments]) == 1
+        assert (
+            f"--task={task}: {arguments[0]} has mood:classification, animal:classification; name "
+            "one of them" in capsys.readouterr().err
+        )
     for changes, message in [
         ({"task_weights": "1"}, "--task_weights=1: expected a number above 0 for each of --task="),
         ({"train_data": path}, "of several tasks, write NAME=FILE; names are mood, animal"),

@@ -44,6 +44,7 @@ def test_from_data_to_report(model_dir, tagged, tmp_path, capsys, crf):
     assert run(finetune, *(f"--{k}={v}" for k, v in arguments.items())) == 0
     printed = capsys.readouterr().out
     assert "1 of 41 training samples left out: another number of tags than of tokens" in printed
+    assert f"first {tagged}:41" in printed
     report = json.loads((folder / "report.json").read_text())["eval"]
     assert report["labels"]["PET"]["support"] > 10
     # What stands before a noun is all that a decoder sees of it: "the" alone does not say which.
@@ -62,7 +63,8 @@ def test_from_data_to_report(model_dir, tagged, tmp_path, capsys, crf):
     assert run(evaluate, *(f"--{k}={v}" for k, v in arguments.items())) == 0
     printed = capsys.readouterr().out
     assert "precision" in printed
-    assert "1 of 42 samples left out: a label that training has not seen: B-FOO, I-FOO" in printed
+    assert "1 of 42 samples left out: a label that training has not seen (B-FOO, I-FOO)" in printed
+    assert f"first {more}:1" in printed
     scores = json.loads(output.read_text())
     assert scores["f1"] == pytest.approx(report["f1"])
     assert scores["confidence"]["f1"][0] <= scores["f1"] <= scores["confidence"]["f1"][1]
@@ -77,7 +79,5 @@ def test_unknown_tags_alone_are_nothing_to_evaluate_on(model_dir, tagged, tmp_pa
     }  # fmt: skip
     assert run(finetune, *(f"--{k}={v}" for k, v in arguments.items())) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert (
-        "other.jsonl:1: this and all other of 1 records have a label that training has" in message
-    )
-    assert "not seen: B-FOO, I-FOO; known are O, B-PET, " in message
+    assert "other.jsonl:1: nothing is left of 1 records: all have a label that training " in message
+    assert "has not seen (B-FOO, I-FOO); known are O, B-PET, " in message

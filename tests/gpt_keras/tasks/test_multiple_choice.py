@@ -104,7 +104,7 @@ def test_a_long_question_loses_its_beginning_and_a_long_choice_its_record(tiny, 
     assert found.num_truncated == 1
     assert list(found.skipped.values()) == [1]
     assert found.record_ids.tolist() == [0, 0]
-    with pytest.raises(ValueError, match="nothing is left of 1 questions: a choice has no tokens"):
+    with pytest.raises(ValueError, match="nothing is left of 1 questions: 1 with a choice without"):
         MultipleChoice.examples(rows[1:], tokenizer, configured(tiny), 12)
 
 
