@@ -160,7 +160,9 @@ def by_queries(q, attend):
             return attend(tf.slice(q, [0, 0, start, 0], tf.stack([B, H, size, h])), start)
 
         spec = tf.TensorSpec([None, H, None, h], q.dtype)
-        found = tf.map_fn(some, starts, 1, fn_output_signature=spec)  # (n, B, H, size, h)
+        # One at a time: the scores of several at once would be as many times as large.
+        found = tf.map_fn(some, starts, parallel_iterations=1, fn_output_signature=spec)
+        # (n, B, H, size, h)
         before = (tf.size(starts) - 1) * size
         first = tf.transpose(found[:-1], (1, 2, 0, 3, 4))  # (B, H, n-1, size, h)
         first = tf.reshape(first, (B, H, before, h))

@@ -68,7 +68,9 @@ def main(command: str) -> None:
         with Client(*place, values.timeout, _credentials(values)) as client:
             _COMMANDS[command](client, values)
     except ServerError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        # Behind it TensorFlow says which of its nodes it was.
+        message, _, _ = str(error).partition("[[{{")
+        raise ValueError(" ".join(message.split())) from error
 
 
 def _generate(client: Client, values: flags.FlagValues) -> None:

@@ -360,6 +360,11 @@ COMMANDS = (
         (["status", "--version=x"], 2, "flag --version=x: invalid literal"),
         (["generate", "--prompt=a", "--top_k=1"], 1, "top_k: the model's signature 'generate' has"),
         (["status", "--version=9"], 1, "NOT_FOUND: Could not find version 9 of model toy"),
+        (
+            ["classify", "--task=topics", "--text=a", "--pair=x"],
+            1,
+            "INVALID_ARGUMENT: StringToNumberOp could not correctly convert string: x",
+        ),
         (["status", "--server=127.0.0.1:1"], 1, "UNAVAILABLE: failed to connect to all addresses"),
     ],
 )
@@ -368,6 +373,7 @@ def test_commands_refused(address, args, status, message):
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+    assert "[[" not in done.stderr  # which node it was
 
 
 def test_help():

@@ -8,6 +8,7 @@ from gpt_keras.attention import (
     MASKED,
     QUERIES,
     Attention,
+    by_queries,
     causal_attention,
     dot_product_attention,
     product,
@@ -36,6 +37,25 @@ def numpy_weights(q, k, visible):
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
     weights = np.exp(scores - scores.max(-1, keepdims=True)) * visible[:, None]
     return weights / weights.sum(-1, keepdims=True)
+
+
+def test_pieces_of_a_long_text_are_looked_at_one_at_a_time():
+    T = 2 * QUERIES + 3
+    places = tf.range(T, dtype=tf.float32)[None, None, :, None]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1, None, 1])])
+    def run(q):
+        return by_queries(q, lambda x, start: x * tf.cast(start + 1, x.dtype))
+
+    (loop,) = (
+        node
+        for function in run.get_concrete_function().graph.as_graph_def().library.function
+        for node in function.node_def
+        if node.op in ("While", "StatelessWhile")
+    )
+    assert loop.attr["parallel_iterations"].i == 1
+    starts = np.minimum(np.arange(T) // QUERIES * QUERIES, T - QUERIES)
+    np.testing.assert_array_equal(run(places)[0, 0, :, 0], np.arange(T) * (starts + 1.0))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 3, 6])
