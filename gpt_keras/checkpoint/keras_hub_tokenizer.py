@@ -135,14 +135,14 @@ def _write_byte_level_bpe(folder: str, tokenizer) -> dict:
         fault = "normalizes texts or ignores merges"
     elif odd:
         fault = f"has the added token {odd[0]!r} that takes what is around it"
-    elif END_OF_TEXT not in spec.ids():
+    elif END_OF_TEXT not in spec.ids:
         fault = f"lacks {END_OF_TEXT}, which KerasHub asks for: add it to the vocabulary"
     else:
         fault = None
     if fault:
         raise ValueError(f"KerasHub's GPT2Tokenizer cannot be this tokenizer, it {fault}{_REMEDY}")
     with open(os.path.join(folder, VOCABULARY), "w", encoding="utf-8") as file:
-        json.dump(spec.ids(), file)
+        json.dump(spec.ids, file)
     with open(os.path.join(folder, MERGES), "w", encoding="utf-8") as file:
         file.writelines(f"{' '.join(merge)}\n" for merge in spec.model.merges)
     special = [token.content for token in spec.added_tokens]

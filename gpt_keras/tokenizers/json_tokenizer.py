@@ -44,22 +44,19 @@ class JsonTokenizer(Tokenizer):
                 f"{self._model_type.__name__}: use gpt_keras.tokenizers.load"
             )
         self._config = types.MappingProxyType(dict(config or {}))
-        self._ids = types.MappingProxyType(self._spec.ids())
-        self._tokens = types.MappingProxyType({i: token for token, i in self._ids.items()})
-        self.vocab_size = max(self._tokens) + 1
+        self.vocab_size = max(self._spec.tokens) + 1
         self._name_tokens(where)
         self.post_processor = tokenizer_config.post_processor(
             self._config, self._spec.post_processor
         )
         around = self.post_processor
         self._trim = (
-            offsets.Trim(self._tokens, ALPHABET[ord(" ")], around.has_prefix)
+            offsets.Trim(self._spec.tokens, ALPHABET[ord(" ")], around.has_prefix)
             if around.trims
             else None
         )
         self._normalizer = self._spec.normalizer
         self._finder, self._normalized_finder = self._finders()
-        self._decoded = self._tokens | {i: token.content for token, i in self._written}
         self._first_bytes = (
             None  # (vocab_size,) string, of tokens that begin a text, if they differ
         )
@@ -93,12 +90,12 @@ class JsonTokenizer(Tokenizer):
         named = tokenizer_config.named_tokens(self._config, where)
         for name in tokenizer_config.NAMES:
             token = named.get(name)
-            if token is not None and token not in self._ids:
+            if token is not None and token not in self._spec.ids:
                 raise ValueError(
                     f"{where}: {name} {token!r} is not in the vocabulary: add it to {FILE}"
                 )
-            setattr(self, f"{name}_id", None if token is None else self._ids[token])
-        self.mask_token_id = self._ids.get(named.get(tokenizer_config.MASK))
+            setattr(self, f"{name}_id", None if token is None else self._spec.ids[token])
+        self.mask_token_id = self._spec.ids.get(named.get(tokenizer_config.MASK))
         self.chat_template = tokenizer_config.chat_template(self._config, where)
 
     def _finders(self):
@@ -118,6 +115,11 @@ class JsonTokenizer(Tokenizer):
             if token.normalized and token.content:
                 normalized.setdefault(token.content, (token, i))
         return tuple(AddedTokenFinder(t) if t else None for t in (plain, dict(normalized.values())))
+
+    def _decoded(self):
+        """How texts have each token, in the order of their ids; "" for ids without one."""
+        decoded = self._spec.tokens | {i: token.content for token, i in self._written}
+        return [decoded.get(i, "") for i in range(self.vocab_size)]
 
     def _add_token_bytes(self):
         table = [b""] * self.vocab_size
@@ -265,14 +267,14 @@ class JsonTokenizer(Tokenizer):
 
     def id_to_token(self, token_id):
         try:
-            return self._tokens[int(token_id)]
+            return self._spec.tokens[int(token_id)]
         except KeyError:
             raise ValueError(
                 f"token id {token_id}: no such token; ids are in [0, {self.vocab_size})"
             ) from None
 
     def token_to_id(self, token):
-        return self._ids.get(token)
+        return self._spec.ids.get(token)
 
     def save(self, directory):
         os.makedirs(directory, exist_ok=True)

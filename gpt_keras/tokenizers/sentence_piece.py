@@ -242,7 +242,7 @@ def to_bytes(tokenizer: SentencePieceBPE) -> bytes:
     if isinstance(tokenizer, SentencePiece):
         return tokenizer.data
     spec = tokenizer.spec
-    model, ids = spec.model, spec.ids()
+    model, ids = spec.model, spec.ids
     ranks = {"".join(pair): i for i, pair in reversed([*enumerate(model.merges)])}
     kinds = {token.content: _CONTROL if token.special else _USER_DEFINED
              for token in spec.added_tokens}  # fmt: skip
@@ -273,7 +273,7 @@ def _what_counts(text):
     """What of a `tokenizer.json` decides ids, and texts again."""
     spec = tokenizer_json.parse(text, FILE)
     fields = json.loads(text)
-    return spec.model, spec.ids(), [fields[k] for k in ("normalizer", "pre_tokenizer", "decoder")]
+    return spec.model, spec.ids, [fields[k] for k in ("normalizer", "pre_tokenizer", "decoder")]
 
 
 def _spec(proto, config, where):

@@ -29,8 +29,8 @@ class SentencePieceBPE(JsonTokenizer):
     def _use_decoder(self, decoder):
         self._decoder = decoder
         if decoder.metaspace:
-            tokens = (self._decoded.get(i, "") for i in range(self.vocab_size))
-            self._first_bytes = tf.constant([t.replace(metaspace.MARK, "") for t in tokens])
+            tokens = [token.replace(metaspace.MARK, "") for token in self._decoded()]
+            self._first_bytes = tf.constant(tokens)
 
     def _bytes_of(self, token):
         if self._decoder.byte_fallback and token in _BYTES:

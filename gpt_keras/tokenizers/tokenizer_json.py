@@ -1,6 +1,7 @@
 """`tokenizer.json`, the format of Hugging Face `tokenizers`."""
 
 import dataclasses
+import functools
 import json
 
 from gpt_keras.tokenizers import normalizer as normalizers
@@ -111,9 +112,17 @@ class TokenizerJson:
     decoder: dict | None
     post_processor: post_processors.PostProcessor
 
+    # In here and not in the tokenizer itself: in each mapping that a tf.Module has, TensorFlow
+    # looks for variables entry by entry, dozens of times while it saves a model.
+    @functools.cached_property
     def ids(self) -> dict[str, int]:
         """Token -> id of all tokens."""
         return self.model.vocab | {token.content: i for token, i in self.added_tokens.items()}
+
+    @functools.cached_property
+    def tokens(self) -> dict[int, str]:
+        """Id -> token."""
+        return {i: token for token, i in self.ids.items()}
 
 
 def read(path: str) -> TokenizerJson:

@@ -33,9 +33,7 @@ class WordPiece(JsonTokenizer):
             )
         self._cleans_up = bool(node["cleanup"])
         steps = metaspace.from_json(spec.pre_tokenizer, where)
-        self._first_bytes = tf.constant(
-            [self._clean(self._decoded.get(i, "")) for i in range(self.vocab_size)]
-        )
+        self._first_bytes = tf.constant([self._clean(token) for token in self._decoded()])
         return metaspace.CharSplitter(steps), LongestPieces(spec.model)
 
     def _bytes_of(self, token):

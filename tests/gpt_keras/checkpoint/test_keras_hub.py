@@ -97,7 +97,7 @@ def gpt2_preset(hub, byte_level_bpe, tmp_path_factory):
     """A preset that KerasHub wrote, and its model."""
     spec = byte_level_bpe.spec
     tokenizer = hub.models.GPT2Tokenizer(
-        vocabulary=spec.ids(), merges=[" ".join(pair) for pair in spec.model.merges],
+        vocabulary=spec.ids, merges=[" ".join(pair) for pair in spec.model.merges],
         unsplittable_tokens=["<|endoftext|>", "<|sep|>"],
     )  # fmt: skip
     backbone = hub.models.GPT2Backbone(330, 2, 3, 12, 20, max_sequence_length=40)

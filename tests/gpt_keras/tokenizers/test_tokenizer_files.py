@@ -1,13 +1,16 @@
 """Directories in and out, and what is wrong with them."""
 
 import json
+import pathlib
 import re
 
 import pytest
+import tensorflow as tf
 import tokenizers as hf
 
 from gpt_keras import tokenizers
 
+MINILM = pathlib.Path(__file__).parents[3] / "data" / "minilm"
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -43,6 +46,21 @@ def test_save_keeps_what_was_loaded(fields, tmp_path):
     again = tokenizers.load(target)
     assert again.bos_token_id == 1
     assert again.tokenize("Hello").to_list() == tokenizer.tokenize("Hello").to_list()
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "word pieces", "bpe", "unigram"])
+def test_tensorflow_does_not_look_through_the_vocabulary(trained, english, kind):
+    """It looks for variables in each entry of a module's mappings, again and again in an export."""
+    if kind == "byte-level":
+        tokenizer = trained
+    elif kind == "word pieces":
+        if not MINILM.exists():
+            pytest.skip("no data/minilm: run `python -m examples.fetch_data minilm`")
+        tokenizer = tokenizers.load(MINILM)
+    else:
+        tokenizer = tokenizers.train_sentence_piece(english, 600, model_type=kind)
+    for module in (tokenizer, *tokenizer.submodules):
+        assert len(tf.nest.flatten(vars(module))) < 100 < tokenizer.vocab_size
 
 
 @pytest.mark.parametrize(
