@@ -4,7 +4,6 @@ A cache is an argument and a result, never hidden state: `attend` returns the ca
 call is to be given.
 """
 
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -136,28 +135,35 @@ def causal_attention(q, k, v, bias, softcap=0.0):
     return ops.concatenate(contexts, axis=2)  # (B, H, T, h)
 
 
-def by_queries(q, attend):
+def by_queries(attend, q, *others):
     """Attention of any number of queries, some at a time: scores are no square of a text's length.
 
     The number may be known at run time only.
 
     Args:
+      attend: from some queries (B, H, t, h), the place of the first, () int32, and `others`, to
+        what they take (B, H, t, h). The same function in all layers.
       q: (B, H, T, h).
-      attend: from some queries (B, H, t, h) and the place of the first, () int32, to what they take
-        (B, H, t, h).
+      *others: tensors, and numbers that are the same in all layers.
 
     Returns:
       (B, H, T, h).
     """
+    return _by_queries(QUERIES, attend, q, *others)
+
+
+@tf.function(autograph=False)  # so that a graph holds it once, and not once a layer
+def _by_queries(most, attend, q, *others):
     B, _, T, _ = tf.unstack(tf.shape(q))
     _, H, _, h = q.shape
 
     def in_pieces():
-        size = tf.minimum(T, QUERIES)  # of each: the last two overlap where it is no divisor
+        size = tf.minimum(T, most)  # of each: the last two overlap where it is no divisor
         starts = tf.minimum(tf.range(0, T, size), T - size)  # (n,)
 
         def some(start):
-            return attend(tf.slice(q, [0, 0, start, 0], tf.stack([B, H, size, h])), start)
+            piece = tf.slice(q, [0, 0, start, 0], tf.stack([B, H, size, h]))
+            return attend(piece, start, *others)
 
         spec = tf.TensorSpec([None, H, None, h], q.dtype)
         # One at a time: the scores of several at once would be as many times as large.
@@ -168,8 +174,14 @@ def by_queries(q, attend):
         first = tf.reshape(first, (B, H, before, h))
         return tf.concat([first, found[-1, :, :, size - T + before :]], 2)
 
-    context = tf.cond(T <= QUERIES, lambda: attend(q, 0), in_pieces)
+    context = tf.cond(most >= T, lambda: attend(q, 0, *others), in_pieces)
     return tf.ensure_shape(context, q.shape)
+
+
+def _under_bias(q, first, k, v, bias, softcap):
+    """`dot_product_attention` of queries from the place `first` on."""
+    rows = tf.slice(bias, [0, 0, first, 0], [-1, -1, tf.shape(q)[2], -1])
+    return dot_product_attention(q, k, v, rows, softcap)
 
 
 def product(a, b, small, adj_y=False):
@@ -236,17 +248,12 @@ class Attention(ConfigLayer):
         heads = self._heads(x, T, rotation)
         if cache is None:
             q, k, v = part_heads(heads, H, K)
-            attend = causal_attention if self.config.causal else dot_product_attention
-            attend = partial(attend, softcap=self.config.attention_softcap)
+            softcap = self.config.attention_softcap
             if q.shape[2] is None and not training:
-
-                def some(piece, first):
-                    size = [-1, -1, tf.shape(piece)[2], -1]
-                    return attend(piece, k, v, tf.slice(bias, [0, 0, first, 0], size))
-
-                context = by_queries(q, some)  # (B, H, T, h)
+                context = by_queries(_under_bias, q, k, v, bias, softcap)  # (B, H, T, h)
             else:
-                context = attend(q, k, v, bias)  # (B, H, T, h)
+                attend = causal_attention if self.config.causal else dot_product_attention
+                context = attend(q, k, v, bias, softcap)  # (B, H, T, h)
             context = ops.swapaxes(context, 1, 2)  # (B, T, H, h)
         else:
             context, cache = cache.attend(heads)

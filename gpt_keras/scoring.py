@@ -24,18 +24,20 @@ class TextCache:
     layer: object
 
     def attend(self, heads):
-        config, T = self.config, tf.shape(heads)[1]
+        config = self.config
         q, k, v = part_heads(heads, config.num_heads, config.num_kv_heads)
         windows = [config.window_of(i) or 2**30 for i in range(config.num_layers)]
         window = tf.gather(windows, self.layer)
-
-        def some(piece, first):  # (B, H, t, h)
-            distance = (first + tf.range(tf.shape(piece)[2]))[:, None] - tf.range(T)  # (t, T)
-            bias = tf.cast((distance < 0) | (distance >= window), tf.float32) * MASKED
-            return dot_product_attention(piece, k, v, bias[None, None], config.attention_softcap)
-
-        context = by_queries(q, some)  # (B, H, T, h)
+        context = by_queries(_in_window, q, k, v, window, config.attention_softcap)  # (B, H, T, h)
         return tf.transpose(context, (0, 2, 1, 3)), self  # (B, T, H, h)
+
+
+def _in_window(q, first, k, v, window, softcap):
+    """What queries (B, H, t, h) from the place `first` on take from `window` tokens before them."""
+    queries, keys = tf.shape(q)[2], tf.shape(k)[2]
+    distance = (first + tf.range(queries))[:, None] - tf.range(keys)  # (t, T)
+    bias = tf.cast((distance < 0) | (distance >= window), tf.float32) * MASKED
+    return dot_product_attention(q, k, v, bias[None, None], softcap)
 
 
 def join(prompts, completions, config) -> tuple[preprocessing.Batch, tf.Tensor]:
